@@ -1,0 +1,267 @@
+"""Scaled products of Chebyshev polynomials, or raw powers, ordered by total degree.
+
+Knows where the columns of X lie (:class:`Domain`) and which products of univariate polynomials
+make up the features (:class:`Basis`). Terms are ordered as
+``sklearn.preprocessing.PolynomialFeatures`` orders them, the constant first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float64]
+
+# a and b of the recurrence T_k = a u T_(k-1) + b T_(k-2), with T_0 = 1 and T_1 = u.
+RECURRENCES = {"chebyshev": (2, -1), "power": (1, 0)}
+# Rows read at a time where only a few numbers per row are touched.
+_SCAN_ROWS = 8192
+
+
+def row_chunks(n_rows: int, size: int, weights: Floats | None = None) -> Iterator[slice | NDArray[np.intp]]:
+    """Yield indices of at most `size` consecutive rows, without those of weight 0."""
+    for start in range(0, n_rows, size):
+        rows = slice(start, min(start + size, n_rows))
+        if weights is None or weights[rows].all():
+            yield rows
+        else:
+            kept = start + np.flatnonzero(weights[rows])
+            if kept.size:
+                yield kept
+
+
+def count_terms(n_features: int, degree: int, interaction_only: bool = False) -> int:
+    """Return the number of polynomial terms, the constant included.
+
+    That is ``comb(n_features + degree, degree)`` for all products of total degree at most
+    `degree`, and the sum of ``comb(n_features, k)`` over k <= `degree` for distinct factors.
+    """
+    if interaction_only:
+        return sum(math.comb(n_features, k) for k in range(min(degree, n_features) + 1))
+    return math.comb(n_features + degree, degree)
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The affine map from the columns of X to the window [-1, 1] of the basis.
+
+    Column i becomes ``v_i = (x_i - center_i) / half_width_i``. Where `axes` is given, the
+    variables of the basis are ``u = v @ axes - shift``: a selection of columns that vary, or
+    the principal axes of columns that nearly coincide.
+
+    Parameters
+    ----------
+    center, half_width : ndarray of shape (n_features,)
+        Middle and half of the range of each column, in the units of X. Columns that do not vary
+        have a half width of 1.
+    axes : ndarray of shape (n_features, n_variables) or None
+        Columns are the directions of the basis variables; None stands for the identity.
+    shift : ndarray of shape (n_variables,)
+        What is subtracted after the change of axes.
+    """
+
+    center: Floats
+    half_width: Floats
+    axes: Floats | None
+    shift: Floats
+
+    @classmethod
+    def identity(cls, n_features: int) -> Domain:
+        """Return the domain that leaves X as it is."""
+        return cls(np.zeros(n_features), np.ones(n_features), None, np.zeros(n_features))
+
+    @classmethod
+    def fit(cls, X: NDArray, weights: Floats | None = None) -> Domain:
+        """Map the range of each column of X, over rows of positive weight, to [-1, 1].
+
+        Columns that do not vary carry no information and get no variable.
+        """
+        low, high = _column_ranges(X.T[:, rows] for rows in row_chunks(len(X), _SCAN_ROWS, weights))
+        # Halved before they are added, so that ranges near the largest float do not overflow.
+        center, half_width = low / 2 + high / 2, high / 2 - low / 2
+        varies = half_width > 0
+        half_width[~varies] = 1.0
+        axes = None if varies.all() else np.eye(X.shape[1])[:, varies]
+        return cls(center, half_width, axes, np.zeros(np.count_nonzero(varies)))
+
+    @property
+    def n_variables(self) -> int:
+        return len(self.shift)
+
+    def scale(self, X: NDArray) -> Floats:
+        """Return the basis variables of the rows of X, of shape (n_variables, n_rows)."""
+        scaled = np.empty((X.shape[1], X.shape[0]))
+        np.subtract(X.T, self.center[:, None], out=scaled)
+        np.divide(scaled, self.half_width[:, None], out=scaled)
+        if self.axes is None:
+            return scaled
+        return self.axes.T @ scaled - self.shift[:, None]
+
+    def to_principal_axes(self, covariance: Floats, X: NDArray, weights: Floats | None = None) -> Domain:
+        """Return the domain whose variables are the principal axes of this one's.
+
+        Polynomials of total degree at most k stay what they are under an invertible linear map
+        of their variables, so the model is the same; but columns that nearly coincide are
+        told apart by a variable of its own, scaled to [-1, 1] like every other.
+
+        Parameters
+        ----------
+        covariance : ndarray of shape (n_variables, n_variables)
+            Covariance of this domain's variables.
+        X : ndarray of shape (n_samples, n_features)
+            The rows whose ranges along the new axes become [-1, 1].
+        weights : ndarray of shape (n_samples,), optional
+            Rows of weight 0 are left out.
+        """
+        directions = np.linalg.eigh(covariance)[1][:, ::-1]
+        axes = directions if self.axes is None else self.axes @ directions
+        rotated = Domain(self.center, self.half_width, axes, self.shift @ directions)
+        low, high = _column_ranges(rotated.scale(X[rows]) for rows in row_chunks(len(X), _SCAN_ROWS, weights))
+        half_width = high / 2 - low / 2
+        # Directions along which the rows differ by no more than X was rounded hold no information.
+        used = slice(None) if self.axes is None else self.axes.any(axis=1)
+        rounding = np.finfo(X.dtype).eps * (1 + np.max(np.abs(self.center / self.half_width)[used]))
+        kept = half_width > 8 * math.sqrt(len(directions)) * rounding
+        half_width, middle = half_width[kept], (low / 2 + high / 2 + rotated.shift)[kept]
+        return Domain(self.center, self.half_width, axes[:, kept] / half_width, middle / half_width)
+
+
+def _column_ranges(chunks: Iterator[NDArray]) -> tuple[Floats, Floats]:
+    """Return least and greatest value of each row over chunks of shape (n_variables, n_rows)."""
+    lows, highs = [], []
+    for chunk in chunks:
+        contiguous = np.ascontiguousarray(chunk)
+        lows.append(contiguous.min(axis=1))
+        highs.append(contiguous.max(axis=1))
+    return np.min(lows, axis=0).astype(np.float64), np.max(highs, axis=0).astype(np.float64)
+
+
+class _Block(NamedTuple):
+    """Terms of one total degree that share their first variable and its exponent.
+
+    They are the polynomial of degree `exponent` in that variable, times the last `count` terms
+    of total degree ``degree - exponent``: the ones in later variables only.
+    """
+
+    variable: int
+    exponent: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Products of univariate polynomials up to a total degree, on a domain.
+
+    Parameters
+    ----------
+    domain : Domain
+        Maps X to the variables of the basis.
+    degree : int
+        Greatest total degree.
+    interaction_only : bool
+        Only products of distinct variables.
+    family : {"chebyshev", "power"}
+        The univariate polynomials: Chebyshev polynomials of the first kind, or powers.
+    """
+
+    domain: Domain
+    degree: int
+    interaction_only: bool = False
+    family: str = "chebyshev"
+
+    @property
+    def n_terms(self) -> int:
+        return count_terms(self.domain.n_variables, self.degree, self.interaction_only)
+
+    @cached_property
+    def _levels(self) -> list[list[_Block]]:
+        """The blocks of each total degree, in the order of their terms; degree 0 first."""
+        n_variables, interaction_only = self.domain.n_variables, self.interaction_only
+        levels: list[list[_Block]] = [[]]
+        for degree in range(1, self.degree + 1):
+            level = []
+            for variable in range(n_variables):
+                later = n_variables - 1 - variable
+                for exponent in [1] if interaction_only else range(degree, 0, -1):
+                    rest = degree - exponent
+                    count = math.comb(later, rest) if interaction_only else _n_monomials(later, rest)
+                    if count:
+                        level.append(_Block(variable, exponent, count))
+            levels.append(level)
+        return levels
+
+    @cached_property
+    def powers(self) -> NDArray[np.int64]:
+        """Exponent of each variable in each term, of shape (n_terms, n_variables)."""
+        levels = [np.zeros((1, self.domain.n_variables), dtype=np.int64)]
+        for degree, level in enumerate(self._levels[1:], start=1):
+            blocks = []
+            for variable, exponent, count in level:
+                rest = levels[degree - exponent]
+                block = rest[len(rest) - count :].copy()
+                block[:, variable] = exponent
+                blocks.append(block)
+            levels.append(np.concatenate(blocks) if blocks else levels[0][:0])
+        return np.concatenate(levels)
+
+    def evaluate(self, variables: Tensor, out: Tensor | None = None) -> Tensor:
+        """Evaluate all terms, one multiplication each.
+
+        Parameters
+        ----------
+        variables : Tensor of shape (n_variables, n_rows)
+            What :meth:`Domain.scale` returns.
+        out : Tensor of shape (n_terms, n_rows), optional
+            Where to write. Without it the operations are differentiable in `variables`.
+
+        Returns
+        -------
+        Tensor of shape (n_terms, n_rows)
+        """
+        univariate: dict[tuple[int, int], Tensor] = {}
+        constant = variables.new_ones((1, variables.shape[1])) if out is None else out[:1].fill_(1.0)
+        levels, start = [constant], 1
+        for degree, level in enumerate(self._levels[1:], start=1):
+            blocks, level_start = [], start
+            for variable, exponent, count in level:
+                target = None if out is None else out[start : start + count]
+                start += count
+                if exponent == degree:
+                    block = self._univariate(variables[variable], variable, exponent, univariate, target)
+                    univariate[variable, exponent] = block
+                else:
+                    rest = levels[degree - exponent]
+                    block = torch.mul(rest[len(rest) - count :], univariate[variable, exponent], out=target)
+                blocks.append(block)
+            if out is not None:
+                levels.append(out[level_start:start])
+            elif blocks:
+                levels.append(torch.cat(blocks))
+        return torch.cat(levels) if out is None else out
+
+    def _univariate(
+        self, u: Tensor, variable: int, exponent: int, lower: dict[tuple[int, int], Tensor], out: Tensor | None
+    ) -> Tensor:
+        """Evaluate the polynomial of one degree in one variable from those of lower degree."""
+        u = u[None]
+        if exponent == 1:
+            return u if out is None else out.copy_(u)
+        a, b = RECURRENCES[self.family]
+        polynomial = torch.mul(u, lower[variable, exponent - 1], out=out)
+        if not b:
+            return polynomial
+        before = 1.0 if exponent == 2 else lower[variable, exponent - 2]
+        return a * polynomial + b * before if out is None else out.mul_(a).add_(before, alpha=b)
+
+
+def _n_monomials(n_variables: int, degree: int) -> int:
+    """Return the number of monomials of exactly one degree; one of degree 0 in no variables."""
+    return math.comb(n_variables + degree - 1, degree) if n_variables else int(degree == 0)

@@ -1,0 +1,119 @@
+"""The fitted polynomial: as NumPy arrays, and as a :class:`torch.nn.Module` in the units of X and y."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from torchpoly._basis import Basis, Floats, row_chunks
+from torchpoly._gram import chunk_size
+from torchpoly._monomials import rounding_errors, to_monomials
+
+
+@dataclass(frozen=True)
+class FittedPolynomial:
+    """A polynomial in a basis, in the units of y: ``offset + scale * coefficients.T @ features``.
+
+    Parameters
+    ----------
+    basis : Basis
+        The features.
+    coefficients : ndarray of shape (n_terms, n_targets)
+        Coefficients of the basis.
+    offset, scale : ndarray of shape (n_targets,)
+        Origin and unit of each target.
+    """
+
+    basis: Basis
+    coefficients: Floats
+    offset: Floats
+    scale: Floats
+
+    def predict(self, X: NDArray, device: torch.device) -> NDArray:
+        """Return the values at the rows of X, of shape (n_samples, n_targets), in X's dtype."""
+        predictions = np.empty((len(X), len(self.offset)), dtype=X.dtype)
+        coefficients = torch.from_numpy(self.coefficients).to(device)
+        size = min(chunk_size(self.basis.n_terms), len(X))
+        features = torch.empty((self.basis.n_terms, size), dtype=torch.float64, device=device)
+        for rows in row_chunks(len(X), size):
+            variables = torch.from_numpy(self.basis.domain.scale(X[rows])).to(device)
+            chunk = self.basis.evaluate(variables, out=features[:, : variables.shape[1]])
+            values = (coefficients.T @ chunk).cpu().numpy()
+            predictions[rows] = values.T * self.scale + self.offset
+        return predictions
+
+    @cached_property
+    def monomials(self) -> Floats:
+        """The coefficients of the monomials of X, of shape (n_targets, n_monomials)."""
+        return self._for_each_target(to_monomials)
+
+    def rounding_errors(self) -> Floats:
+        """Return how far rounding may have moved each of the :attr:`monomials`."""
+        return self._for_each_target(rounding_errors)
+
+    def _for_each_target(self, convert: Callable[[Basis, Floats, float, float], Floats]) -> Floats:
+        targets = zip(self.coefficients.T, self.scale, self.offset, strict=True)
+        return np.array([convert(self.basis, column, scale, offset) for column, scale, offset in targets])
+
+
+class PolynomialModule(nn.Module):
+    """A fitted polynomial as a module: rows of X in, predictions out.
+
+    It holds buffers, not parameters, and is differentiable in its input. Buffers and arithmetic
+    are float64; ``.to(torch.float32)`` makes both float32.
+
+    Parameters
+    ----------
+    polynomial : FittedPolynomial
+        What to evaluate.
+    squeeze : bool
+        Whether predictions have shape (n_samples,) rather than (n_samples, n_targets).
+    """
+
+    center: Tensor
+    half_width: Tensor
+    axes: Tensor
+    shift: Tensor
+    coefficients: Tensor
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, polynomial: FittedPolynomial, squeeze: bool) -> None:
+        super().__init__()
+        self._basis = polynomial.basis
+        self._squeeze = squeeze
+        domain = polynomial.basis.domain
+        buffers = {
+            "center": domain.center,
+            "half_width": domain.half_width,
+            "axes": np.eye(domain.n_variables) if domain.axes is None else domain.axes,
+            "shift": domain.shift,
+            "coefficients": polynomial.coefficients,
+            "offset": polynomial.offset,
+            "scale": polynomial.scale,
+        }
+        for name, values in buffers.items():
+            self.register_buffer(name, torch.tensor(values))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the predictions.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_samples, n_features)
+            Of the module's dtype and device.
+
+        Returns
+        -------
+        Tensor of shape (n_samples,) or (n_samples, n_targets)
+        """
+        variables = ((x - self.center) / self.half_width) @ self.axes - self.shift
+        features = self._basis.evaluate(variables.T)
+        predictions = (self.coefficients.T @ features).T * self.scale + self.offset
+        return predictions[:, 0] if self._squeeze else predictions

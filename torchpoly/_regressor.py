@@ -1,0 +1,336 @@
+"""scikit-learn's face of the engine."""
+
+from __future__ import annotations
+
+import bisect
+import keyword
+import math
+import os
+import re
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, _fit_context
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from torchpoly._basis import Basis, Domain, Floats, count_terms
+from torchpoly._gram import GramStatistics, chunk_size, collinearity, design_chunks
+from torchpoly._module import FittedPolynomial, PolynomialModule
+from torchpoly._objective import GramObjective
+from torchpoly._training import OptimizerLike, minimise, resolve_optimizer
+
+# The columns' principal axes become the variables where collinearity alone would take the
+# condition number of the Gram matrix beyond this.
+_MAX_COLLINEARITY = 1e8
+# Matrices of terms x terms that a fit holds at its peak.
+_MATRICES = 6
+
+
+class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
+    # Docstring to come.
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "degree": [Interval(Integral, 0, None, closed="left")],
+        "optimizer": [str, callable],
+        "lr": [Interval(Real, 0, np.inf, closed="neither"), None],
+        "n_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, np.inf, closed="left"), None],
+        "alpha": [Interval(Real, 0, np.inf, closed="left")],
+        "basis": [StrOptions({"orthonormal", "chebyshev", "monomial"})],
+        "interaction_only": ["boolean"],
+        "device": [str, torch.device],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        degree: int = 3,
+        *,
+        optimizer: OptimizerLike = "lbfgs",
+        lr: float | None = None,
+        n_iter: int = 1000,
+        tol: float | None = 1e-8,
+        alpha: float = 0.0,
+        basis: str = "orthonormal",
+        interaction_only: bool = False,
+        device: str | torch.device = "cpu",
+        verbose: int | bool = 0,
+    ) -> None:
+        self.degree = degree
+        self.optimizer = optimizer
+        self.lr = lr
+        self.n_iter = n_iter
+        self.tol = tol
+        self.alpha = alpha
+        self.basis = basis
+        self.interaction_only = interaction_only
+        self.device = device
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> TorchPolynomialRegressor:
+        before = vars(self).copy()
+        try:
+            self._fit(X, y, sample_weight)
+        except BaseException:
+            # Validation records names and number of columns before it is done.
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        return self
+
+    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> None:
+        spec = resolve_optimizer(self.optimizer, self.lr)
+        device = _resolve_device(self.device)
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
+        weights = None if sample_weight is None else _check_weights(sample_weight, X)
+        self._check_memory(X.shape[1])
+
+        monomial = self.basis == "monomial"
+        targets = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
+        offset, scale = _center_and_scale(targets, weights)
+        if monomial:
+            scale = np.ones_like(scale)
+        targets = (targets - offset) / scale
+
+        domain = Domain.identity(X.shape[1]) if monomial else Domain.fit(X, weights)
+        basis = Basis(domain, self.degree, self.interaction_only, "power" if monomial else "chebyshev")
+        statistics, rows = _read(basis, X, targets, weights, device)
+        if self.basis == "orthonormal" and self.alpha == 0 and not self.interaction_only:
+            covariance = _covariance(statistics, domain.n_variables)
+            if self.degree and collinearity(covariance) ** self.degree > _MAX_COLLINEARITY:
+                basis = Basis(domain.to_principal_axes(covariance, X, weights), self.degree)
+                statistics, rows = _read(basis, X, targets, weights, device)
+
+        if self.basis == "orthonormal":
+            objective = GramObjective.orthonormal(statistics, self.alpha, scale, rows)
+            rank = objective.coordinates.shape[1]
+        else:
+            objective = GramObjective.in_basis(statistics, self.alpha, scale)
+            rank = np.linalg.matrix_rank(statistics.features, hermitian=True)
+        parameters = torch.zeros(objective.linear.shape, dtype=torch.float64)
+        if monomial:
+            # The textbook loop starts from coefficients of 0; y is centred here.
+            parameters[0] = torch.from_numpy(-offset)
+        losses = minimise(
+            objective, parameters, spec, n_iter=self.n_iter, tol=self.tol, verbose=int(self.verbose)
+        )
+
+        self._polynomial = FittedPolynomial(basis, objective.coefficients(parameters.numpy()), offset, scale)
+        self._single_target = y.ndim == 1
+        self.loss_curve_ = losses
+        self.n_iter_ = len(losses)
+        self.rank_ = int(rank)
+
+    def predict(self, X: ArrayLike) -> NDArray:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        predictions = self._polynomial.predict(X, _device_or_cpu(self.device))
+        return predictions[:, 0] if self._single_target else predictions
+
+    @property
+    def coef_(self) -> Floats:
+        """Coefficients of the monomials of X but the constant."""
+        coefficients = self._monomials()[:, 1:]
+        return coefficients[0] if self._single_target else coefficients
+
+    @property
+    def intercept_(self) -> float | Floats:
+        """Constant term of the polynomial in X."""
+        intercepts = self._monomials()[:, 0]
+        return float(intercepts[0]) if self._single_target else intercepts
+
+    @property
+    def powers_(self) -> NDArray[np.int64]:
+        """Exponent of each column of X in each of the monomials of ``coef_``."""
+        check_is_fitted(self)
+        basis = self._polynomial.basis
+        every_column = Basis(Domain.identity(self.n_features_in_), basis.degree, basis.interaction_only)
+        return every_column.powers[1:]
+
+    @property
+    def module_(self) -> PolynomialModule:
+        """The fitted polynomial as a :class:`torch.nn.Module`, built anew at each access."""
+        check_is_fitted(self)
+        return PolynomialModule(self._polynomial, squeeze=self._single_target)
+
+    def equation(self, precision: int = 6) -> str:
+        """Write the polynomial in the columns of X, as Python and SymPy read it.
+
+        Terms that rounding alone explains are left out.
+
+        Parameters
+        ----------
+        precision : int, default=6
+            Number of significant digits.
+
+        Returns
+        -------
+        str
+            ``"y = ..."``, or a line for each target: ``"y0 = ..."``, ``"y1 = ..."``. Columns are
+            called by their names where X had names, with ``_`` for what Python does not allow
+            in one, else ``x0``, ``x1``, ...
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from torchpoly import TorchPolynomialRegressor
+        >>> x = np.linspace(-np.pi, np.pi, 2000)
+        >>> TorchPolynomialRegressor(degree=3).fit(x[:, None], np.sin(x)).equation(3)
+        'y = 0.857*x0 - 0.0933*x0**3'
+        """
+        names = _identifiers(getattr(self, "feature_names_in_", None), self.n_features_in_)
+        products = [""] + [_product(names, exponents) for exponents in self.powers_]
+        coefficients, errors = self._monomials(), self._polynomial.rounding_errors()
+        left_sides = ["y"] if self._single_target else [f"y{target}" for target in range(len(coefficients))]
+        lines = []
+        for left, values, error in zip(left_sides, coefficients, errors, strict=True):
+            kept = np.abs(values) > error
+            terms = [
+                _signed_term(value, product, precision)
+                for value, product, keep in zip(values, products, kept, strict=True)
+                if keep
+            ]
+            sum_of_terms = " ".join(terms) or "+ 0"
+            # The first term's sign stands without a space, and not at all where it is a plus.
+            first = sum_of_terms[0].replace("+", "")
+            lines.append(f"{left} = {first}{sum_of_terms[2:]}")
+        return "\n".join(lines)
+
+    def _monomials(self) -> Floats:
+        check_is_fitted(self)
+        return self._polynomial.monomials
+
+    def _check_memory(self, n_features: int) -> None:
+        """Refuse more terms than the machine's memory holds, before anything is allocated."""
+        limit = _physical_memory()
+        n_terms = count_terms(n_features, self.degree, self.interaction_only)
+        needed = _fit_bytes(n_terms)
+        if needed <= limit:
+            return
+        fitting = bisect.bisect_right(
+            range(self.degree),
+            limit,
+            key=lambda degree: _fit_bytes(count_terms(n_features, degree, self.interaction_only)),
+        )
+        raise ValueError(
+            f"The 'degree' parameter got {self.degree}, which for {n_features} features makes {n_terms} terms; to fit "
+            f"them takes {needed} bytes, more than the {limit} of this machine's memory. "
+            f"The greatest degree that fits is {fitting - 1}."
+        )
+
+
+def _check_weights(sample_weight: ArrayLike, X: NDArray) -> Floats:
+    """Return the weights relative to the greatest, or refuse them."""
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    greatest = weights.max()
+    if greatest == 0:
+        raise ValueError("The 'sample_weight' parameter is all zero; at least one weight must be positive.")
+    return weights / greatest
+
+
+def _center_and_scale(targets: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
+    """Return the weighted mean and standard deviation of each target; 1 for one that is constant.
+
+    Divided by the greatest value first, so that squares neither overflow nor vanish.
+    """
+    used = targets if weights is None else targets[weights > 0]
+    kept = None if weights is None else weights[weights > 0]
+    largest = np.abs(used).max(axis=0)
+    largest[largest == 0] = 1.0
+    offset = np.average(used / largest, axis=0, weights=kept) * largest
+    deviation = np.abs(used - offset).max(axis=0)
+    deviation[deviation == 0] = 1.0
+    spread = np.sqrt(np.average(np.square((used - offset) / deviation), axis=0, weights=kept))
+    spread[spread == 0] = 1.0
+    return offset, deviation * spread
+
+
+def _read(
+    basis: Basis, X: NDArray, targets: Floats, weights: Floats | None, device: torch.device
+) -> tuple[GramStatistics, torch.Tensor | None]:
+    """Return what one pass over the rows gathers, and the rows' features if one chunk holds all."""
+    chunks: Iterable[torch.Tensor] = design_chunks(basis, X, targets, weights, device)
+    fits = len(X) <= chunk_size(basis.n_terms + targets.shape[1])
+    if fits:
+        chunks = list(chunks)
+    total_weight = len(X) if weights is None else weights.sum()
+    statistics = GramStatistics.from_chunks(chunks, basis.n_terms, total_weight)
+    return statistics, chunks[0] if isinstance(chunks, list) else None
+
+
+def _covariance(statistics: GramStatistics, n_variables: int) -> Floats:
+    """Return the covariance of the basis variables, the terms of degree 1."""
+    linear = slice(1, n_variables + 1)
+    mean = statistics.features[0, linear]
+    return statistics.features[linear, linear] - np.outer(mean, mean)
+
+
+def _resolve_device(device: str | torch.device) -> torch.device:
+    """Return the device, or refuse one that cannot compute in float64 here."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "xpu" if torch.xpu.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        if resolved.type != "cpu":
+            torch.zeros(1, dtype=torch.float64, device=resolved).cpu()
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise ValueError(
+            f"The 'device' parameter got {str(device)!r}, which cannot be used here: {str(error).splitlines()[0]} "
+            "Allowed are 'cpu', a device of this machine that computes in float64, such as 'cuda' or 'cuda:1', and "
+            "'auto', which takes such a device where there is one."
+        ) from error
+    return resolved
+
+
+def _device_or_cpu(device: str | torch.device) -> torch.device:
+    """Return the device, or the CPU on a machine without it: a model outlives its training device."""
+    try:
+        return _resolve_device(device)
+    except ValueError:
+        return torch.device("cpu")
+
+
+def _physical_memory() -> float:
+    """Return the bytes of memory of this machine; infinite where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def _fit_bytes(n_terms: int) -> int:
+    return 8 * n_terms * (_MATRICES * n_terms + chunk_size(n_terms))
+
+
+def _identifiers(names: NDArray | None, n_features: int) -> list[str]:
+    """Return a valid and unique name for each column."""
+    plain = [f"x{column}" for column in range(n_features)]
+    if names is None:
+        return plain
+    cleaned = [re.sub(r"\W+", "_", name).strip("_") for name in names]
+    return [
+        name if name.isidentifier() and not keyword.iskeyword(name) and cleaned.count(name) == 1 else default
+        for name, default in zip(cleaned, plain, strict=True)
+    ]
+
+
+def _product(names: list[str], exponents: NDArray[np.int64]) -> str:
+    factors = [
+        name if exponent == 1 else f"{name}**{exponent}"
+        for name, exponent in zip(names, exponents, strict=True)
+        if exponent
+    ]
+    return "*".join(factors)
+
+
+def _signed_term(value: float, product: str, precision: int) -> str:
+    """Return a term with its sign in front: ``"+ 2*x0"``."""
+    number = f"{abs(value):.{precision}g}"
+    sign = "-" if value < 0 else "+"
+    return f"{sign} {number}*{product}" if product else f"{sign} {number}"

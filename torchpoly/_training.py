@@ -1,0 +1,262 @@
+"""The ``torch.optim`` loop: which optimizer, when to stop, what to report."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+from torch.optim import Optimizer
+
+OptimizerLike = str | type[Optimizer] | partial
+
+# Defaults, measured to reach the optimum in orthonormal coordinates, where they mean the same for
+# every data set. What is not named here is torch's own. Weight decay is off: `alpha` is the
+# penalty, and it is on the coefficients rather than on the parameters of training.
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "adadelta": {"lr": 0.5},
+    "adafactor": {"lr": 0.1},
+    "adagrad": {"lr": 1.0},
+    "adam": {"lr": 0.1},
+    "adamax": {"lr": 0.1},
+    "adamw": {"lr": 0.1, "weight_decay": 0.0},
+    "asgd": {"lr": 0.5, "lambd": 0.0},
+    "lbfgs": {
+        "lr": 1.0,
+        "max_iter": 1,
+        "history_size": 10,
+        "line_search_fn": "strong_wolfe",
+        "tolerance_grad": 0.0,
+        "tolerance_change": 1e-32,
+    },
+    "muon": {"lr": 0.01, "weight_decay": 0.0},
+    "nadam": {"lr": 0.1},
+    "radam": {"lr": 0.1},
+    "rmsprop": {"lr": 0.1},
+    "rprop": {"lr": 0.1, "step_sizes": (1e-12, 50.0)},
+    "sgd": {"lr": 0.5},
+}
+# Gradient descent alone takes steps in proportion to the gradient, so its default is in units of
+# the inverse curvature.
+_SCALED_BY_CURVATURE = {"sgd", "asgd"}
+
+
+class Objective(Protocol):
+    """What :func:`minimise` needs to know of an objective."""
+
+    def __call__(self, parameters: Tensor) -> tuple[float, float]:
+        """Return the value and the loss to report; write the gradient into ``parameters.grad``."""
+
+    def curvature(self) -> float:
+        """Return the largest curvature of the objective, in units in which 1 is unit variance."""
+
+
+@dataclass(frozen=True)
+class OptimizerSpec:
+    """An optimizer before it has seen parameters.
+
+    Parameters
+    ----------
+    factory : type of torch.optim.Optimizer
+    options : dict
+        Keyword arguments: the defaults above, those of the user's partial, and `lr`.
+    lr_is_default : bool
+        Then the learning rate falls as ``(1 - i / n_iter)**2``, so that optimizers that would
+        circle the optimum settle.
+    """
+
+    factory: type[Optimizer]
+    options: dict[str, Any]
+    lr_is_default: bool
+
+    @property
+    def name(self) -> str:
+        return self.factory.__name__.lower()
+
+
+def optimizer_names() -> dict[str, type[Optimizer]]:
+    """Return the optimizers of ``torch.optim`` that take dense tensors, by lower-case name."""
+    return {
+        name.lower(): member
+        for name, member in vars(torch.optim).items()
+        if inspect.isclass(member)
+        and issubclass(member, Optimizer)
+        and member not in (Optimizer, torch.optim.SparseAdam)
+    }
+
+
+def resolve_optimizer(optimizer: OptimizerLike, lr: float | None) -> OptimizerSpec:
+    """Return the optimizer's class and options.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known, the class is no optimizer of dense tensors, or its learning
+        rate has no default.
+    """
+    options: dict[str, Any] = {}
+    factory: Any = optimizer
+    if isinstance(factory, partial):
+        if factory.args:
+            raise ValueError(
+                f"The 'optimizer' parameter got {optimizer!r}: a functools.partial may only set keyword "
+                "arguments, since the first positional one is the parameters to train."
+            )
+        factory, options = factory.func, factory.keywords
+    known = optimizer_names()
+    if isinstance(factory, str):
+        if factory.lower() not in known:
+            nearest = difflib.get_close_matches(factory.lower(), known, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"The 'optimizer' parameter got {factory!r}, which is not a torch.optim optimizer of dense "
+                f"tensors. Did you mean {nearest!r}? Allowed are {', '.join(sorted(known))}, in any case, an "
+                "optimizer class, or a functools.partial of one."
+            )
+        factory = known[factory.lower()]
+    if not (inspect.isclass(factory) and issubclass(factory, Optimizer) and factory is not Optimizer):
+        raise ValueError(
+            f"The 'optimizer' parameter got {optimizer!r}; it must be the name of a torch.optim optimizer, a "
+            "subclass of torch.optim.Optimizer, or a functools.partial of one."
+        )
+    if issubclass(factory, torch.optim.SparseAdam):
+        raise ValueError(
+            f"The 'optimizer' parameter got {optimizer!r}, which takes sparse gradients only; 'adam' is its "
+            "counterpart for dense ones."
+        )
+    defaults = _DEFAULTS.get(factory.__name__.lower(), {}) if factory in known.values() else {}
+    lr_is_default = lr is None and "lr" not in options and "lr" in defaults
+    options = defaults | options | ({} if lr is None else {"lr": lr})
+    signature = inspect.signature(factory).parameters
+    if "foreach" in signature:
+        # Fusing the updates of many tensors is overhead for the one that there is.
+        options.setdefault("foreach", False)
+    if "lr" in signature and "lr" not in options and signature["lr"].default is inspect.Parameter.empty:
+        raise ValueError(f"The 'lr' parameter must be given: {factory.__name__} has no default for it.")
+    return OptimizerSpec(factory, options, lr_is_default)
+
+
+def minimise(
+    objective: Objective,
+    parameters: Tensor,
+    spec: OptimizerSpec,
+    *,
+    n_iter: int,
+    tol: float | None,
+    verbose: int = 0,
+) -> NDArray[np.float64]:
+    """Train `parameters` in place.
+
+    Parameters
+    ----------
+    objective : Objective
+    parameters : Tensor
+        Where training starts, on return where it ended.
+    spec : OptimizerSpec
+        As :func:`resolve_optimizer` returns it.
+    n_iter : int
+        Greatest number of iterations.
+    tol : float or None
+        Stop where no gradient entry exceeds it; None runs all iterations.
+    verbose : int
+        Print every so many iterations; 0 prints nothing.
+
+    Returns
+    -------
+    ndarray of shape (n_iterations,)
+        The loss after each iteration.
+
+    Raises
+    ------
+    ValueError
+        If the loss stops being finite, or the optimizer refuses its options.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `n_iter` ends before `tol` is met.
+    """
+    parameters.grad = torch.zeros_like(parameters)
+    gradient = parameters.grad.numpy()
+    optimizer = _build(spec, parameters, objective)
+    base_rates = [group.get("lr") for group in optimizer.param_groups]
+    decays = spec.lr_is_default and spec.name != "lbfgs"
+    # L-BFGS, and whatever else demands a closure, evaluates the objective by itself.
+    closure = (lambda: objective(parameters)[0]) if _needs_closure(spec.factory) else None
+    losses: list[float] = []
+    steepest = math.inf
+    # Overflow on the way to divergence is reported below, as an error.
+    with np.errstate(all="ignore"):
+        start = objective(parameters)[1]
+        for iteration in range(n_iter):
+            if decays:
+                for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+                    group["lr"] = rate * (1 - iteration / n_iter) ** 2
+            optimizer.step(closure)
+            value, loss = objective(parameters)
+            if not (math.isfinite(value) and math.isfinite(loss)):
+                raise ValueError(_diverged(spec, optimizer, iteration + 1))
+            losses.append(loss)
+            if verbose and (iteration + 1) % verbose == 0:
+                print(f"[TorchPolynomialRegressor] iteration {iteration + 1}: loss = {loss:.6g}")
+            if tol is not None:
+                steepest = max(gradient.max(), -gradient.min())
+                if steepest <= tol:
+                    break
+        else:
+            if tol is not None:
+                _warn_not_converged(spec, optimizer, n_iter, tol, steepest, start, losses[-1])
+    return np.array(losses)
+
+
+def _build(spec: OptimizerSpec, parameters: Tensor, objective: Objective) -> Optimizer:
+    options = dict(spec.options)
+    if spec.lr_is_default and spec.name in _SCALED_BY_CURVATURE:
+        options["lr"] = options["lr"] / max(objective.curvature(), np.finfo(np.float64).tiny)
+    try:
+        return spec.factory([parameters], **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"The 'optimizer' parameter got {spec.factory.__name__} with the options {options}, which it refuses: {error}"
+        ) from error
+
+
+def _needs_closure(factory: type[Optimizer]) -> bool:
+    """Whether the optimizer's step cannot do without a closure."""
+    parameter = inspect.signature(factory.step).parameters.get("closure")
+    return parameter is not None and parameter.default is inspect.Parameter.empty
+
+
+def _rates(optimizer: Optimizer) -> str:
+    return ", ".join(f"{group['lr']:.3g}" for group in optimizer.param_groups if "lr" in group)
+
+
+def _diverged(spec: OptimizerSpec, optimizer: Optimizer, iteration: int) -> str:
+    return (
+        f"Training diverged: the loss is not finite after iteration {iteration} of {spec.factory.__name__} with "
+        f"lr={_rates(optimizer)}. Use a smaller 'lr', or lr=None for a default that converges."
+    )
+
+
+def _warn_not_converged(
+    spec: OptimizerSpec, optimizer: Optimizer, n_iter: int, tol: float, steepest: float, start: float, end: float
+) -> None:
+    if end > start:
+        cause = f"The loss grew from {start:.3g} to {end:.3g}: use an 'lr' smaller than {_rates(optimizer)}."
+    else:
+        cause = "Increase 'n_iter' or 'tol', choose another 'lr', or set tol=None to run all iterations without this."
+    warnings.warn(
+        f"{spec.factory.__name__} ended after n_iter={n_iter} iterations with a gradient entry of {steepest:.3g}, "
+        f"above tol={tol:.3g}. {cause}",
+        ConvergenceWarning,
+        stacklevel=2,
+    )
