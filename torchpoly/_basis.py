@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Floats = NDArray[np.float64]
+# Features are computed by NumPy where that is quicker, by torch on any device otherwise.
+Array = TypeVar("Array", Floats, Tensor)
 
 # a and b of the recurrence T_k = a u T_(k-1) + b T_(k-2), with T_0 = 1 and T_1 = u.
 RECURRENCES = {"chebyshev": (2, -1), "power": (1, 0)}
@@ -84,13 +86,29 @@ class Domain:
 
         Columns that do not vary carry no information and get no variable.
         """
-        low, high = _column_ranges(X.T[:, rows] for rows in row_chunks(len(X), _SCAN_ROWS, weights))
-        # Halved before they are added, so that ranges near the largest float do not overflow.
-        center, half_width = low / 2 + high / 2, high / 2 - low / 2
+        center, half_width = _windows(X, weights)
         varies = half_width > 0
-        half_width[~varies] = 1.0
         axes = None if varies.all() else np.eye(X.shape[1])[:, varies]
-        return cls(center, half_width, axes, np.zeros(np.count_nonzero(varies)))
+        return cls(center, np.where(varies, half_width, 1.0), axes, np.zeros(np.count_nonzero(varies)))
+
+    @classmethod
+    def standardizing(cls, Y: NDArray, weights: Floats | None = None) -> Domain:
+        """Map each column of Y to weighted mean 0 and variance 1; one that does not vary to 0."""
+        center, half_width = _windows(Y, weights)
+        # Sums are taken on the window [-1, 1], where squares neither overflow nor vanish.
+        windows = cls(center, np.where(half_width > 0, half_width, 1.0), None, np.zeros(Y.shape[1]))
+        mean = windows._mean_power(1, windows.shift, Y, weights)
+        variance = windows._mean_power(2, mean, Y, weights)
+        spread = np.where(variance > 0, np.sqrt(variance), 1.0)
+        return cls(center + windows.half_width * mean, windows.half_width * spread, None, windows.shift)
+
+    def _mean_power(self, exponent: int, origin: Floats, Y: NDArray, weights: Floats | None) -> Floats:
+        """Return the weighted mean of a power of the scaled columns' distance from `origin`."""
+        total = np.zeros(len(origin))
+        for rows in row_chunks(len(Y), _SCAN_ROWS, weights):
+            powers = (self.scale(Y[rows]) - origin[:, None]) ** exponent
+            total += powers.sum(axis=1) if weights is None else powers @ weights[rows]
+        return total / (len(Y) if weights is None else weights.sum())
 
     @property
     def n_variables(self) -> int:
@@ -132,6 +150,13 @@ class Domain:
         kept = half_width > 8 * math.sqrt(len(directions)) * rounding
         half_width, middle = half_width[kept], (low / 2 + high / 2 + rotated.shift)[kept]
         return Domain(self.center, self.half_width, axes[:, kept] / half_width, middle / half_width)
+
+
+def _windows(X: NDArray, weights: Floats | None) -> tuple[Floats, Floats]:
+    """Return the middle and half of the range of each column, over rows of positive weight."""
+    low, high = _column_ranges(X.T[:, rows] for rows in row_chunks(len(X), _SCAN_ROWS, weights))
+    # Halved before they are added, so that ranges near the largest float do not overflow.
+    return low / 2 + high / 2, high / 2 - low / 2
 
 
 def _column_ranges(chunks: Iterator[NDArray]) -> tuple[Floats, Floats]:
@@ -212,54 +237,54 @@ class Basis:
             levels.append(np.concatenate(blocks) if blocks else levels[0][:0])
         return np.concatenate(levels)
 
-    def evaluate(self, variables: Tensor, out: Tensor | None = None) -> Tensor:
+    def evaluate(self, variables: Array, out: Array | None = None) -> Array:
         """Evaluate all terms, one multiplication each.
 
         Parameters
         ----------
-        variables : Tensor of shape (n_variables, n_rows)
+        variables : Tensor or ndarray of shape (n_variables, n_rows)
             What :meth:`Domain.scale` returns.
-        out : Tensor of shape (n_terms, n_rows), optional
-            Where to write. Without it the operations are differentiable in `variables`.
+        out : of the same type, of shape (n_terms, n_rows), optional
+            Where to write. Tensors without it are operated on differentiably.
 
         Returns
         -------
-        Tensor of shape (n_terms, n_rows)
+        Tensor or ndarray of shape (n_terms, n_rows)
         """
-        univariate: dict[tuple[int, int], Tensor] = {}
-        constant = variables.new_ones((1, variables.shape[1])) if out is None else out[:1].fill_(1.0)
+        xp: Any = torch if isinstance(variables, Tensor) else np
+        chebyshev = self.family == "chebyshev"
+        doubled = xp.add(variables, variables) if chebyshev else variables
+        univariate: dict[tuple[int, int], Array] = {}
+        constant = xp.ones_like(variables[:1]) if variables.shape[0] else xp.ones((1, variables.shape[1]))
         levels, start = [constant], 1
+        if out is not None:
+            out[0] = 1.0
         for degree, level in enumerate(self._levels[1:], start=1):
             blocks, level_start = [], start
             for variable, exponent, count in level:
                 target = None if out is None else out[start : start + count]
                 start += count
-                if exponent == degree:
-                    block = self._univariate(variables[variable], variable, exponent, univariate, target)
-                    univariate[variable, exponent] = block
-                else:
+                if exponent < degree:
                     rest = levels[degree - exponent]
-                    block = torch.mul(rest[len(rest) - count :], univariate[variable, exponent], out=target)
+                    block = xp.multiply(rest[len(rest) - count :], univariate[variable, exponent], out=target)
+                elif degree == 1:
+                    block = variables[variable : variable + 1]
+                    if target is not None:
+                        target[:] = block
+                    univariate[variable, 1] = block
+                else:
+                    factor = doubled[variable : variable + 1]
+                    block = xp.multiply(factor, univariate[variable, degree - 1], out=target)
+                    if chebyshev:
+                        before = constant if degree == 2 else univariate[variable, degree - 2]
+                        block = xp.subtract(block, before, out=target)
+                    univariate[variable, degree] = block
                 blocks.append(block)
             if out is not None:
                 levels.append(out[level_start:start])
             elif blocks:
-                levels.append(torch.cat(blocks))
-        return torch.cat(levels) if out is None else out
-
-    def _univariate(
-        self, u: Tensor, variable: int, exponent: int, lower: dict[tuple[int, int], Tensor], out: Tensor | None
-    ) -> Tensor:
-        """Evaluate the polynomial of one degree in one variable from those of lower degree."""
-        u = u[None]
-        if exponent == 1:
-            return u if out is None else out.copy_(u)
-        a, b = RECURRENCES[self.family]
-        polynomial = torch.mul(u, lower[variable, exponent - 1], out=out)
-        if not b:
-            return polynomial
-        before = 1.0 if exponent == 2 else lower[variable, exponent - 2]
-        return a * polynomial + b * before if out is None else out.mul_(a).add_(before, alpha=b)
+                levels.append(xp.concatenate(blocks))
+        return xp.concatenate(levels) if out is None else out
 
 
 def _n_monomials(n_variables: int, degree: int) -> int:

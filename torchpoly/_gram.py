@@ -6,39 +6,48 @@ exist for one chunk of rows at a time; Gram matrices of chunks add up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchpoly._basis import Basis, Floats, row_chunks
+from torchpoly._basis import Basis, Domain, Floats, row_chunks
 
-_MAX_ROWS = 8192
-_CHUNK_BYTES = 2**26
-# Products of at most so many multiplications run in slices that no BLAS shares among threads:
-# waking a thread pool costs more than they do, up to 25 ms after another library used its own.
+# A chunk of features takes at most 8 MiB, about what stays in cache between its evaluation and its
+# product, unless terms are so many that a chunk would have few rows.
+_CHUNK_ELEMENTS = 2**20
+_MIN_ROWS, _MAX_ROWS = 256, 2**15
+# Gram matrices that take at most so many multiplications are added up in slices of rows that
+# OpenBLAS does not share among threads: for so little work, waking a thread pool costs more than
+# it gains, up to 25 ms after another library used its own.
 _SMALL_PRODUCT = 2**22
-_SLICE_PRODUCT = 2**17
-_SLICE_ELEMENTS = 9000
+_SLICE_PRODUCT = 2**17  # multiplications of a matrix product
+_SLICE_ELEMENTS = 9000  # elements of the matrix in a product with a vector
 
 
 def chunk_size(n_columns: int) -> int:
     """Return how many rows of so many features are worked on at a time."""
-    return max(64, min(_MAX_ROWS, _CHUNK_BYTES // (8 * n_columns)))
+    return max(_MIN_ROWS, min(_MAX_ROWS, _CHUNK_ELEMENTS // n_columns))
 
 
 def design_chunks(
-    basis: Basis, X: NDArray, Y: Floats, weights: Floats | None, device: torch.device
-) -> Iterator[Tensor]:
+    basis: Basis, targets: Domain, X: NDArray, Y: NDArray, weights: Floats | None, device: torch.device
+) -> Iterator[Floats] | Iterator[Tensor]:
     """Yield the rows' features with their targets below, times the root of the weight.
+
+    Small data on the CPU are computed by NumPy on one thread, others by torch.
 
     Parameters
     ----------
     basis : Basis
         The features.
+    targets : Domain
+        What the targets are scaled by.
     X : ndarray of shape (n_samples, n_features)
     Y : ndarray of shape (n_samples, n_targets)
     weights : ndarray of shape (n_samples,) or None
@@ -48,19 +57,25 @@ def design_chunks(
 
     Yields
     ------
-    Tensor of shape (n_terms + n_targets, n_rows)
+    ndarray or Tensor of shape (n_terms + n_targets, n_rows)
         Valid until the next one: all share one buffer.
     """
     n_columns = basis.n_terms + Y.shape[1]
     size = min(chunk_size(n_columns), len(X))
-    buffer = torch.empty((n_columns, size), dtype=torch.float64, device=device)
+    buffer: Any
+    move: Callable[[Floats], Any]
+    if device.type == "cpu" and len(X) * n_columns**2 <= _SMALL_PRODUCT:
+        buffer, move = np.empty((n_columns, size)), np.asarray
+    else:
+        buffer = torch.empty((n_columns, size), dtype=torch.float64, device=device)
+        move = partial(torch.as_tensor, device=device)
     for rows in row_chunks(len(X), size, weights):
-        variables = torch.from_numpy(basis.domain.scale(X[rows])).to(device)
+        variables = move(basis.domain.scale(X[rows]))
         chunk = buffer[:, : variables.shape[1]]
         basis.evaluate(variables, out=chunk[: basis.n_terms])
-        chunk[basis.n_terms :] = torch.from_numpy(Y[rows].T)
+        chunk[basis.n_terms :] = move(targets.scale(Y[rows]))
         if weights is not None:
-            chunk *= torch.from_numpy(np.sqrt(weights[rows])).to(device)
+            chunk *= move(np.sqrt(weights[rows]))
         yield chunk
 
 
@@ -93,30 +108,28 @@ class GramStatistics:
         return cls(gram[:n_terms, :n_terms], gram[:n_terms, n_terms:], target, total_weight)
 
 
-def _sum_of_products(chunks: Iterable[Tensor]) -> Floats:
+def _sum_of_products(chunks: Iterable[Floats] | Iterable[Tensor]) -> Floats:
     """Return the sum of ``chunk @ chunk.T``."""
-    total: Tensor | None = None
+    total: Any = None
     for chunk in chunks:
         if total is None:
-            total = torch.zeros((len(chunk), len(chunk)), dtype=chunk.dtype, device=chunk.device)
-        if _is_small(chunk):
-            accumulated = total.numpy()
-            for rows in _slices(chunk):
-                accumulated += rows @ rows.T
-        else:
+            total = np.zeros((len(chunk),) * 2) if isinstance(chunk, np.ndarray) else chunk.new_zeros((len(chunk),) * 2)
+        if isinstance(chunk, Tensor):
             torch.addmm(total, chunk, chunk.T, out=total)
-    assert total is not None, "no rows"
-    return total.cpu().numpy()
+        else:
+            for rows in _slices(chunk, _SLICE_PRODUCT // len(chunk) ** 2):
+                total += rows @ rows.T
+    return total.cpu().numpy() if isinstance(total, Tensor) else total
 
 
-def residual_products(chunk: Tensor, coefficients: Floats, total_weight: float) -> tuple[Floats, Floats]:
+def residual_products(chunk: Floats | Tensor, coefficients: Floats, total_weight: float) -> tuple[Floats, Floats]:
     """Return the mean products of residuals with features, and the residuals' mean squares.
 
     Taken from the rows themselves, these keep the digits that differences of Gram matrices lose.
 
     Parameters
     ----------
-    chunk : Tensor of shape (n_terms + n_targets, n_rows)
+    chunk : ndarray or Tensor of shape (n_terms + n_targets, n_rows)
         As :func:`design_chunks` yields it.
     coefficients : ndarray of shape (n_terms, n_targets)
         Of the polynomial that is subtracted from the targets.
@@ -130,23 +143,18 @@ def residual_products(chunk: Tensor, coefficients: Floats, total_weight: float) 
     """
     n_terms = len(coefficients)
     cross, squares = np.zeros(coefficients.shape), np.zeros(coefficients.shape[1])
-    for rows in _slices(chunk) if _is_small(chunk) else [chunk.cpu().numpy()]:
+    slices = [chunk.cpu().numpy()] if isinstance(chunk, Tensor) else _slices(chunk, _SLICE_ELEMENTS // len(chunk))
+    for rows in slices:
         residuals = rows[n_terms:].T - rows[:n_terms].T @ coefficients
         cross += rows[:n_terms] @ residuals
-        squares += np.square(residuals).sum(axis=0)
+        squares += (residuals * residuals).sum(axis=0)
     return cross / total_weight, squares / total_weight
 
 
-def _is_small(chunk: Tensor) -> bool:
-    return chunk.device.type == "cpu" and len(chunk) * chunk.numel() <= _SMALL_PRODUCT
-
-
-def _slices(chunk: Tensor) -> Iterator[Floats]:
-    """Yield columns of the chunk in slices whose products stay on one thread."""
-    size = max(1, min(_SLICE_ELEMENTS // len(chunk), _SLICE_PRODUCT // len(chunk) ** 2))
-    columns = chunk.numpy()
-    for start in range(0, columns.shape[1], size):
-        yield columns[:, start : start + size]
+def _slices(chunk: Floats, size: int) -> Iterator[Floats]:
+    """Yield `size` rows of data, columns of the chunk, at a time."""
+    for start in range(0, chunk.shape[1], max(size, 1)):
+        yield chunk[:, start : start + max(size, 1)]
 
 
 def collinearity(covariance: Floats) -> float:

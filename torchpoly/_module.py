@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from torchpoly._basis import Basis, Floats, row_chunks
+from torchpoly._basis import Basis, Domain, Floats, row_chunks
 from torchpoly._gram import chunk_size
 from torchpoly._monomials import rounding_errors, to_monomials
 
 
 @dataclass(frozen=True)
 class FittedPolynomial:
-    """A polynomial in a basis, in the units of y: ``offset + scale * coefficients.T @ features``.
+    """A polynomial in a basis, and the units of its targets.
 
     Parameters
     ----------
@@ -26,18 +26,17 @@ class FittedPolynomial:
         The features.
     coefficients : ndarray of shape (n_terms, n_targets)
         Coefficients of the basis.
-    offset, scale : ndarray of shape (n_targets,)
-        Origin and unit of each target.
+    targets : Domain
+        Target j is ``targets.center[j] + targets.half_width[j] * coefficients[:, j] @ features``.
     """
 
     basis: Basis
     coefficients: Floats
-    offset: Floats
-    scale: Floats
+    targets: Domain
 
     def predict(self, X: NDArray, device: torch.device) -> NDArray:
         """Return the values at the rows of X, of shape (n_samples, n_targets), in X's dtype."""
-        predictions = np.empty((len(X), len(self.offset)), dtype=X.dtype)
+        predictions = np.empty((len(X), self.coefficients.shape[1]), dtype=X.dtype)
         coefficients = torch.from_numpy(self.coefficients).to(device)
         size = min(chunk_size(self.basis.n_terms), len(X))
         features = torch.empty((self.basis.n_terms, size), dtype=torch.float64, device=device)
@@ -45,7 +44,7 @@ class FittedPolynomial:
             variables = torch.from_numpy(self.basis.domain.scale(X[rows])).to(device)
             chunk = self.basis.evaluate(variables, out=features[:, : variables.shape[1]])
             values = (coefficients.T @ chunk).cpu().numpy()
-            predictions[rows] = values.T * self.scale + self.offset
+            predictions[rows] = values.T * self.targets.half_width + self.targets.center
         return predictions
 
     @cached_property
@@ -58,8 +57,8 @@ class FittedPolynomial:
         return self._for_each_target(rounding_errors)
 
     def _for_each_target(self, convert: Callable[[Basis, Floats, float, float], Floats]) -> Floats:
-        targets = zip(self.coefficients.T, self.scale, self.offset, strict=True)
-        return np.array([convert(self.basis, column, scale, offset) for column, scale, offset in targets])
+        columns = zip(self.coefficients.T, self.targets.half_width, self.targets.center, strict=True)
+        return np.array([convert(self.basis, column, scale, offset) for column, scale, offset in columns])
 
 
 class PolynomialModule(nn.Module):
@@ -95,8 +94,8 @@ class PolynomialModule(nn.Module):
             "axes": np.eye(domain.n_variables) if domain.axes is None else domain.axes,
             "shift": domain.shift,
             "coefficients": polynomial.coefficients,
-            "offset": polynomial.offset,
-            "scale": polynomial.scale,
+            "offset": polynomial.targets.center,
+            "scale": polynomial.targets.half_width,
         }
         for name, values in buffers.items():
             self.register_buffer(name, torch.tensor(values))

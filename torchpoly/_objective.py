@@ -53,7 +53,7 @@ class GramObjective:
     @classmethod
     def in_basis(cls, statistics: GramStatistics, alpha: float, units: Floats) -> GramObjective:
         """Return the objective over the coefficients of the basis themselves."""
-        hessian = statistics.features + _penalty(alpha, len(statistics.features))
+        hessian = _penalised(statistics.features, alpha)
         return cls(None, hessian, statistics.cross, statistics.target, alpha, units)
 
     @classmethod
@@ -72,7 +72,7 @@ class GramObjective:
             the residuals of the rows, one step of iterative refinement, which returns the digits
             that the Gram matrix, the square of the features, has lost.
         """
-        coordinates = orthonormal_coordinates(statistics.features + _penalty(alpha, len(statistics.features)))
+        coordinates = orthonormal_coordinates(_penalised(statistics.features, alpha))
         optimum = coordinates.T @ statistics.cross
         if rows is None:
             return cls(coordinates, None, optimum, statistics.target - np.square(optimum).sum(axis=0), alpha, units)
@@ -113,14 +113,22 @@ class GramObjective:
         """Return the largest eigenvalue of half the second derivative."""
         return 1.0 if self.hessian is None else float(np.linalg.eigvalsh(self.hessian)[-1])
 
+    @property
+    def isotropic(self) -> bool:
+        """Whether the second derivative is a multiple of the identity."""
+        return self.hessian is None
+
     @cached_property
     def _totals(self) -> Floats:
         """What sums the targets' values, and what averages them in the targets' units."""
-        return np.stack([np.ones(len(self.units)), self.units**2 / len(self.units)])
+        return np.array([np.ones(len(self.units)), self.units**2 / len(self.units)])
 
 
-def _penalty(alpha: float, n_terms: int) -> Floats:
-    """Return the matrix of the penalty, which spares the constant."""
-    penalty = np.full(n_terms, alpha)
-    penalty[0] = 0.0
-    return np.diag(penalty)
+def _penalised(gram: Floats, alpha: float) -> Floats:
+    """Return the Gram matrix with alpha added to its diagonal, except for the constant."""
+    if not alpha:
+        return gram
+    penalised = gram.copy()
+    varying = np.arange(1, len(gram))
+    penalised[varying, varying] += alpha
+    return penalised

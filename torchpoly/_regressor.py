@@ -7,7 +7,7 @@ import keyword
 import math
 import os
 import re
-from collections.abc import Iterable
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -29,6 +29,7 @@ from torchpoly._training import OptimizerLike, minimise, resolve_optimizer
 _MAX_COLLINEARITY = 1e8
 # Matrices of terms x terms that a fit holds at its peak.
 _MATRICES = 6
+_CPU = torch.device("cpu")
 
 
 class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -92,36 +93,40 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._check_memory(X.shape[1])
 
         monomial = self.basis == "monomial"
-        targets = np.asarray(y, dtype=np.float64).reshape(len(y), -1)
-        offset, scale = _center_and_scale(targets, weights)
+        Y = y.reshape(len(y), -1)
+        targets = Domain.standardizing(Y, weights)
         if monomial:
-            scale = np.ones_like(scale)
-        targets = (targets - offset) / scale
-
+            targets = replace(targets, half_width=np.ones_like(targets.half_width))
         domain = Domain.identity(X.shape[1]) if monomial else Domain.fit(X, weights)
         basis = Basis(domain, self.degree, self.interaction_only, "power" if monomial else "chebyshev")
-        statistics, rows = _read(basis, X, targets, weights, device)
-        if self.basis == "orthonormal" and self.alpha == 0 and not self.interaction_only:
+        statistics, rows = _read(basis, targets, X, Y, weights, device)
+        invariant = self.basis == "orthonormal" and self.alpha == 0 and not self.interaction_only
+        if invariant and domain.n_variables > 1 and self.degree > 0:
             covariance = _covariance(statistics, domain.n_variables)
-            if self.degree and collinearity(covariance) ** self.degree > _MAX_COLLINEARITY:
+            if collinearity(covariance) ** self.degree > _MAX_COLLINEARITY:
                 basis = Basis(domain.to_principal_axes(covariance, X, weights), self.degree)
-                statistics, rows = _read(basis, X, targets, weights, device)
+                statistics, rows = _read(basis, targets, X, Y, weights, device)
 
         if self.basis == "orthonormal":
-            objective = GramObjective.orthonormal(statistics, self.alpha, scale, rows)
+            objective = GramObjective.orthonormal(statistics, self.alpha, targets.half_width, rows)
             rank = objective.coordinates.shape[1]
         else:
-            objective = GramObjective.in_basis(statistics, self.alpha, scale)
+            objective = GramObjective.in_basis(statistics, self.alpha, targets.half_width)
             rank = np.linalg.matrix_rank(statistics.features, hermitian=True)
-        parameters = torch.zeros(objective.linear.shape, dtype=torch.float64)
+        parameters = np.zeros(objective.linear.shape)
         if monomial:
             # The textbook loop starts from coefficients of 0; y is centred here.
-            parameters[0] = torch.from_numpy(-offset)
+            parameters[0] = -targets.center
         losses = minimise(
-            objective, parameters, spec, n_iter=self.n_iter, tol=self.tol, verbose=int(self.verbose)
+            objective,
+            torch.from_numpy(parameters),
+            spec,
+            n_iter=self.n_iter,
+            tol=self.tol,
+            verbose=int(self.verbose),
         )
 
-        self._polynomial = FittedPolynomial(basis, objective.coefficients(parameters.numpy()), offset, scale)
+        self._polynomial = FittedPolynomial(basis, objective.coefficients(parameters), targets)
         self._single_target = y.ndim == 1
         self.loss_curve_ = losses
         self.n_iter_ = len(losses)
@@ -234,30 +239,12 @@ def _check_weights(sample_weight: ArrayLike, X: NDArray) -> Floats:
     return weights / greatest
 
 
-def _center_and_scale(targets: Floats, weights: Floats | None) -> tuple[Floats, Floats]:
-    """Return the weighted mean and standard deviation of each target; 1 for one that is constant.
-
-    Divided by the greatest value first, so that squares neither overflow nor vanish.
-    """
-    used = targets if weights is None else targets[weights > 0]
-    kept = None if weights is None else weights[weights > 0]
-    largest = np.abs(used).max(axis=0)
-    largest[largest == 0] = 1.0
-    offset = np.average(used / largest, axis=0, weights=kept) * largest
-    deviation = np.abs(used - offset).max(axis=0)
-    deviation[deviation == 0] = 1.0
-    spread = np.sqrt(np.average(np.square((used - offset) / deviation), axis=0, weights=kept))
-    spread[spread == 0] = 1.0
-    return offset, deviation * spread
-
-
 def _read(
-    basis: Basis, X: NDArray, targets: Floats, weights: Floats | None, device: torch.device
-) -> tuple[GramStatistics, torch.Tensor | None]:
+    basis: Basis, targets: Domain, X: NDArray, Y: NDArray, weights: Floats | None, device: torch.device
+) -> tuple[GramStatistics, Floats | torch.Tensor | None]:
     """Return what one pass over the rows gathers, and the rows' features if one chunk holds all."""
-    chunks: Iterable[torch.Tensor] = design_chunks(basis, X, targets, weights, device)
-    fits = len(X) <= chunk_size(basis.n_terms + targets.shape[1])
-    if fits:
+    chunks: Any = design_chunks(basis, targets, X, Y, weights, device)
+    if len(X) <= chunk_size(basis.n_terms + Y.shape[1]):
         chunks = list(chunks)
     total_weight = len(X) if weights is None else weights.sum()
     statistics = GramStatistics.from_chunks(chunks, basis.n_terms, total_weight)
@@ -273,6 +260,8 @@ def _covariance(statistics: GramStatistics, n_variables: int) -> Floats:
 
 def _resolve_device(device: str | torch.device) -> torch.device:
     """Return the device, or refuse one that cannot compute in float64 here."""
+    if device == "cpu":
+        return _CPU
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "xpu" if torch.xpu.is_available() else "cpu")
     try:
@@ -293,7 +282,7 @@ def _device_or_cpu(device: str | torch.device) -> torch.device:
     try:
         return _resolve_device(device)
     except ValueError:
-        return torch.device("cpu")
+        return _CPU
 
 
 def _physical_memory() -> float:

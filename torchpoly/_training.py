@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,6 +34,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "lbfgs": {
         "lr": 1.0,
         "max_iter": 1,
+        "max_eval": 25,
         "history_size": 10,
         "line_search_fn": "strong_wolfe",
         "tolerance_grad": 0.0,
@@ -46,9 +47,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "rprop": {"lr": 0.1, "step_sizes": (1e-12, 50.0)},
     "sgd": {"lr": 0.5},
 }
-# Gradient descent alone takes steps in proportion to the gradient, so its default is in units of
-# the inverse curvature.
-_SCALED_BY_CURVATURE = {"sgd", "asgd"}
 
 
 class Objective(Protocol):
@@ -58,7 +56,11 @@ class Objective(Protocol):
         """Return the value and the loss to report; write the gradient into ``parameters.grad``."""
 
     def curvature(self) -> float:
-        """Return the largest curvature of the objective, in units in which 1 is unit variance."""
+        """Return the largest eigenvalue of half the second derivative."""
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether all these eigenvalues are the same."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,7 @@ class OptimizerSpec:
     options : dict
         Keyword arguments: the defaults above, those of the user's partial, and `lr`.
     lr_is_default : bool
-        Then the learning rate falls as ``(1 - i / n_iter)**2``, so that optimizers that would
-        circle the optimum settle.
+        Whether `lr` is one of the defaults above, which then follows a schedule.
     """
 
     factory: type[Optimizer]
@@ -84,6 +85,7 @@ class OptimizerSpec:
         return self.factory.__name__.lower()
 
 
+@cache
 def optimizer_names() -> dict[str, type[Optimizer]]:
     """Return the optimizers of ``torch.optim`` that take dense tensors, by lower-case name."""
     return {
@@ -136,11 +138,10 @@ def resolve_optimizer(optimizer: OptimizerLike, lr: float | None) -> OptimizerSp
     defaults = _DEFAULTS.get(factory.__name__.lower(), {}) if factory in known.values() else {}
     lr_is_default = lr is None and "lr" not in options and "lr" in defaults
     options = defaults | options | ({} if lr is None else {"lr": lr})
-    signature = inspect.signature(factory).parameters
-    if "foreach" in signature:
-        # Fusing the updates of many tensors is overhead for the one that there is.
+    # Fusing the updates of many tensors is overhead for the one that there is.
+    if _default(factory, "foreach") is None:
         options.setdefault("foreach", False)
-    if "lr" in signature and "lr" not in options and signature["lr"].default is inspect.Parameter.empty:
+    if "lr" not in options and _default(factory, "lr") is inspect.Parameter.empty:
         raise ValueError(f"The 'lr' parameter must be given: {factory.__name__} has no default for it.")
     return OptimizerSpec(factory, options, lr_is_default)
 
@@ -185,22 +186,21 @@ def minimise(
     ConvergenceWarning
         If `n_iter` ends before `tol` is met.
     """
-    parameters.grad = torch.zeros_like(parameters)
-    gradient = parameters.grad.numpy()
+    gradient = np.zeros(parameters.shape)
+    parameters.grad = torch.from_numpy(gradient)
     optimizer = _build(spec, parameters, objective)
-    base_rates = [group.get("lr") for group in optimizer.param_groups]
-    decays = spec.lr_is_default and spec.name != "lbfgs"
+    must_have_closure = _default(spec.factory.step, "closure") is inspect.Parameter.empty
     # L-BFGS, and whatever else demands a closure, evaluates the objective by itself.
-    closure = (lambda: objective(parameters)[0]) if _needs_closure(spec.factory) else None
+    closure = (lambda: objective(parameters)[0]) if must_have_closure else None
     losses: list[float] = []
     steepest = math.inf
     # Overflow on the way to divergence is reported below, as an error.
     with np.errstate(all="ignore"):
         start = objective(parameters)[1]
+        default_rate = _default_rate(spec, objective, gradient, n_iter) if spec.lr_is_default else None
         for iteration in range(n_iter):
-            if decays:
-                for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-                    group["lr"] = rate * (1 - iteration / n_iter) ** 2
+            if default_rate is not None:
+                optimizer.param_groups[0]["lr"] = default_rate(iteration)
             optimizer.step(closure)
             value, loss = objective(parameters)
             if not (math.isfinite(value) and math.isfinite(loss)):
@@ -218,22 +218,44 @@ def minimise(
     return np.array(losses)
 
 
+def _default_rate(
+    spec: OptimizerSpec, objective: Objective, gradient: NDArray[np.float64], n_iter: int
+) -> Callable[[int], float]:
+    """Return the learning rate of each iteration where the user has named none.
+
+    It falls as (1 - i / n_iter)**2, so that optimizers which would circle the optimum settle.
+    Gradient descent steps in proportion to the gradient, so its rate is in units of the inverse
+    curvature. L-BFGS needs no falling rate; knowing no curvature at first, it divides the first
+    step by the gradient's 1-norm. Undoing that, in units of the inverse curvature, makes the
+    first step the only one where the curvature is the same in all directions.
+    """
+    lr = spec.options["lr"]
+    if spec.name == "lbfgs":
+        first = max(1.0, np.abs(gradient).sum()) / (2 * objective.curvature())
+        return lambda iteration: lr if iteration else lr * first
+    if spec.name in ("sgd", "asgd"):
+        lr /= objective.curvature()
+    return lambda iteration: lr * (1 - iteration / n_iter) ** 2
+
+
 def _build(spec: OptimizerSpec, parameters: Tensor, objective: Objective) -> Optimizer:
-    options = dict(spec.options)
-    if spec.lr_is_default and spec.name in _SCALED_BY_CURVATURE:
-        options["lr"] = options["lr"] / max(objective.curvature(), np.finfo(np.float64).tiny)
+    options = spec.options
+    if spec.name == "lbfgs" and spec.lr_is_default and objective.isotropic:
+        # The first step, of the default rate, ends at the optimum: there is no line to search.
+        options = options | {"line_search_fn": None}
     try:
         return spec.factory([parameters], **options)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"The 'optimizer' parameter got {spec.factory.__name__} with the options {options}, which it refuses: {error}"
+            f"The 'optimizer' parameter got {spec.factory.__name__} with the options {spec.options}, which it refuses: {error}"
         ) from error
 
 
-def _needs_closure(factory: type[Optimizer]) -> bool:
-    """Whether the optimizer's step cannot do without a closure."""
-    parameter = inspect.signature(factory.step).parameters.get("closure")
-    return parameter is not None and parameter.default is inspect.Parameter.empty
+@cache
+def _default(function: Callable, name: str) -> Any:
+    """Return the default of a parameter: ``inspect.Parameter.empty`` if it must be given, ... if there is no such."""
+    parameter = inspect.signature(function).parameters.get(name)
+    return ... if parameter is None else parameter.default
 
 
 def _rates(optimizer: Optimizer) -> str:
