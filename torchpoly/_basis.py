@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Floats = NDArray[np.float64]
-# Features are computed by NumPy where that is quicker, by torch on any device otherwise.
-Array = TypeVar("Array", Floats, Tensor)
+# Features are computed by NumPy on the CPU, by torch on other devices and in modules.
+Array = Floats | Tensor
 
 # a and b of the recurrence T_k = a u T_(k-1) + b T_(k-2), with T_0 = 1 and T_1 = u.
 RECURRENCES = {"chebyshev": (2, -1), "power": (1, 0)}
@@ -172,13 +172,13 @@ def _column_ranges(chunks: Iterator[NDArray]) -> tuple[Floats, Floats]:
 class _Block(NamedTuple):
     """Terms of one total degree that share their first variable and its exponent.
 
-    They are the polynomial of degree `exponent` in that variable, times the last `count` terms
+    They are the polynomial of degree `exponent` in that variable, times the last `n_terms` terms
     of total degree ``degree - exponent``: the ones in later variables only.
     """
 
     variable: int
     exponent: int
-    count: int
+    n_terms: int
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class Basis:
         for degree, level in enumerate(self._levels[1:], start=1):
             blocks, level_start = [], start
             for variable, exponent, count in level:
-                target = None if out is None else out[start : start + count]
+                target: Any = None if out is None else out[start : start + count]
                 start += count
                 if exponent < degree:
                     rest = levels[degree - exponent]

@@ -6,9 +6,8 @@ exist for one chunk of rows at a time; Gram matrices of chunks add up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchpoly._basis import Basis, Domain, Floats, row_chunks
+from torchpoly._basis import Array, Basis, Domain, Floats, row_chunks
 
-# A chunk of features takes at most 8 MiB, about what stays in cache between its evaluation and its
+# A chunk of features takes 8 MiB, about what stays in cache between its evaluation and its
 # product, unless terms are so many that a chunk would have few rows.
 _CHUNK_ELEMENTS = 2**20
-_MIN_ROWS, _MAX_ROWS = 256, 2**15
-# Gram matrices that take at most so many multiplications are added up in slices of rows that
-# OpenBLAS does not share among threads: for so little work, waking a thread pool costs more than
-# it gains, up to 25 ms after another library used its own.
+_MIN_ROWS, _MAX_ROWS = 256, 2**14
+# Products with at most so many multiplications run in slices of rows that OpenBLAS does not share
+# among threads: for so little work, waking its pool costs more than it gains, up to 25 ms after
+# another library has used its own.
 _SMALL_PRODUCT = 2**22
 _SLICE_PRODUCT = 2**17  # multiplications of a matrix product
 _SLICE_ELEMENTS = 9000  # elements of the matrix in a product with a vector
@@ -37,10 +36,12 @@ def chunk_size(n_columns: int) -> int:
 
 def design_chunks(
     basis: Basis, targets: Domain, X: NDArray, Y: NDArray, weights: Floats | None, device: torch.device
-) -> Iterator[Floats] | Iterator[Tensor]:
+) -> Iterator[Array]:
     """Yield the rows' features with their targets below, times the root of the weight.
 
-    Small data on the CPU are computed by NumPy on one thread, others by torch.
+    On the CPU, NumPy computes them: its element-wise loops run on one thread, as fast as torch's
+    on two, and its matrix products share the thread pool that scikit-learn has just used. Other
+    devices are torch's.
 
     Parameters
     ----------
@@ -62,21 +63,25 @@ def design_chunks(
     """
     n_columns = basis.n_terms + Y.shape[1]
     size = min(chunk_size(n_columns), len(X))
-    buffer: Any
-    move: Callable[[Floats], Any]
-    if device.type == "cpu" and len(X) * n_columns**2 <= _SMALL_PRODUCT:
-        buffer, move = np.empty((n_columns, size)), np.asarray
-    else:
-        buffer = torch.empty((n_columns, size), dtype=torch.float64, device=device)
-        move = partial(torch.as_tensor, device=device)
+    buffer = to_device(np.empty((n_columns, size)), device)
     for rows in row_chunks(len(X), size, weights):
-        variables = move(basis.domain.scale(X[rows]))
+        variables = to_device(basis.domain.scale(X[rows]), device)
         chunk = buffer[:, : variables.shape[1]]
         basis.evaluate(variables, out=chunk[: basis.n_terms])
-        chunk[basis.n_terms :] = move(targets.scale(Y[rows]))
+        chunk[basis.n_terms :] = to_device(targets.scale(Y[rows]), device)
         if weights is not None:
-            chunk *= move(np.sqrt(weights[rows]))
+            chunk *= to_device(np.sqrt(weights[rows]), device)
         yield chunk
+
+
+def to_device(values: Floats, device: torch.device) -> Any:
+    """Return an array as it is on the CPU, as a tensor elsewhere."""
+    return values if device.type == "cpu" else torch.from_numpy(values).to(device)
+
+
+def to_numpy(values: Array) -> Floats:
+    """Return an array from any device."""
+    return values.cpu().numpy() if isinstance(values, Tensor) else values
 
 
 @dataclass(frozen=True)
@@ -101,28 +106,26 @@ class GramStatistics:
     total_weight: float
 
     @classmethod
-    def from_chunks(cls, chunks: Iterable[Tensor], n_terms: int, total_weight: float) -> GramStatistics:
+    def from_chunks(cls, chunks: Iterable[Array], n_terms: int, total_weight: float) -> GramStatistics:
         """Add up the products of all rows of `chunks` and divide by their total weight."""
         gram = _sum_of_products(chunks) / total_weight
         target = np.diagonal(gram)[n_terms:].copy()
         return cls(gram[:n_terms, :n_terms], gram[:n_terms, n_terms:], target, total_weight)
 
 
-def _sum_of_products(chunks: Iterable[Floats] | Iterable[Tensor]) -> Floats:
+def _sum_of_products(chunks: Iterable[Array]) -> Floats:
     """Return the sum of ``chunk @ chunk.T``."""
-    total: Any = None
+    total: Any = 0.0
     for chunk in chunks:
-        if total is None:
-            total = np.zeros((len(chunk),) * 2) if isinstance(chunk, np.ndarray) else chunk.new_zeros((len(chunk),) * 2)
-        if isinstance(chunk, Tensor):
-            torch.addmm(total, chunk, chunk.T, out=total)
-        else:
+        if isinstance(chunk, np.ndarray) and chunk.size * len(chunk) <= _SMALL_PRODUCT:
             for rows in _slices(chunk, _SLICE_PRODUCT // len(chunk) ** 2):
                 total += rows @ rows.T
-    return total.cpu().numpy() if isinstance(total, Tensor) else total
+        else:
+            total += chunk @ chunk.T
+    return to_numpy(total)
 
 
-def residual_products(chunk: Floats | Tensor, coefficients: Floats, total_weight: float) -> tuple[Floats, Floats]:
+def residual_products(chunk: Array, coefficients: Floats, total_weight: float) -> tuple[Floats, Floats]:
     """Return the mean products of residuals with features, and the residuals' mean squares.
 
     Taken from the rows themselves, these keep the digits that differences of Gram matrices lose.
@@ -143,8 +146,8 @@ def residual_products(chunk: Floats | Tensor, coefficients: Floats, total_weight
     """
     n_terms = len(coefficients)
     cross, squares = np.zeros(coefficients.shape), np.zeros(coefficients.shape[1])
-    slices = [chunk.cpu().numpy()] if isinstance(chunk, Tensor) else _slices(chunk, _SLICE_ELEMENTS // len(chunk))
-    for rows in slices:
+    small = chunk.shape[1] * len(chunk) ** 2 <= _SMALL_PRODUCT
+    for rows in _slices(to_numpy(chunk), _SLICE_ELEMENTS // len(chunk) if small else chunk.shape[1]):
         residuals = rows[n_terms:].T - rows[:n_terms].T @ coefficients
         cross += rows[:n_terms] @ residuals
         squares += (residuals * residuals).sum(axis=0)
@@ -163,7 +166,7 @@ def collinearity(covariance: Floats) -> float:
     if not deviation.all():
         return np.inf
     eigenvalues = np.linalg.eigvalsh(covariance / np.outer(deviation, deviation))
-    return eigenvalues[-1] / eigenvalues[0] if eigenvalues[0] > 0 else np.inf
+    return float(eigenvalues[-1] / eigenvalues[0]) if eigenvalues[0] > 0 else np.inf
 
 
 def orthonormal_coordinates(gram: Floats) -> Floats:

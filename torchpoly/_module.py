@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from torchpoly._basis import Basis, Domain, Floats, row_chunks
-from torchpoly._gram import chunk_size
+from torchpoly._gram import chunk_size, to_device, to_numpy
 from torchpoly._monomials import rounding_errors, to_monomials
 
 
@@ -37,13 +38,13 @@ class FittedPolynomial:
     def predict(self, X: NDArray, device: torch.device) -> NDArray:
         """Return the values at the rows of X, of shape (n_samples, n_targets), in X's dtype."""
         predictions = np.empty((len(X), self.coefficients.shape[1]), dtype=X.dtype)
-        coefficients = torch.from_numpy(self.coefficients).to(device)
+        coefficients = to_device(self.coefficients, device)
         size = min(chunk_size(self.basis.n_terms), len(X))
-        features = torch.empty((self.basis.n_terms, size), dtype=torch.float64, device=device)
+        features = to_device(np.empty((self.basis.n_terms, size)), device)
         for rows in row_chunks(len(X), size):
-            variables = torch.from_numpy(self.basis.domain.scale(X[rows])).to(device)
+            variables = to_device(self.basis.domain.scale(X[rows]), device)
             chunk = self.basis.evaluate(variables, out=features[:, : variables.shape[1]])
-            values = (coefficients.T @ chunk).cpu().numpy()
+            values = to_numpy(coefficients.T @ chunk)
             predictions[rows] = values.T * self.targets.half_width + self.targets.center
         return predictions
 
@@ -113,6 +114,6 @@ class PolynomialModule(nn.Module):
         Tensor of shape (n_samples,) or (n_samples, n_targets)
         """
         variables = ((x - self.center) / self.half_width) @ self.axes - self.shift
-        features = self._basis.evaluate(variables.T)
+        features = cast(Tensor, self._basis.evaluate(variables.T))
         predictions = (self.coefficients.T @ features).T * self.scale + self.offset
         return predictions[:, 0] if self._squeeze else predictions

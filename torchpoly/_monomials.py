@@ -85,7 +85,7 @@ def _linear_forms(domain: Domain) -> list[Polynomial]:
     axes = np.eye(domain.n_variables) if domain.axes is None else domain.axes
     forms = []
     for direction, shift in zip(axes.T, domain.shift, strict=True):
-        form = {(): Fraction(-shift)}
+        form: Polynomial = {(): Fraction(-shift)}
         for column in np.flatnonzero(direction):
             slope = Fraction(direction[column]) / Fraction(domain.half_width[column])
             form[(int(column),)] = slope

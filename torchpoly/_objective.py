@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from torch import Tensor
 
-from torchpoly._basis import Floats
+from torchpoly._basis import Array, Floats
 from torchpoly._gram import GramStatistics, orthonormal_coordinates, residual_products
 
 
@@ -58,7 +58,7 @@ class GramObjective:
 
     @classmethod
     def orthonormal(
-        cls, statistics: GramStatistics, alpha: float, units: Floats, rows: Tensor | None = None
+        cls, statistics: GramStatistics, alpha: float, units: Floats, rows: Array | None = None
     ) -> GramObjective:
         """Return the objective in coordinates in which the penalised Gram matrix is the identity.
 
@@ -67,7 +67,7 @@ class GramObjective:
         statistics : GramStatistics
         alpha : float
         units : ndarray of shape (n_targets,)
-        rows : Tensor of shape (n_terms + n_targets, n_rows), optional
+        rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows), optional
             All rows, where one chunk holds them. The optimum and its value are then refined by
             the residuals of the rows, one step of iterative refinement, which returns the digits
             that the Gram matrix, the square of the features, has lost.

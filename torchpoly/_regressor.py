@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, _fit_c
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from torchpoly._basis import Basis, Domain, Floats, count_terms
+from torchpoly._basis import Array, Basis, Domain, Floats, count_terms
 from torchpoly._gram import GramStatistics, chunk_size, collinearity, design_chunks
 from torchpoly._module import FittedPolynomial, PolynomialModule
 from torchpoly._objective import GramObjective
@@ -33,7 +33,128 @@ _CPU = torch.device("cpu")
 
 
 class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
-    # Docstring to come.
+    """Polynomial regression, trained by any torch optimizer.
+
+    Fits all products of powers of the columns of X up to a total degree, by least squares with
+    an optional L2 penalty. It reads the rows once, one chunk at a time, and keeps the Gram matrix
+    of features and targets; training then costs the same for any number of rows. Features are
+    products of Chebyshev polynomials of the scaled columns, and training runs in coordinates
+    that are orthonormal under the data, so that every optimizer converges at its default
+    learning rate, whatever the units of X and y.
+
+    Parameters
+    ----------
+    degree : int, default=3
+        Greatest total degree of the terms; 0 fits a constant.
+
+    optimizer : str, class or functools.partial, default="lbfgs"
+        An optimizer of :mod:`torch.optim` that takes dense tensors: its name in any case
+        (``"adam"``), the class, or a partial that sets further options
+        (``partial(torch.optim.SGD, momentum=0.9)``). Other subclasses of
+        :class:`torch.optim.Optimizer` work too. Weight decay is off unless set: see `alpha`.
+
+    lr : float, default=None
+        Learning rate, kept constant. ``None`` takes a default that reaches the optimum: 0.01 for
+        Muon; 0.1 for Adafactor, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop and Rprop; 0.5 for
+        Adadelta; 1 for Adagrad and L-BFGS; 0.5 divided by the largest curvature for SGD and ASGD.
+        But for L-BFGS it falls as ``(1 - i / n_iter)**2`` in iteration i. For other optimizers it
+        is their own default.
+
+    n_iter : int, default=1000
+        Greatest number of iterations.
+
+    tol : float, default=1e-8
+        Training stops where no entry of the gradient exceeds this, in the coordinates of
+        training, in which y has variance 1. ``None`` runs all `n_iter` iterations.
+
+    alpha : float, default=0.0
+        Weight of the L2 penalty: the sum of squares of all coefficients of the basis but the
+        constant's, added to the mean squared error of each target in units of its variance. The
+        coefficients are those of the products of Chebyshev polynomials for
+        ``basis="orthonormal"`` too; for ``"monomial"``, those of the raw powers, added to the
+        mean squared error in units of y. ``Ridge(alpha=a)`` has ``a = alpha * n_samples``.
+
+    basis : {"orthonormal", "chebyshev", "monomial"}, default="orthonormal"
+        Coordinates that training runs in. ``"chebyshev"`` takes products of Chebyshev
+        polynomials of the columns, scaled to [-1, 1]. ``"orthonormal"`` takes combinations of
+        these that are orthonormal under the data. ``"monomial"`` takes raw powers of raw X,
+        with raw y, from coefficients of 0: with ``optimizer="sgd"`` and ``tol=None``, the loop of
+        the textbooks, which converges slowly or, if `lr` is too large, not at all.
+
+    interaction_only : bool, default=False
+        Whether only products of distinct columns are terms.
+
+    device : str or torch.device, default="cpu"
+        Where features and the Gram matrix are computed, such as ``"cuda"``; ``"auto"`` takes an
+        accelerator where there is one. It must compute in float64. Predictions fall back on the
+        CPU where the device is absent.
+
+    verbose : int or bool, default=0
+        Prints iteration and loss every so many iterations.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_terms,) or (n_targets, n_terms)
+        Coefficients of the monomials of X, but the constant, in the order of ``powers_``, which is
+        that of ``PolynomialFeatures(degree, include_bias=False)``. Converted exactly from the
+        basis at the first access, then rounded once; infinite or 0 beyond the range of floats.
+        At high degree or far from 0 monomials are a poor way to evaluate a polynomial:
+        :meth:`predict` does not use them.
+
+    intercept_ : float or ndarray of shape (n_targets,)
+        Constant term of the polynomial in X.
+
+    powers_ : ndarray of shape (n_terms, n_features)
+        Exponent of each column of X in each term.
+
+    n_iter_ : int
+        Number of iterations run.
+
+    loss_curve_ : ndarray of shape (n_iter_,)
+        Mean squared error after each iteration, weighted as the rows, averaged over targets, in
+        squared units of y, without the penalty. The last is that of the fitted model.
+
+    rank_ : int
+        Number of independent terms, the constant included.
+
+    module_ : torch.nn.Module
+        The fitted polynomial, from X to predictions, differentiable and with no tensor shared:
+        built anew at each access. Fitted state itself holds no tensors.
+
+    n_features_in_ : int
+        Number of columns of X.
+
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of X, where X has string names.
+
+    Notes
+    -----
+    Columns of X that do not vary get no terms. Where columns nearly coincide, the basis is built
+    on their principal axes: polynomials up to a total degree stay the same under linear maps of
+    their variables. That is left out with a penalty and for `interaction_only`, which it would
+    change. Where terms are dependent, for one because they outnumber the rows, the coefficients
+    of the basis have least norm.
+
+    The same data give the same bits.
+
+    References
+    ----------
+    .. [1] G. E. Forsythe, "Generation and use of orthogonal polynomials for data-fitting with a
+       digital computer", J. SIAM 5 (1957), 74-88.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torchpoly import TorchPolynomialRegressor
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.uniform(-1, 1, (200, 2))
+    >>> y = 1 + 2 * X[:, 0] - 3 * X[:, 0] * X[:, 1] ** 2
+    >>> TorchPolynomialRegressor(degree=3).fit(X, y).equation()
+    'y = 1 + 2*x0 - 3*x0*x1**2'
+    >>> model = TorchPolynomialRegressor(degree=3, optimizer="adam").fit(X, y)
+    >>> round(model.score(X, y), 9)
+    1.0
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "degree": [Interval(Integral, 0, None, closed="left")],
@@ -75,17 +196,45 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> TorchPolynomialRegressor:
-        before = vars(self).copy()
+        """Fit the polynomial.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Finite numbers; float32 stays so, everything else becomes float64.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Finite numbers. Each target trains as if it were alone.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight k is k copies of the row, weight 0 is its absence.
+
+        Returns
+        -------
+        self : TorchPolynomialRegressor
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data are not as described, if the terms are more than memory
+            holds, or if training diverges. The estimator is then what it was before.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `n_iter` iterations end before `tol` is met.
+        """
+        before = self.__dict__.copy()
         try:
             self._fit(X, y, sample_weight)
         except BaseException:
-            # Validation records names and number of columns before it is done.
-            vars(self).clear()
-            vars(self).update(before)
+            # Validation records the number and names of columns before it is done.
+            self.__dict__.clear()
+            self.__dict__.update(before)
             raise
         return self
 
-    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> None:
+    def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         spec = resolve_optimizer(self.optimizer, self.lr)
         device = _resolve_device(self.device)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
@@ -109,7 +258,7 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
         if self.basis == "orthonormal":
             objective = GramObjective.orthonormal(statistics, self.alpha, targets.half_width, rows)
-            rank = objective.coordinates.shape[1]
+            rank = len(objective.linear)
         else:
             objective = GramObjective.in_basis(statistics, self.alpha, targets.half_width)
             rank = np.linalg.matrix_rank(statistics.features, hermitian=True)
@@ -133,9 +282,28 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.rank_ = int(rank)
 
     def predict(self, X: ArrayLike) -> NDArray:
+        """Evaluate the polynomial.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Finite numbers. Outside the range of the training data the polynomial goes on.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_targets)
+            float32 where X is float32, else float64.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If X has other columns than in fit, or is not of finite numbers.
+        """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        predictions = self._polynomial.predict(X, _device_or_cpu(self.device))
+        rows = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        predictions = self._polynomial.predict(rows, _device_or_cpu(self.device))
         return predictions[:, 0] if self._single_target else predictions
 
     @property
@@ -241,7 +409,7 @@ def _check_weights(sample_weight: ArrayLike, X: NDArray) -> Floats:
 
 def _read(
     basis: Basis, targets: Domain, X: NDArray, Y: NDArray, weights: Floats | None, device: torch.device
-) -> tuple[GramStatistics, Floats | torch.Tensor | None]:
+) -> tuple[GramStatistics, Array | None]:
     """Return what one pass over the rows gathers, and the rows' features if one chunk holds all."""
     chunks: Any = design_chunks(basis, targets, X, Y, weights, device)
     if len(X) <= chunk_size(basis.n_terms + Y.shape[1]):

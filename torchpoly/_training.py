@@ -69,14 +69,14 @@ class OptimizerSpec:
 
     Parameters
     ----------
-    factory : type of torch.optim.Optimizer
+    factory : subclass of torch.optim.Optimizer
     options : dict
         Keyword arguments: the defaults above, those of the user's partial, and `lr`.
     lr_is_default : bool
         Whether `lr` is one of the defaults above, which then follows a schedule.
     """
 
-    factory: type[Optimizer]
+    factory: Any
     options: dict[str, Any]
     lr_is_default: bool
 
@@ -106,8 +106,22 @@ def resolve_optimizer(optimizer: OptimizerLike, lr: float | None) -> OptimizerSp
         If the name is not known, the class is no optimizer of dense tensors, or its learning
         rate has no default.
     """
-    options: dict[str, Any] = {}
+    factory, options = _class_and_options(optimizer)
+    defaults = _DEFAULTS.get(factory.__name__.lower(), {}) if factory in optimizer_names().values() else {}
+    lr_is_default = lr is None and "lr" in defaults and "lr" not in options
+    options = defaults | options | ({} if lr is None else {"lr": lr})
+    # Fusing the updates of many tensors is overhead for the one that there is.
+    if _default(factory, "foreach") is None:
+        options.setdefault("foreach", False)
+    if "lr" not in options and _default(factory, "lr") is inspect.Parameter.empty:
+        raise ValueError(f"The 'lr' parameter got None, but {factory.__name__} has no default for it: set a float.")
+    return OptimizerSpec(factory, options, lr_is_default)
+
+
+def _class_and_options(optimizer: OptimizerLike) -> tuple[Any, dict[str, Any]]:
+    """Return the class that the user means and the keywords of the user's partial."""
     factory: Any = optimizer
+    options: dict[str, Any] = {}
     if isinstance(factory, partial):
         if factory.args:
             raise ValueError(
@@ -117,14 +131,15 @@ def resolve_optimizer(optimizer: OptimizerLike, lr: float | None) -> OptimizerSp
         factory, options = factory.func, factory.keywords
     known = optimizer_names()
     if isinstance(factory, str):
-        if factory.lower() not in known:
-            nearest = difflib.get_close_matches(factory.lower(), known, n=1, cutoff=0.0)[0]
-            raise ValueError(
-                f"The 'optimizer' parameter got {factory!r}, which is not a torch.optim optimizer of dense "
-                f"tensors. Did you mean {nearest!r}? Allowed are {', '.join(sorted(known))}, in any case, an "
-                "optimizer class, or a functools.partial of one."
-            )
-        factory = known[factory.lower()]
+        name = factory.lower()
+        if name in known:
+            return known[name], options
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise ValueError(
+            f"The 'optimizer' parameter got {factory!r}, which is not a torch.optim optimizer of dense tensors. "
+            f"Did you mean {nearest!r}? Allowed are {', '.join(sorted(known))}, in any case, an optimizer class, "
+            "or a functools.partial of one."
+        )
     if not (inspect.isclass(factory) and issubclass(factory, Optimizer) and factory is not Optimizer):
         raise ValueError(
             f"The 'optimizer' parameter got {optimizer!r}; it must be the name of a torch.optim optimizer, a "
@@ -135,15 +150,7 @@ def resolve_optimizer(optimizer: OptimizerLike, lr: float | None) -> OptimizerSp
             f"The 'optimizer' parameter got {optimizer!r}, which takes sparse gradients only; 'adam' is its "
             "counterpart for dense ones."
         )
-    defaults = _DEFAULTS.get(factory.__name__.lower(), {}) if factory in known.values() else {}
-    lr_is_default = lr is None and "lr" not in options and "lr" in defaults
-    options = defaults | options | ({} if lr is None else {"lr": lr})
-    # Fusing the updates of many tensors is overhead for the one that there is.
-    if _default(factory, "foreach") is None:
-        options.setdefault("foreach", False)
-    if "lr" not in options and _default(factory, "lr") is inspect.Parameter.empty:
-        raise ValueError(f"The 'lr' parameter must be given: {factory.__name__} has no default for it.")
-    return OptimizerSpec(factory, options, lr_is_default)
+    return factory, options
 
 
 def minimise(
@@ -247,12 +254,12 @@ def _build(spec: OptimizerSpec, parameters: Tensor, objective: Objective) -> Opt
         return spec.factory([parameters], **options)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"The 'optimizer' parameter got {spec.factory.__name__} with the options {spec.options}, which it refuses: {error}"
+            f"The 'optimizer' parameter got {spec.factory.__name__}, which refuses its options {options}: {error}"
         ) from error
 
 
 @cache
-def _default(function: Callable, name: str) -> Any:
+def _default(function: Any, name: str) -> Any:
     """Return the default of a parameter: ``inspect.Parameter.empty`` if it must be given, ... if there is no such."""
     parameter = inspect.signature(function).parameters.get(name)
     return ... if parameter is None else parameter.default
