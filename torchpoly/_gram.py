@@ -35,7 +35,13 @@ def chunk_size(n_columns: int) -> int:
 
 
 def design_chunks(
-    basis: Basis, targets: Domain, X: NDArray, Y: NDArray, weights: Floats | None, device: torch.device
+    basis: Basis,
+    targets: Domain,
+    X: NDArray,
+    Y: NDArray,
+    weights: Floats | None,
+    device: torch.device,
+    size: int,
 ) -> Iterator[Array]:
     """Yield the rows' features with their targets below, times the root of the weight.
 
@@ -55,6 +61,8 @@ def design_chunks(
         Rows of weight 0 are left out.
     device : torch.device
         Where the features are computed.
+    size : int
+        Greatest number of rows in a chunk.
 
     Yields
     ------
@@ -62,8 +70,7 @@ def design_chunks(
         Valid until the next one: all share one buffer.
     """
     n_columns = basis.n_terms + Y.shape[1]
-    size = min(chunk_size(n_columns), len(X))
-    buffer = to_device(np.empty((n_columns, size)), device)
+    buffer = to_device(np.empty((n_columns, min(size, len(X)))), device)
     for rows in row_chunks(len(X), size, weights):
         variables = to_device(basis.domain.scale(X[rows]), device)
         chunk = buffer[:, : variables.shape[1]]
@@ -85,12 +92,28 @@ def to_numpy(values: Array) -> Floats:
 
 
 @dataclass(frozen=True)
+class GramFactor:
+    """The Gram matrix ``rows @ rows.T`` of more terms than rows, which is larger than its factor.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_terms, n_rows)
+        Features times the root of their row's share in the total weight.
+    """
+
+    rows: Floats
+
+    def __matmul__(self, other: Floats) -> Floats:
+        return self.rows @ (self.rows.T @ other)
+
+
+@dataclass(frozen=True)
 class GramStatistics:
     """Weighted mean products of the features and targets.
 
     Parameters
     ----------
-    features : ndarray of shape (n_terms, n_terms)
+    features : ndarray of shape (n_terms, n_terms) or GramFactor
         Mean of ``w f f'``: the Gram matrix.
     cross : ndarray of shape (n_terms, n_targets)
         Mean of ``w f y'``.
@@ -100,7 +123,7 @@ class GramStatistics:
         Sum of the weights, that of the rows where there are none.
     """
 
-    features: Floats
+    features: Floats | GramFactor
     cross: Floats
     target: Floats
     total_weight: float
@@ -111,6 +134,27 @@ class GramStatistics:
         gram = _sum_of_products(chunks) / total_weight
         target = np.diagonal(gram)[n_terms:].copy()
         return cls(gram[:n_terms, :n_terms], gram[:n_terms, n_terms:], target, total_weight)
+
+    @classmethod
+    def from_few_rows(cls, chunk: Array, n_terms: int, total_weight: float) -> GramStatistics:
+        """Keep the rows themselves, fewer than terms, in place of the Gram matrix."""
+        rows = to_numpy(chunk) / np.sqrt(total_weight)
+        features, target = rows[:n_terms], rows[n_terms:]
+        return cls(GramFactor(features), features @ target.T, (target * target).sum(axis=1), total_weight)
+
+    def leading(self, n_terms: int) -> Floats:
+        """Return the Gram matrix of the first terms."""
+        if isinstance(self.features, GramFactor):
+            rows = self.features.rows[:n_terms]
+            return rows @ rows.T
+        return self.features[:n_terms, :n_terms]
+
+    def eigenvalues(self) -> Floats:
+        """Return the eigenvalues of the Gram matrix, rising, without those that are 0 for want of rows."""
+        gram = self.features
+        if isinstance(gram, GramFactor):
+            gram = gram.rows.T @ gram.rows
+        return np.linalg.eigvalsh(gram).astype(np.float64, copy=False)
 
 
 def _sum_of_products(chunks: Iterable[Array]) -> Floats:
@@ -162,30 +206,43 @@ def _slices(chunk: Floats, size: int) -> Iterator[Floats]:
 
 def collinearity(covariance: Floats) -> float:
     """Return the condition number of the correlation matrix; infinite where it is singular."""
-    deviation = np.sqrt(np.diagonal(covariance))
+    deviation = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
     if not deviation.all():
         return np.inf
     eigenvalues = np.linalg.eigvalsh(covariance / np.outer(deviation, deviation))
     return float(eigenvalues[-1] / eigenvalues[0]) if eigenvalues[0] > 0 else np.inf
 
 
-def orthonormal_coordinates(gram: Floats) -> Floats:
-    """Return T such that ``T.T @ gram @ T`` is the identity: new features are ``T.T @ features``.
+def orthonormal_coordinates(gram: Floats | GramFactor, alpha: float) -> Floats:
+    """Return T such that ``T.T @ (gram + alpha * P) @ T`` is the identity.
 
-    The inverse of the transposed Cholesky factor, which gives the Forsythe polynomials: each the
-    next term made orthogonal, under the data, to those before. Where the matrix is singular to
-    working precision, its eigenvectors, without the null directions; the coefficients
-    ``T @ parameters`` are then the ones of least norm.
+    P is the identity but for the constant, which is not penalised. Without alpha, ``T.T @ f`` are
+    features that are orthonormal under the data. T is the inverse of the transposed Cholesky
+    factor, which gives the Forsythe polynomials: each the next term made orthogonal to those
+    before. Where the matrix is singular to working precision, T comes of its eigenvectors,
+    without the null directions; the coefficients ``T @ parameters`` are then the ones of least
+    norm. With fewer rows than terms, all of that happens in the span of the rows and the
+    constant, which holds the optimum.
 
     Parameters
     ----------
-    gram : ndarray of shape (n_terms, n_terms)
+    gram : ndarray of shape (n_terms, n_terms) or GramFactor
+    alpha : float
+        Weight of the L2 penalty.
 
     Returns
     -------
     ndarray of shape (n_terms, rank)
     """
-    tolerance = 10 * len(gram) * np.finfo(np.float64).eps
+    if isinstance(gram, GramFactor):
+        span = _span(gram.rows)
+        rows = span.T @ gram.rows
+        return span @ orthonormal_coordinates(rows @ rows.T, alpha)
+    if alpha:
+        gram = gram.copy()
+        varying = np.arange(1, len(gram))
+        gram[varying, varying] += alpha
+    tolerance = singular_below(len(gram))
     try:
         factor = np.linalg.cholesky(gram)
     except np.linalg.LinAlgError:
@@ -197,3 +254,16 @@ def orthonormal_coordinates(gram: Floats) -> Floats:
     eigenvalues, eigenvectors = np.linalg.eigh(gram)
     kept = eigenvalues > tolerance * eigenvalues[-1]
     return eigenvectors[:, kept] / np.sqrt(eigenvalues[kept])
+
+
+def _span(rows: Floats) -> Floats:
+    """Return orthonormal columns that span the constant, which comes first, and the rows' features."""
+    span = np.zeros((len(rows), 1 + rows.shape[1]))
+    span[0, 0] = 1.0
+    span[1:, 1:] = np.linalg.qr(rows[1:])[0]
+    return span
+
+
+def singular_below(n_terms: int) -> float:
+    """Return the share of the greatest eigenvalue below which rounding leaves no digits of the others."""
+    return 10 * n_terms * float(np.finfo(np.float64).eps)

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from torchpoly._basis import Array, Floats
-from torchpoly._gram import GramStatistics, orthonormal_coordinates, residual_products
+from torchpoly._gram import GramFactor, GramStatistics, orthonormal_coordinates, residual_products
 
 
 @dataclass(frozen=True)
@@ -31,30 +31,34 @@ class GramObjective:
     ----------
     coordinates : ndarray of shape (n_terms, n_parameters) or None
         T above; None stands for the identity.
-    hessian : ndarray of shape (n_parameters, n_parameters) or None
-        Half the second derivative; None stands for the identity, of orthonormal coordinates.
+    gram : ndarray of shape (n_parameters, n_parameters), GramFactor or None
+        G, to which the penalty comes; None in orthonormal coordinates, in which the sum of both
+        is the identity.
     linear : ndarray of shape (n_parameters, n_targets)
         T'b: minus half the gradient at 0. In orthonormal coordinates, the optimum.
     floor : ndarray of shape (n_targets,)
         The value at the optimum in orthonormal coordinates, else the value at 0.
     alpha : float
-        Weight of the penalty, which is part of all of the above.
+        Weight of the penalty.
     units : ndarray of shape (n_targets,)
         Units of the targets: losses are reported times their squares, averaged over targets.
+    curvature : float
+        Largest eigenvalue of half the second derivative.
     """
 
     coordinates: Floats | None
-    hessian: Floats | None
+    gram: Floats | GramFactor | None
     linear: Floats
     floor: Floats
     alpha: float
     units: Floats
+    curvature: float = 1.0
 
     @classmethod
     def in_basis(cls, statistics: GramStatistics, alpha: float, units: Floats) -> GramObjective:
         """Return the objective over the coefficients of the basis themselves."""
-        hessian = _penalised(statistics.features, alpha)
-        return cls(None, hessian, statistics.cross, statistics.target, alpha, units)
+        curvature = float(statistics.eigenvalues()[-1]) + alpha
+        return cls(None, statistics.features, statistics.cross, statistics.target, alpha, units, curvature)
 
     @classmethod
     def orthonormal(
@@ -72,7 +76,7 @@ class GramObjective:
             the residuals of the rows, one step of iterative refinement, which returns the digits
             that the Gram matrix, the square of the features, has lost.
         """
-        coordinates = orthonormal_coordinates(_penalised(statistics.features, alpha))
+        coordinates = orthonormal_coordinates(statistics.features, alpha)
         optimum = coordinates.T @ statistics.cross
         if rows is None:
             return cls(coordinates, None, optimum, statistics.target - np.square(optimum).sum(axis=0), alpha, units)
@@ -91,11 +95,12 @@ class GramObjective:
         """
         assert parameters.grad is not None
         theta, gradient = parameters.numpy(), parameters.grad.numpy()
-        if self.hessian is None:
+        if self.gram is None:
             residual = theta - self.linear
             values = self.floor + (residual * residual).sum(axis=0)
         else:
-            residual = self.hessian @ theta - self.linear
+            residual = self.gram @ theta - self.linear
+            residual[1:] += self.alpha * theta[1:]
             values = self.floor + (theta * (residual - self.linear)).sum(axis=0)
         np.multiply(residual, 2.0, out=gradient)
         value, loss = (self._totals @ values).tolist()
@@ -109,26 +114,12 @@ class GramObjective:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
         return parameters if self.coordinates is None else self.coordinates @ parameters
 
-    def curvature(self) -> float:
-        """Return the largest eigenvalue of half the second derivative."""
-        return 1.0 if self.hessian is None else float(np.linalg.eigvalsh(self.hessian)[-1])
-
     @property
     def isotropic(self) -> bool:
         """Whether the second derivative is a multiple of the identity."""
-        return self.hessian is None
+        return self.gram is None
 
     @cached_property
     def _totals(self) -> Floats:
         """What sums the targets' values, and what averages them in the targets' units."""
         return np.array([np.ones(len(self.units)), self.units**2 / len(self.units)])
-
-
-def _penalised(gram: Floats, alpha: float) -> Floats:
-    """Return the Gram matrix with alpha added to its diagonal, except for the constant."""
-    if not alpha:
-        return gram
-    penalised = gram.copy()
-    varying = np.arange(1, len(gram))
-    penalised[varying, varying] += alpha
-    return penalised

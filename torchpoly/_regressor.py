@@ -7,6 +7,7 @@ import keyword
 import math
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -15,11 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, _fit_context
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from torchpoly._basis import Array, Basis, Domain, Floats, count_terms
-from torchpoly._gram import GramStatistics, chunk_size, collinearity, design_chunks
+from torchpoly._gram import GramStatistics, chunk_size, collinearity, design_chunks, singular_below
 from torchpoly._module import FittedPolynomial, PolynomialModule
 from torchpoly._objective import GramObjective
 from torchpoly._training import OptimizerLike, minimise, resolve_optimizer
@@ -27,7 +29,7 @@ from torchpoly._training import OptimizerLike, minimise, resolve_optimizer
 # The columns' principal axes become the variables where collinearity alone would take the
 # condition number of the Gram matrix beyond this.
 _MAX_COLLINEARITY = 1e8
-# Matrices of terms x terms that a fit holds at its peak.
+# Matrices of terms x terms, or of terms x rows where these are fewer, that a fit holds at its peak.
 _MATRICES = 6
 _CPU = torch.device("cpu")
 
@@ -194,6 +196,11 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.device = device
         self.verbose = verbose
 
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.regressor_tags.poor_score = self.degree == 0
+        return tags
+
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> TorchPolynomialRegressor:
         """Fit the polynomial.
@@ -239,7 +246,8 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         device = _resolve_device(self.device)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
         weights = None if sample_weight is None else _check_weights(sample_weight, X)
-        self._check_memory(X.shape[1])
+        n_rows = len(X) if weights is None else int(np.count_nonzero(weights))
+        self._check_memory(n_rows, X.shape[1])
 
         monomial = self.basis == "monomial"
         Y = y.reshape(len(y), -1)
@@ -250,7 +258,7 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         basis = Basis(domain, self.degree, self.interaction_only, "power" if monomial else "chebyshev")
         statistics, rows = _read(basis, targets, X, Y, weights, device)
         invariant = self.basis == "orthonormal" and self.alpha == 0 and not self.interaction_only
-        if invariant and domain.n_variables > 1 and self.degree > 0:
+        if invariant and 1 < domain.n_variables < n_rows and self.degree > 0:
             covariance = _covariance(statistics, domain.n_variables)
             if collinearity(covariance) ** self.degree > _MAX_COLLINEARITY:
                 basis = Basis(domain.to_principal_axes(covariance, X, weights), self.degree)
@@ -261,7 +269,8 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             rank = len(objective.linear)
         else:
             objective = GramObjective.in_basis(statistics, self.alpha, targets.half_width)
-            rank = np.linalg.matrix_rank(statistics.features, hermitian=True)
+            eigenvalues = statistics.eigenvalues()
+            rank = int(np.count_nonzero(eigenvalues > singular_below(basis.n_terms) * eigenvalues[-1]))
         parameters = np.zeros(objective.linear.shape)
         if monomial:
             # The textbook loop starts from coefficients of 0; y is centred here.
@@ -279,7 +288,7 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._single_target = y.ndim == 1
         self.loss_curve_ = losses
         self.n_iter_ = len(losses)
-        self.rank_ = int(rank)
+        self.rank_ = rank
 
     def predict(self, X: ArrayLike) -> NDArray:
         """Evaluate the polynomial.
@@ -379,18 +388,19 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         return self._polynomial.monomials
 
-    def _check_memory(self, n_features: int) -> None:
+    def _check_memory(self, n_rows: int, n_features: int) -> None:
         """Refuse more terms than the machine's memory holds, before anything is allocated."""
+
+        def fit_bytes(degree: int) -> int:
+            n_terms = count_terms(n_features, degree, self.interaction_only)
+            return 8 * n_terms * (_MATRICES * min(n_terms, n_rows + 1) + chunk_size(n_terms))
+
         limit = _physical_memory()
-        n_terms = count_terms(n_features, self.degree, self.interaction_only)
-        needed = _fit_bytes(n_terms)
+        needed = fit_bytes(self.degree)
         if needed <= limit:
             return
-        fitting = bisect.bisect_right(
-            range(self.degree),
-            limit,
-            key=lambda degree: _fit_bytes(count_terms(n_features, degree, self.interaction_only)),
-        )
+        n_terms = count_terms(n_features, self.degree, self.interaction_only)
+        fitting = bisect.bisect_right(range(self.degree), limit, key=fit_bytes)
         raise ValueError(
             f"The 'degree' parameter got {self.degree}, which for {n_features} features makes {n_terms} terms; to fit "
             f"them takes {needed} bytes, more than the {limit} of this machine's memory. "
@@ -411,19 +421,22 @@ def _read(
     basis: Basis, targets: Domain, X: NDArray, Y: NDArray, weights: Floats | None, device: torch.device
 ) -> tuple[GramStatistics, Array | None]:
     """Return what one pass over the rows gathers, and the rows' features if one chunk holds all."""
-    chunks: Any = design_chunks(basis, targets, X, Y, weights, device)
-    if len(X) <= chunk_size(basis.n_terms + Y.shape[1]):
-        chunks = list(chunks)
     total_weight = len(X) if weights is None else weights.sum()
-    statistics = GramStatistics.from_chunks(chunks, basis.n_terms, total_weight)
-    return statistics, chunks[0] if isinstance(chunks, list) else None
+    few = basis.n_terms > (len(X) if weights is None else int(np.count_nonzero(weights)))
+    size = len(X) if few else chunk_size(basis.n_terms + Y.shape[1])
+    chunks: Iterable[Array] = design_chunks(basis, targets, X, Y, weights, device, size)
+    if len(X) > size:
+        return GramStatistics.from_chunks(chunks, basis.n_terms, total_weight), None
+    (rows,) = chunks
+    if few:
+        return GramStatistics.from_few_rows(rows, basis.n_terms, total_weight), rows
+    return GramStatistics.from_chunks([rows], basis.n_terms, total_weight), rows
 
 
 def _covariance(statistics: GramStatistics, n_variables: int) -> Floats:
     """Return the covariance of the basis variables, the terms of degree 1."""
-    linear = slice(1, n_variables + 1)
-    mean = statistics.features[0, linear]
-    return statistics.features[linear, linear] - np.outer(mean, mean)
+    gram = statistics.leading(n_variables + 1)
+    return gram[1:, 1:] - np.outer(gram[0, 1:], gram[0, 1:])
 
 
 def _resolve_device(device: str | torch.device) -> torch.device:
@@ -459,10 +472,6 @@ def _physical_memory() -> float:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return math.inf
-
-
-def _fit_bytes(n_terms: int) -> int:
-    return 8 * n_terms * (_MATRICES * n_terms + chunk_size(n_terms))
 
 
 def _identifiers(names: NDArray | None, n_features: int) -> list[str]:

@@ -55,8 +55,9 @@ class Objective(Protocol):
     def __call__(self, parameters: Tensor) -> tuple[float, float]:
         """Return the value and the loss to report; write the gradient into ``parameters.grad``."""
 
+    @property
     def curvature(self) -> float:
-        """Return the largest eigenvalue of half the second derivative."""
+        """The largest eigenvalue of half the second derivative."""
 
     @property
     def isotropic(self) -> bool:
@@ -238,10 +239,10 @@ def _default_rate(
     """
     lr = spec.options["lr"]
     if spec.name == "lbfgs":
-        first = max(1.0, np.abs(gradient).sum()) / (2 * objective.curvature())
+        first = max(1.0, np.abs(gradient).sum()) / (2 * objective.curvature)
         return lambda iteration: lr if iteration else lr * first
     if spec.name in ("sgd", "asgd"):
-        lr /= objective.curvature()
+        lr /= objective.curvature
     return lambda iteration: lr * (1 - iteration / n_iter) ** 2
 
 
