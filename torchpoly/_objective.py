@@ -14,6 +14,8 @@ from torch import Tensor
 from torchpoly._basis import Array, Floats
 from torchpoly._gram import GramFactor, GramStatistics, orthonormal_coordinates, residual_products
 
+_ROUNDING = 16 * np.finfo(np.float64).eps
+
 
 @dataclass(frozen=True)
 class GramObjective:
@@ -79,13 +81,18 @@ class GramObjective:
         coordinates = orthonormal_coordinates(statistics.features, alpha)
         optimum = coordinates.T @ statistics.cross
         if rows is None:
-            return cls(coordinates, None, optimum, statistics.target - np.square(optimum).sum(axis=0), alpha, units)
-        coefficients = coordinates @ optimum
-        cross, squares = residual_products(rows, coefficients, statistics.total_weight)
-        coefficients[0] = 0.0
-        correction = coordinates.T @ (cross - alpha * coefficients)
-        floor = squares + alpha * np.square(coefficients).sum(axis=0) - np.square(correction).sum(axis=0)
-        return cls(coordinates, None, optimum + correction, floor, alpha, units)
+            floor = statistics.target - np.square(optimum).sum(axis=0)
+        else:
+            coefficients = coordinates @ optimum
+            cross, squares = residual_products(rows, coefficients, statistics.total_weight)
+            coefficients[0] = 0.0
+            correction = coordinates.T @ (cross - alpha * coefficients)
+            optimum = optimum + correction
+            floor = squares + alpha * np.square(coefficients).sum(axis=0) - np.square(correction).sum(axis=0)
+        # Targets have variance 1, so this is rounding. Optimizers that divide the gradient by its
+        # own size would take it for a direction to go.
+        optimum[np.abs(optimum) < _ROUNDING] = 0.0
+        return cls(coordinates, None, optimum, floor, alpha, units)
 
     def __call__(self, parameters: Tensor) -> tuple[float, float]:
         """Return the value, summed over targets, and the loss; write the gradient.

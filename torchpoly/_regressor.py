@@ -56,11 +56,11 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         :class:`torch.optim.Optimizer` work too. Weight decay is off unless set: see `alpha`.
 
     lr : float, default=None
-        Learning rate, kept constant. ``None`` takes a default that reaches the optimum: 0.01 for
-        Muon; 0.1 for Adafactor, Adam, Adamax, AdamW, NAdam, RAdam, RMSprop and Rprop; 0.5 for
-        Adadelta; 1 for Adagrad and L-BFGS; 0.5 divided by the largest curvature for SGD and ASGD.
-        But for L-BFGS it falls as ``(1 - i / n_iter)**2`` in iteration i. For other optimizers it
-        is their own default.
+        Learning rate, kept constant. ``None`` takes a default that reaches the optimum: 0.03 for
+        Muon; 0.1 for Adam, Adamax, AdamW, NAdam, RAdam, RMSprop and Rprop; 0.2 for Adafactor; 3
+        for Adadelta; 1 for Adagrad and L-BFGS; 0.5 divided by the largest curvature for SGD and
+        ASGD. It falls as ``(1 - i / n_iter)**4`` in iteration i, but for L-BFGS. Optimizers that
+        are not in :mod:`torch.optim` keep their own default.
 
     n_iter : int, default=1000
         Greatest number of iterations.

@@ -24,8 +24,8 @@ OptimizerLike = str | type[Optimizer] | partial
 # every data set. What is not named here is torch's own. Weight decay is off: `alpha` is the
 # penalty, and it is on the coefficients rather than on the parameters of training.
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "adadelta": {"lr": 0.5},
-    "adafactor": {"lr": 0.1},
+    "adadelta": {"lr": 3.0},
+    "adafactor": {"lr": 0.2},
     "adagrad": {"lr": 1.0},
     "adam": {"lr": 0.1},
     "adamax": {"lr": 0.1},
@@ -40,7 +40,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
         "tolerance_grad": 0.0,
         "tolerance_change": 1e-32,
     },
-    "muon": {"lr": 0.01, "weight_decay": 0.0},
+    "muon": {"lr": 0.03, "weight_decay": 0.0},
     "nadam": {"lr": 0.1},
     "radam": {"lr": 0.1},
     "rmsprop": {"lr": 0.1},
@@ -231,7 +231,7 @@ def _default_rate(
 ) -> Callable[[int], float]:
     """Return the learning rate of each iteration where the user has named none.
 
-    It falls as (1 - i / n_iter)**2, so that optimizers which would circle the optimum settle.
+    It falls as (1 - i / n_iter)**4, so that optimizers which would circle the optimum settle.
     Gradient descent steps in proportion to the gradient, so its rate is in units of the inverse
     curvature. L-BFGS needs no falling rate; knowing no curvature at first, it divides the first
     step by the gradient's 1-norm. Undoing that, in units of the inverse curvature, makes the
@@ -243,7 +243,7 @@ def _default_rate(
         return lambda iteration: lr if iteration else lr * first
     if spec.name in ("sgd", "asgd"):
         lr /= objective.curvature
-    return lambda iteration: lr * (1 - iteration / n_iter) ** 2
+    return lambda iteration: lr * (1 - iteration / n_iter) ** 4
 
 
 def _build(spec: OptimizerSpec, parameters: Tensor, objective: Objective) -> Optimizer:

@@ -1,0 +1,174 @@
+"""Certified data, other libraries' best, and data at the edges of floating point."""
+
+import mpmath
+import numpy as np
+import pytest
+from numpy.polynomial import Chebyshev, Polynomial
+from sklearn.preprocessing import PolynomialFeatures
+
+from torchpoly import TorchPolynomialRegressor
+
+# NIST Statistical Reference Datasets, linear regression, Wampler 1 to 5: published data (y at
+# x = 0, 1, ..., 20) and certified coefficients.
+POWERS = np.arange(6)
+X_WAMPLER = np.arange(21.0)
+DISTURBANCE = np.array(
+    [759, -2048, 2048, -2048, 2523, -2048, 2048, -2048, 1838, -2048, 2048]
+    + [-2048, 1838, -2048, 2048, -2048, 2523, -2048, 2048, -2048, 759]
+)
+WAMPLER_1 = (X_WAMPLER[:, None] ** POWERS).sum(axis=1)
+WAMPLER_2 = np.array(
+    [1.00000, 1.11111, 1.24992, 1.42753, 1.65984, 1.96875, 2.38336, 2.94117, 3.68928, 4.68559, 6.00000, 7.71561]
+    + [9.92992, 12.75603, 16.32384, 20.78125, 26.29536, 33.05367, 41.26528, 51.16209, 63.00000]
+)
+WAMPLER = {
+    1: (WAMPLER_1, np.ones(6)),
+    2: (WAMPLER_2, 0.1**POWERS),
+    3: (WAMPLER_1 + DISTURBANCE, np.ones(6)),
+    4: (WAMPLER_1 + 100 * DISTURBANCE, np.ones(6)),
+    5: (WAMPLER_1 + 10000 * DISTURBANCE, np.ones(6)),
+}
+
+
+def certified_digits(coefficients, certified):
+    error = np.abs(coefficients - certified) / np.abs(certified)
+    return float(np.min(-np.log10(np.maximum(error, 1e-15))))
+
+
+@pytest.mark.parametrize("number", WAMPLER)
+def test_certified_digits_at_least_numpys(number, rng):
+    y, certified = WAMPLER[number]
+    ours, numpys = [], []
+    # The last digits depend on the order of the rows; the median over orders does not.
+    for _ in range(15):
+        order = rng.permutation(21)
+        model = TorchPolynomialRegressor(degree=5).fit(X_WAMPLER[order, None], y[order])
+        ours.append(certified_digits(np.r_[model.intercept_, model.coef_], certified))
+        reference = Polynomial.fit(X_WAMPLER[order], y[order], 5).convert().coef
+        numpys.append(certified_digits(reference, certified))
+
+    assert np.median(ours) >= np.median(numpys)
+
+
+def test_degree_100_on_runges_function():
+    x = np.linspace(-1, 1, 5000)
+    y = 1 / (1 + 25 * x**2)
+    model = TorchPolynomialRegressor(degree=100).fit(x[:, None], y)
+
+    numpys = np.abs(Chebyshev.fit(x, y, 100)(x) - y).max()
+    assert np.abs(model.predict(x[:, None]) - y).max() <= 1.05 * numpys < 2e-9
+
+
+@pytest.mark.parametrize("distance", [1e-7, 1e-9, 1e-11])
+def test_columns_that_nearly_coincide(distance, rng):
+    x, noise = rng.uniform(-1, 1, 2000), rng.normal(size=2000)
+    X = np.column_stack([x, x + distance * noise])
+    y = np.sin(2 * x) + noise**2 - noise * x
+
+    assert TorchPolynomialRegressor(degree=3).fit(X, y).score(X, y) > 0.9999
+
+
+def test_principal_axes_keep_the_coefficients(rng):
+    """A cubic in columns with correlation 0.99995 comes back in their monomials."""
+    x, noise = rng.uniform(-1, 1, (2, 500))
+    X = np.column_stack([x, x + 0.01 * noise, rng.uniform(2, 3, 500)])
+    features = PolynomialFeatures(3, include_bias=False)
+    truth = rng.normal(size=features.fit_transform(X).shape[1])
+    model = TorchPolynomialRegressor(degree=3).fit(X, features.transform(X) @ truth - 4.0)
+
+    assert model._polynomial.basis.domain.axes is not None
+    np.testing.assert_allclose(model.coef_, truth, atol=1e-5)
+    np.testing.assert_allclose(model.intercept_, -4.0, atol=1e-5)
+
+
+def test_identical_columns_share_one_direction(rng):
+    x = rng.uniform(-1, 1, 100)
+    model = TorchPolynomialRegressor(degree=3).fit(np.column_stack([x, x, 2 * x]), np.exp(x))
+
+    assert model.rank_ == 4
+    np.testing.assert_allclose(
+        model.predict(np.column_stack([x, x, 2 * x])), Chebyshev.fit(x, np.exp(x), 3)(x), rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("interaction_only", [False, True])
+@pytest.mark.parametrize("alpha", [0.0, 1e-10])
+@pytest.mark.parametrize("n_features", [1, 3, 12])
+def test_fewer_rows_than_terms_interpolate(n_features, alpha, interaction_only, rng):
+    n_rows = min(10, 2**n_features - 1 if interaction_only else 10)
+    X, y = rng.uniform(-1, 1, (n_rows, n_features)), rng.normal(size=n_rows)
+    model = TorchPolynomialRegressor(degree=12 if n_features == 1 else 3, alpha=alpha, interaction_only=interaction_only)
+    model.fit(X, y)
+
+    np.testing.assert_allclose(model.predict(X), y, atol=1e-6)
+    assert model.rank_ <= n_rows + 1
+
+
+def test_least_norm_does_not_depend_on_how_it_is_found(rng):
+    """With as many rows as terms less one, and a row repeated to make them more, the fit is the same."""
+    X, y = rng.uniform(-1, 1, (9, 2)), rng.normal(size=9)
+    few = TorchPolynomialRegressor(degree=3).fit(X, y)
+    many = TorchPolynomialRegressor(degree=3).fit(np.tile(X, (2, 1)), np.tile(y, 2))
+
+    grid = rng.uniform(-1, 1, (50, 2))
+    np.testing.assert_allclose(few.predict(grid), many.predict(grid), rtol=1e-9, atol=1e-9)
+
+
+def test_constant_columns_get_no_weight(rng):
+    x = rng.uniform(-1, 1, 50)
+    X = np.column_stack([np.full(50, 7.0), x, np.full(50, 1e9)])
+    model = TorchPolynomialRegressor(degree=4).fit(X, np.exp(x))
+
+    assert not model.coef_[model.powers_[:, [0, 2]].any(axis=1)].any()
+    np.testing.assert_allclose(model.predict(X), Chebyshev.fit(x, np.exp(x), 4)(x), rtol=1e-12)
+
+
+@pytest.mark.parametrize("basis", ["orthonormal", "chebyshev", "monomial"])
+def test_one_row_and_constant_targets(basis):
+    model = TorchPolynomialRegressor(basis=basis).fit([[2.0, 3.0]], [5.0])
+    np.testing.assert_allclose(model.predict([[2.0, 3.0]]), [5.0], rtol=1e-6)
+    model = TorchPolynomialRegressor().fit([[1.0], [2.0], [3.0]], [4.0, 4.0, 4.0])
+    np.testing.assert_array_equal(model.predict([[1.5], [9.0]]), [4.0, 4.0])
+    assert model.loss_curve_[-1] == 0.0
+
+
+@pytest.mark.parametrize("factor", [1e150, 1e-150, -1e6])
+def test_units_do_not_matter(factor):
+    x = np.linspace(-np.pi, np.pi, 300)[:, None]
+    y = np.sin(x[:, 0]) + 0.1 * np.cos(9 * x[:, 0])
+    model = TorchPolynomialRegressor(degree=5).fit(x, y)
+
+    other = TorchPolynomialRegressor(degree=5).fit(x * factor, y)
+    np.testing.assert_allclose(other.predict(x * factor), model.predict(x), rtol=1e-12, atol=1e-12)
+    other = TorchPolynomialRegressor(degree=5).fit(x, y * factor)
+    np.testing.assert_allclose(other.predict(x) / factor, model.predict(x), rtol=1e-12, atol=1e-12)
+    assert other.score(x, y * factor) == pytest.approx(model.score(x, y), abs=1e-12)
+
+
+def test_targets_far_from_0_keep_their_digits():
+    x = np.linspace(-np.pi, np.pi, 1000)
+    model = TorchPolynomialRegressor(degree=15).fit(x[:, None], 1e9 + np.sin(x))
+    # One unit in the last place of 1e9 is 1.2e-7.
+    assert np.abs(model.predict(x[:, None]) - (1e9 + np.sin(x))).max() < 5e-7
+
+
+def test_monomials_are_correctly_rounded(rng):
+    """Degree 20 on [1000, 1001], where the conversion loses 60 digits in floating point."""
+    X = rng.uniform(1000, 1001, (400, 1))
+    model = TorchPolynomialRegressor(degree=20).fit(X, np.sin(7 * X[:, 0]))
+    polynomial = model._polynomial
+
+    with mpmath.workdps(200):
+        center, half_width = (
+            mpmath.mpf(float(value[0])) for value in (polynomial.basis.domain.center, polynomial.basis.domain.half_width)
+        )
+        u = Polynomial(np.array([-center / half_width, 1 / half_width], dtype=object))
+        before, last = Polynomial(np.array([mpmath.mpf(1)], dtype=object)), u
+        total = before * mpmath.mpf(float(polynomial.coefficients[0, 0]))
+        for coefficient in polynomial.coefficients[1:, 0]:
+            total = total + last * mpmath.mpf(float(coefficient))
+            before, last = last, 2 * u * last - before
+        total = total * mpmath.mpf(float(polynomial.targets.half_width[0])) + mpmath.mpf(float(polynomial.targets.center[0]))
+        expected = [float(value) for value in total.coef]
+
+    np.testing.assert_array_equal(np.r_[model.intercept_, model.coef_], expected)

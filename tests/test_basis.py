@@ -1,0 +1,58 @@
+"""The features and their conversion, against NumPy and scikit-learn."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.polynomial import chebyshev
+from sklearn.preprocessing import PolynomialFeatures
+
+from torchpoly._basis import Basis, Domain, count_terms
+
+SHAPES = [(1, 7, False), (2, 4, False), (3, 3, False), (5, 2, False), (4, 4, True), (3, 6, True), (2, 0, False)]
+
+
+@pytest.mark.parametrize(("n_features", "degree", "interaction_only"), SHAPES)
+def test_terms_are_ordered_as_polynomial_features(n_features, degree, interaction_only, rng):
+    X = rng.normal(size=(20, n_features))
+    reference = PolynomialFeatures(degree, interaction_only=interaction_only)
+    expected = reference.fit_transform(X)
+    basis = Basis(Domain.identity(n_features), degree, interaction_only, "power")
+
+    np.testing.assert_array_equal(basis.powers, reference.powers_)
+    assert basis.n_terms == expected.shape[1] == count_terms(n_features, degree, interaction_only)
+    np.testing.assert_allclose(basis.evaluate(basis.domain.scale(X)), expected.T, rtol=1e-13)
+
+
+@pytest.mark.parametrize(("n_features", "degree", "interaction_only"), SHAPES)
+def test_products_of_chebyshev_polynomials(n_features, degree, interaction_only, rng):
+    X = rng.uniform(-5, 9, size=(20, n_features))
+    basis = Basis(Domain.fit(X), degree, interaction_only)
+    u = (X - (X.max(axis=0) + X.min(axis=0)) / 2) / ((X.max(axis=0) - X.min(axis=0)) / 2)
+    expected = [
+        np.prod([chebyshev.chebval(u[:, j], np.eye(degree + 1)[power]) for j, power in enumerate(powers)], axis=0)
+        for powers in basis.powers
+    ]
+
+    variables = basis.domain.scale(X)
+    np.testing.assert_allclose(basis.evaluate(variables), expected, atol=1e-12)
+    buffer = np.full((basis.n_terms, 20), np.nan)
+    np.testing.assert_allclose(basis.evaluate(variables, out=buffer), expected, atol=1e-12)
+    tensors = torch.from_numpy(variables)
+    np.testing.assert_allclose(basis.evaluate(tensors).numpy(), expected, atol=1e-12)
+    out = torch.full((basis.n_terms, 20), torch.nan, dtype=torch.float64)
+    np.testing.assert_allclose(basis.evaluate(tensors, out=out).numpy(), expected, atol=1e-12)
+
+
+def test_count_terms_needs_no_list_of_them():
+    assert count_terms(100, 1000) > 10**100
+
+
+def test_domain_leaves_out_rows_of_weight_0():
+    X = np.array([[0.0], [1.0], [3.0], [100.0]])
+    domain = Domain.fit(X, np.array([1.0, 1.0, 2.0, 0.0]))
+    np.testing.assert_allclose(domain.scale(X[:3])[0], [-1, -1 / 3, 1])
+
+
+def test_ranges_near_the_largest_float_do_not_overflow():
+    X = np.array([[-1.7e308], [1.7e308]])
+    np.testing.assert_array_equal(Domain.fit(X).scale(X), [[-1.0, 1.0]])
