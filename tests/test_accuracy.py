@@ -97,7 +97,9 @@ def test_identical_columns_share_one_direction(rng):
 def test_fewer_rows_than_terms_interpolate(n_features, alpha, interaction_only, rng):
     n_rows = min(10, 2**n_features - 1 if interaction_only else 10)
     X, y = rng.uniform(-1, 1, (n_rows, n_features)), rng.normal(size=n_rows)
-    model = TorchPolynomialRegressor(degree=12 if n_features == 1 else 3, alpha=alpha, interaction_only=interaction_only)
+    model = TorchPolynomialRegressor(
+        degree=12 if n_features == 1 else 3, alpha=alpha, interaction_only=interaction_only
+    )
     model.fit(X, y)
 
     np.testing.assert_allclose(model.predict(X), y, atol=1e-6)
@@ -160,7 +162,8 @@ def test_monomials_are_correctly_rounded(rng):
 
     with mpmath.workdps(200):
         center, half_width = (
-            mpmath.mpf(float(value[0])) for value in (polynomial.basis.domain.center, polynomial.basis.domain.half_width)
+            mpmath.mpf(float(value[0]))
+            for value in (polynomial.basis.domain.center, polynomial.basis.domain.half_width)
         )
         u = Polynomial(np.array([-center / half_width, 1 / half_width], dtype=object))
         before, last = Polynomial(np.array([mpmath.mpf(1)], dtype=object)), u
@@ -168,7 +171,9 @@ def test_monomials_are_correctly_rounded(rng):
         for coefficient in polynomial.coefficients[1:, 0]:
             total = total + last * mpmath.mpf(float(coefficient))
             before, last = last, 2 * u * last - before
-        total = total * mpmath.mpf(float(polynomial.targets.half_width[0])) + mpmath.mpf(float(polynomial.targets.center[0]))
+        total = total * mpmath.mpf(float(polynomial.targets.half_width[0])) + mpmath.mpf(
+            float(polynomial.targets.center[0])
+        )
         expected = [float(value) for value in total.coef]
 
     np.testing.assert_array_equal(np.r_[model.intercept_, model.coef_], expected)

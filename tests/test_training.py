@@ -185,7 +185,9 @@ def test_no_warning_without_tol():
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("optimizer", "basis"), [("sgd", "orthonormal"), ("sgd", "monomial"), ("adagrad", "chebyshev")])
+@pytest.mark.parametrize(
+    ("optimizer", "basis"), [("sgd", "orthonormal"), ("sgd", "monomial"), ("adagrad", "chebyshev")]
+)
 def test_divergence_is_an_error_that_names_lr(optimizer, basis):
     model = TorchPolynomialRegressor(optimizer=optimizer, basis=basis, lr=1e300, n_iter=5000)
     with pytest.raises(ValueError, match=r"diverged.*lr=1e\+300.*smaller 'lr'"):

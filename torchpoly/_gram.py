@@ -142,6 +142,11 @@ class GramStatistics:
         features, target = rows[:n_terms], rows[n_terms:]
         return cls(GramFactor(features), features @ target.T, (target * target).sum(axis=1), total_weight)
 
+    def is_finite(self) -> bool:
+        """Whether no feature was too large for the products."""
+        features = self.features.rows if isinstance(self.features, GramFactor) else self.features
+        return bool(np.isfinite(features).all() and np.isfinite(self.cross).all())
+
     def leading(self, n_terms: int) -> Floats:
         """Return the Gram matrix of the first terms."""
         if isinstance(self.features, GramFactor):
@@ -149,12 +154,12 @@ class GramStatistics:
             return rows @ rows.T
         return self.features[:n_terms, :n_terms]
 
-    def eigenvalues(self) -> Floats:
-        """Return the eigenvalues of the Gram matrix, rising, without those that are 0 for want of rows."""
+    def largest_eigenvalue(self) -> float:
+        """Return the largest eigenvalue of the Gram matrix."""
         gram = self.features
         if isinstance(gram, GramFactor):
             gram = gram.rows.T @ gram.rows
-        return np.linalg.eigvalsh(gram).astype(np.float64, copy=False)
+        return float(np.linalg.eigvalsh(gram)[-1])
 
 
 def _sum_of_products(chunks: Iterable[Array]) -> Floats:
@@ -242,7 +247,8 @@ def orthonormal_coordinates(gram: Floats | GramFactor, alpha: float) -> Floats:
         gram = gram.copy()
         varying = np.arange(1, len(gram))
         gram[varying, varying] += alpha
-    tolerance = singular_below(len(gram))
+    # The share of the greatest eigenvalue below which rounding leaves no digits of the others.
+    tolerance = 10 * len(gram) * np.finfo(np.float64).eps
     try:
         factor = np.linalg.cholesky(gram)
     except np.linalg.LinAlgError:
@@ -262,8 +268,3 @@ def _span(rows: Floats) -> Floats:
     span[0, 0] = 1.0
     span[1:, 1:] = np.linalg.qr(rows[1:])[0]
     return span
-
-
-def singular_below(n_terms: int) -> float:
-    """Return the share of the greatest eigenvalue below which rounding leaves no digits of the others."""
-    return 10 * n_terms * float(np.finfo(np.float64).eps)

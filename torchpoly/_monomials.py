@@ -56,18 +56,16 @@ def to_monomials(basis: Basis, coefficients: Floats, scale: float, offset: float
 def rounding_errors(basis: Basis, coefficients: Floats, scale: float, offset: float) -> Floats:
     """Return how far rounding alone may have moved each coefficient of :func:`to_monomials`.
 
-    The coefficients of the basis carry errors of one unit in the last place of the largest; the
-    conversion multiplies them by the sums of its own absolute values, which come of the same
+    The coefficients of the basis carry errors of one unit in the last place of the largest, and
+    of one of the targets; the conversion multiplies them by the sums of its own absolute values, which come of the same
     recurrences without their minus signs. Coefficients of raw powers need no conversion: 0.
     """
     if basis.family == "power":
         return np.zeros(count_terms(len(basis.domain.center), basis.degree, basis.interaction_only))
-    unit = np.finfo(np.float64).eps * np.abs(coefficients).max() * scale
+    unit = np.finfo(np.float64).eps * (np.abs(coefficients).max() * scale + abs(offset))
     forms = [{term: abs(value) for term, value in form.items()} for form in _linear_forms(basis.domain)]
     double, minus = RECURRENCES[basis.family]
-    values = _expand(_terms(basis, np.full(len(coefficients), unit)), forms, (double, abs(minus)))
-    values[()] = values.get((), Fraction(0)) + Fraction(np.spacing(abs(offset)))
-    return _in_order(values, basis)
+    return _in_order(_expand(_terms(basis, np.full(len(coefficients), unit)), forms, (double, abs(minus))), basis)
 
 
 def _terms(basis: Basis, coefficients: Floats) -> Polynomial:

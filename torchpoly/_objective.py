@@ -21,13 +21,15 @@ _ROUNDING = 16 * np.finfo(np.float64).eps
 class GramObjective:
     """Mean squared error plus L2 penalty, from the Gram matrix alone.
 
-    For target j with parameters ``theta_j``, coefficients ``c_j = T theta_j`` and the mean
+    For target j with parameters ``theta_j`` and coefficients ``c_j = T theta_j``, and with the mean
     products G, b, s of features and targets, the value is
 
         ``s_j - 2 b_j' c_j + c_j' G c_j + alpha * |c_j but the constant|^2``.
 
-    In orthonormal coordinates it is ``floor_j + |theta_j - optimum_j|^2``, whose terms have no
-    digits to lose to each other. Every target trains as if it were alone.
+    Every target trains as if it were alone. Values are returned less the one at `reference`, near
+    the optimum, since a line search compares values that agree in most of their digits. With the
+    half gradients r at theta and r_0 at the reference theta_0, the difference is
+    ``(theta - theta_0)' (r + r_0)``.
 
     Parameters
     ----------
@@ -37,13 +39,17 @@ class GramObjective:
         G, to which the penalty comes; None in orthonormal coordinates, in which the sum of both
         is the identity.
     linear : ndarray of shape (n_parameters, n_targets)
-        T'b: minus half the gradient at 0. In orthonormal coordinates, the optimum.
+        T'b: minus half the gradient at 0.
+    reference : ndarray of shape (n_parameters, n_targets)
+        Parameters to whose value others are compared.
     floor : ndarray of shape (n_targets,)
-        The value at the optimum in orthonormal coordinates, else the value at 0.
+        The value at the reference.
     alpha : float
         Weight of the penalty.
     units : ndarray of shape (n_targets,)
         Units of the targets: losses are reported times their squares, averaged over targets.
+    rank : int
+        Number of independent terms.
     curvature : float
         Largest eigenvalue of half the second derivative.
     """
@@ -51,16 +57,12 @@ class GramObjective:
     coordinates: Floats | None
     gram: Floats | GramFactor | None
     linear: Floats
+    reference: Floats
     floor: Floats
     alpha: float
     units: Floats
-    curvature: float = 1.0
-
-    @classmethod
-    def in_basis(cls, statistics: GramStatistics, alpha: float, units: Floats) -> GramObjective:
-        """Return the objective over the coefficients of the basis themselves."""
-        curvature = float(statistics.eigenvalues()[-1]) + alpha
-        return cls(None, statistics.features, statistics.cross, statistics.target, alpha, units, curvature)
+    rank: int
+    curvature: float
 
     @classmethod
     def orthonormal(
@@ -74,25 +76,34 @@ class GramObjective:
         alpha : float
         units : ndarray of shape (n_targets,)
         rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows), optional
-            All rows, where one chunk holds them. The optimum and its value are then refined by
-            the residuals of the rows, one step of iterative refinement, which returns the digits
-            that the Gram matrix, the square of the features, has lost.
+            All rows, where one chunk holds them.
         """
-        coordinates = orthonormal_coordinates(statistics.features, alpha)
-        optimum = coordinates.T @ statistics.cross
-        if rows is None:
-            floor = statistics.target - np.square(optimum).sum(axis=0)
-        else:
-            coefficients = coordinates @ optimum
-            cross, squares = residual_products(rows, coefficients, statistics.total_weight)
-            coefficients[0] = 0.0
-            correction = coordinates.T @ (cross - alpha * coefficients)
-            optimum = optimum + correction
-            floor = squares + alpha * np.square(coefficients).sum(axis=0) - np.square(correction).sum(axis=0)
+        coordinates, optimum, floor = _least_squares(statistics, alpha, rows)
         # Targets have variance 1, so this is rounding. Optimizers that divide the gradient by its
         # own size would take it for a direction to go.
         optimum[np.abs(optimum) < _ROUNDING] = 0.0
-        return cls(coordinates, None, optimum, floor, alpha, units)
+        return cls(coordinates, None, optimum, optimum, floor, alpha, units, len(optimum), 1.0)
+
+    @classmethod
+    def in_basis(
+        cls, statistics: GramStatistics, alpha: float, units: Floats, rows: Array | None = None
+    ) -> GramObjective:
+        """Return the objective over the coefficients of the basis themselves.
+
+        Parameters are those of :meth:`orthonormal`.
+        """
+        coordinates, optimum, floor = _least_squares(statistics, alpha, rows)
+        return cls(
+            None,
+            statistics.features,
+            statistics.cross,
+            coordinates @ optimum,
+            floor,
+            alpha,
+            units,
+            len(optimum),
+            statistics.largest_eigenvalue() + alpha,
+        )
 
     def __call__(self, parameters: Tensor) -> tuple[float, float]:
         """Return the value, summed over targets, and the loss; write the gradient.
@@ -101,21 +112,17 @@ class GramObjective:
         The gradient of the value goes into ``parameters.grad``.
         """
         assert parameters.grad is not None
-        theta, gradient = parameters.numpy(), parameters.grad.numpy()
-        if self.gram is None:
-            residual = theta - self.linear
-            values = self.floor + (residual * residual).sum(axis=0)
-        else:
-            residual = self.gram @ theta - self.linear
-            residual[1:] += self.alpha * theta[1:]
-            values = self.floor + (theta * (residual - self.linear)).sum(axis=0)
-        np.multiply(residual, 2.0, out=gradient)
-        value, loss = (self._totals @ values).tolist()
+        theta = parameters.numpy()
+        half_gradient = self._half_gradient(theta)
+        np.multiply(half_gradient, 2.0, out=parameters.grad.numpy())
+        excess = ((theta - self.reference) * (half_gradient + self._reference_half_gradient)).sum(axis=0)
+        value, loss = (self._totals @ excess).tolist()
+        loss += self._reference_loss
         if self.alpha:
             penalties = self.alpha * np.square(self.coefficients(theta)[1:]).sum(axis=0)
             loss -= float(self._totals[1] @ penalties)
         # Where all is explained, rounding can leave a difference below 0.
-        return value, max(loss, 0.0) if loss == loss else loss
+        return value, loss if loss != loss else max(loss, 0.0)
 
     def coefficients(self, parameters: Floats) -> Floats:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
@@ -126,7 +133,42 @@ class GramObjective:
         """Whether the second derivative is a multiple of the identity."""
         return self.gram is None
 
+    def _half_gradient(self, theta: Floats) -> Floats:
+        if self.gram is None:
+            return theta - self.linear
+        half_gradient = self.gram @ theta - self.linear
+        half_gradient[1:] += self.alpha * theta[1:]
+        return half_gradient
+
+    @cached_property
+    def _reference_half_gradient(self) -> Floats:
+        return self._half_gradient(self.reference)
+
     @cached_property
     def _totals(self) -> Floats:
         """What sums the targets' values, and what averages them in the targets' units."""
         return np.array([np.ones(len(self.units)), self.units**2 / len(self.units)])
+
+    @cached_property
+    def _reference_loss(self) -> float:
+        """The loss at the reference, with the penalty."""
+        return float(self._totals[1] @ self.floor)
+
+
+def _least_squares(statistics: GramStatistics, alpha: float, rows: Array | None) -> tuple[Floats, Floats, Floats]:
+    """Return orthonormal coordinates, and in them the optimum and its value.
+
+    Where all rows are at hand, their residuals refine the optimum: one step of iterative
+    refinement, which returns the digits that the Gram matrix, the square of the features, has
+    lost.
+    """
+    coordinates = orthonormal_coordinates(statistics.features, alpha)
+    optimum = coordinates.T @ statistics.cross
+    if rows is None:
+        return coordinates, optimum, statistics.target - np.square(optimum).sum(axis=0)
+    coefficients = coordinates @ optimum
+    cross, squares = residual_products(rows, coefficients, statistics.total_weight)
+    coefficients[0] = 0.0
+    correction = coordinates.T @ (cross - alpha * coefficients)
+    floor = squares + alpha * np.square(coefficients).sum(axis=0) - np.square(correction).sum(axis=0)
+    return coordinates, optimum + correction, floor

@@ -21,7 +21,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from torchpoly._basis import Array, Basis, Domain, Floats, count_terms
-from torchpoly._gram import GramStatistics, chunk_size, collinearity, design_chunks, singular_below
+from torchpoly._gram import GramStatistics, chunk_size, collinearity, design_chunks
 from torchpoly._module import FittedPolynomial, PolynomialModule
 from torchpoly._objective import GramObjective
 from torchpoly._training import OptimizerLike, minimise, resolve_optimizer
@@ -256,7 +256,13 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             targets = replace(targets, half_width=np.ones_like(targets.half_width))
         domain = Domain.identity(X.shape[1]) if monomial else Domain.fit(X, weights)
         basis = Basis(domain, self.degree, self.interaction_only, "power" if monomial else "chebyshev")
-        statistics, rows = _read(basis, targets, X, Y, weights, device)
+        with np.errstate(over="ignore", invalid="ignore"):
+            statistics, rows = _read(basis, targets, X, Y, weights, device)
+        if monomial and not statistics.is_finite():
+            raise ValueError(
+                f"The powers of X overflow for degree={self.degree} in the 'basis' parameter's 'monomial'. Scale X, or "
+                "use basis='orthonormal', which does."
+            )
         invariant = self.basis == "orthonormal" and self.alpha == 0 and not self.interaction_only
         if invariant and 1 < domain.n_variables < n_rows and self.degree > 0:
             covariance = _covariance(statistics, domain.n_variables)
@@ -264,13 +270,8 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 basis = Basis(domain.to_principal_axes(covariance, X, weights), self.degree)
                 statistics, rows = _read(basis, targets, X, Y, weights, device)
 
-        if self.basis == "orthonormal":
-            objective = GramObjective.orthonormal(statistics, self.alpha, targets.half_width, rows)
-            rank = len(objective.linear)
-        else:
-            objective = GramObjective.in_basis(statistics, self.alpha, targets.half_width)
-            eigenvalues = statistics.eigenvalues()
-            rank = int(np.count_nonzero(eigenvalues > singular_below(basis.n_terms) * eigenvalues[-1]))
+        objective_over = GramObjective.orthonormal if self.basis == "orthonormal" else GramObjective.in_basis
+        objective = objective_over(statistics, self.alpha, targets.half_width, rows)
         parameters = np.zeros(objective.linear.shape)
         if monomial:
             # The textbook loop starts from coefficients of 0; y is centred here.
@@ -288,7 +289,7 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._single_target = y.ndim == 1
         self.loss_curve_ = losses
         self.n_iter_ = len(losses)
-        self.rank_ = rank
+        self.rank_ = objective.rank
 
     def predict(self, X: ArrayLike) -> NDArray:
         """Evaluate the polynomial.
@@ -366,6 +367,7 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> TorchPolynomialRegressor(degree=3).fit(x[:, None], np.sin(x)).equation(3)
         'y = 0.857*x0 - 0.0933*x0**3'
         """
+        check_is_fitted(self)
         names = _identifiers(getattr(self, "feature_names_in_", None), self.n_features_in_)
         products = [""] + [_product(names, exponents) for exponents in self.powers_]
         coefficients, errors = self._monomials(), self._polynomial.rounding_errors()

@@ -1,0 +1,217 @@
+"""What a fitted estimator offers, on data of every kind."""
+
+import pickle
+import subprocess
+import sys
+from inspect import cleandoc
+
+import joblib
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import sympy
+import torch
+from sklearn.base import clone
+from sklearn.linear_model import LinearRegression
+from sklearn.preprocessing import PolynomialFeatures
+from sklearn.utils import get_tags
+
+from torchpoly import TorchPolynomialRegressor
+
+
+@pytest.mark.parametrize("interaction_only", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", ["vector", "column", "matrix"])
+def test_coefficients_are_those_of_linear_regression(interaction_only, weighted, shape, rng):
+    X = rng.normal(size=(300, 3))
+    Y = np.column_stack([X[:, 0] * X[:, 1] - 2 + X[:, 2] ** 3, X[:, 0]]) + 0.1 * rng.normal(size=(300, 2))
+    y = {"vector": Y[:, 0], "column": Y[:, :1], "matrix": Y}[shape]
+    weights = rng.integers(0, 4, 300) if weighted else None
+    features = PolynomialFeatures(3, interaction_only=interaction_only, include_bias=False)
+    linear = LinearRegression().fit(features.fit_transform(X), y, weights)
+    model = TorchPolynomialRegressor(3, interaction_only=interaction_only).fit(X, y, weights)
+
+    np.testing.assert_array_equal(model.powers_, features.powers_)
+    assert model.coef_.shape == linear.coef_.shape
+    assert np.shape(model.intercept_) == np.shape(linear.intercept_)
+    assert isinstance(model.intercept_, float) == isinstance(linear.intercept_, float)
+    np.testing.assert_allclose(model.coef_, linear.coef_, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(model.intercept_, linear.intercept_, rtol=1e-10, atol=1e-12)
+    assert model.predict(X).shape == y.shape
+    np.testing.assert_allclose(model.predict(X), linear.predict(features.transform(X)), atol=1e-11)
+    assert model.score(X, y, weights) == pytest.approx(linear.score(features.transform(X), y, weights), abs=1e-12)
+    assert model.rank_ == linear.rank_ + 1
+
+
+@pytest.mark.parametrize("basis", ["orthonormal", "chebyshev"])
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+@pytest.mark.parametrize("n_rows", [12, 400, 40_000])
+def test_weights_are_copies(n_rows, alpha, basis, rng):
+    """Below the number of terms, in one chunk, and in several."""
+    X = rng.uniform(-1, 1, (n_rows, 2))
+    y = np.sin(3 * X).sum(axis=1) + rng.normal(size=n_rows)
+    X[-1] = 1e200  # has weight 0: the domain must not see it
+    weights = rng.integers(0, 3, n_rows)
+    weights[-1] = 0
+    settings = {"degree": 5, "alpha": alpha, "basis": basis, "tol": 1e-9}
+    weighted = TorchPolynomialRegressor(**settings).fit(X, y, weights)
+    copied = TorchPolynomialRegressor(**settings).fit(X.repeat(weights, axis=0), y.repeat(weights))
+
+    np.testing.assert_allclose(weighted.predict(X[:-1]), copied.predict(X[:-1]), atol=1e-7)
+    scaled = TorchPolynomialRegressor(**settings).fit(X, y, weights * 1e-3)
+    np.testing.assert_allclose(scaled.predict(X[:-1]), weighted.predict(X[:-1]), atol=1e-7)
+
+
+@pytest.mark.parametrize("n_rows", [16_384, 16_385, 50_000])
+def test_chunks_do_not_show(n_rows, rng):
+    X = rng.uniform(-1, 1, (n_rows, 2))
+    y = np.cos(4 * X[:, 0] - X[:, 1])
+    features = PolynomialFeatures(6)
+    expected = LinearRegression(fit_intercept=False).fit(features.fit_transform(X), y)
+    model = TorchPolynomialRegressor(6).fit(X, y)
+
+    np.testing.assert_allclose(model.predict(X), expected.predict(features.transform(X)), atol=1e-10)
+
+
+def test_float32_in_float32_out(rng):
+    X = rng.uniform(-1, 1, (100, 2)).astype(np.float32)
+    y = X.prod(axis=1)
+    model = TorchPolynomialRegressor(2).fit(X, y)
+    assert model.predict(X).dtype == np.float32
+    np.testing.assert_allclose(model.predict(X), y, atol=1e-6)
+    assert model.predict(X.astype(np.float64)).dtype == np.float64
+    assert model.coef_.dtype == np.float64
+
+
+@pytest.mark.parametrize("frame", [pd.DataFrame, pl.DataFrame])
+def test_data_frames(frame, rng):
+    columns = {"length (cm)": rng.uniform(1, 2, 50), "width": rng.uniform(1, 2, 50)}
+    X = frame(columns)
+    model = TorchPolynomialRegressor(2).fit(X, columns["length (cm)"] * columns["width"] - 1)
+    assert list(model.feature_names_in_) == list(columns)
+    assert model.equation(6) == "y = -1 + 1*length_cm*width"
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(X[["width", "length (cm)"]])
+
+
+def test_names_that_python_does_not_allow(rng):
+    X = pd.DataFrame(rng.uniform(1, 2, (50, 4)), columns=["lambda", "2nd", "a b", "a-b"])
+    model = TorchPolynomialRegressor(1).fit(X, X.sum(axis=1))
+    assert model.equation(3) == "y = 1*x0 + 1*x1 + 1*x2 + 1*x3"
+
+
+def test_equation_is_python_and_sympy(surface):
+    X, Y = surface
+    model = TorchPolynomialRegressor(3).fit(X, Y)
+    lines = model.equation(precision=15).splitlines()
+    assert [line.split(" = ")[0] for line in lines] == ["y0", "y1"]
+    names = {f"x{column}": X[:, column] for column in range(3)}
+    for target, line in enumerate(lines):
+        right = line.split(" = ")[1]
+        np.testing.assert_allclose(eval(right, {}, names), model.predict(X)[:, target], rtol=1e-6, atol=1e-6)
+        symbolic = sympy.lambdify(sympy.symbols("x0:3"), sympy.sympify(right))
+        np.testing.assert_allclose(symbolic(*X.T), model.predict(X)[:, target], rtol=1e-6, atol=1e-6)
+
+
+def test_equation_leaves_out_what_rounding_explains():
+    x = np.linspace(-np.pi, np.pi, 2000)[:, None]
+    assert TorchPolynomialRegressor().fit(x, np.sin(x[:, 0])).equation(3) == "y = 0.857*x0 - 0.0933*x0**3"
+    assert TorchPolynomialRegressor().fit(x, -np.sin(x[:, 0])).equation(3) == "y = -0.857*x0 + 0.0933*x0**3"
+    assert TorchPolynomialRegressor().fit(x, np.zeros(2000)).equation() == "y = 0"
+    assert TorchPolynomialRegressor().fit(x, np.full(2000, 2.5)).equation() == "y = 2.5"
+    assert TorchPolynomialRegressor().fit(x, 1e6 + 1e-3 * x[:, 0]).equation(6) == "y = 1e+06 + 0.001*x0"
+
+
+def test_module_is_the_polynomial_and_its_derivative(surface):
+    X, Y = surface
+    model = TorchPolynomialRegressor(3).fit(X, Y)
+    rows = torch.tensor(X, requires_grad=True)
+    predictions = model.module_(rows)
+    np.testing.assert_allclose(predictions.detach().numpy(), model.predict(X), atol=1e-10)
+
+    predictions[:, 0].sum().backward()
+    symbols = sympy.symbols("x0:3")
+    polynomial = sympy.sympify(model.equation(17).splitlines()[0].split(" = ")[1])
+    for column, symbol in enumerate(symbols):
+        derivative = sympy.lambdify(symbols, sympy.diff(polynomial, symbol))
+        np.testing.assert_allclose(rows.grad.numpy()[:, column], derivative(*X.T), rtol=1e-6, atol=1e-6)
+
+    single = TorchPolynomialRegressor(3).fit(X, Y[:, 0]).module_.to(torch.float32)
+    assert single(torch.tensor(X[:5], dtype=torch.float32)).shape == (5,)
+
+
+def test_pickles_predict_the_same_bits_in_a_fresh_process(tmp_path, surface):
+    X, Y = surface
+    model = TorchPolynomialRegressor(3, optimizer="adam").fit(X, Y[:, 0])
+    assert len(pickle.dumps(model)) < 10_000
+    joblib.dump(model, tmp_path / "model.joblib")
+    (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))
+    np.save(tmp_path / "X.npy", X)
+    program = cleandoc("""
+        import pickle, sys, joblib, numpy as np
+        X = np.load("X.npy")
+        np.save("joblib.npy", joblib.load("model.joblib").predict(X))
+        np.save("pickle.npy", pickle.load(open("model.pickle", "rb")).predict(X))
+    """)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "joblib.npy"), model.predict(X))
+    np.testing.assert_array_equal(np.load(tmp_path / "pickle.npy"), model.predict(X))
+
+
+def test_fitted_state_holds_no_tensors(surface):
+    X, Y = surface
+    model = TorchPolynomialRegressor(3, device=torch.device("cpu")).fit(X, Y)
+    state = pickle.dumps({name: value for name, value in vars(model).items() if name not in model.get_params()})
+    assert b"torch." not in state.replace(b"torchpoly.", b"")
+
+
+def test_tags_and_clone():
+    model = TorchPolynomialRegressor(degree=2, optimizer=torch.optim.Adam)
+    tags = get_tags(model)
+    assert tags.estimator_type == "regressor"
+    assert tags.target_tags.multi_output
+    assert not tags.input_tags.allow_nan and not tags.input_tags.sparse
+    assert clone(model).get_params() == model.get_params()
+
+
+def test_importing_is_light():
+    program = cleandoc("""
+        import sys, torch, sklearn.base
+        before = set(sys.modules)
+        import torchpoly
+        print(sorted({name.split(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))
+        print("torch._dynamo" in sys.modules)
+    """)
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert output.split("\n")[0] == "['torchpoly']"
+    assert output.split("\n")[1] == "False"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the resource module is POSIX")
+def test_memory_stays_flat():
+    """A million rows of 10 columns at degree 3 would be 2.3 GB of features."""
+    program = cleandoc("""
+        import resource, sys
+        import numpy as np
+        from torchpoly import TorchPolynomialRegressor
+        X = np.random.default_rng(0).uniform(-1, 1, (1_000_000, 10))
+        y = X[:, 0] ** 3 - X[:, 1] * X[:, 2]
+        TorchPolynomialRegressor().fit(X[:1000], y[:1000])
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        model = TorchPolynomialRegressor().fit(X, y)
+        assert model.predict(X).shape == y.shape
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024))
+    """)
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert int(output) < 500e6
+
+
+def test_no_global_state_changes(surface):
+    X, Y = surface
+    before = (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(), np.geterr())
+    states = torch.get_rng_state(), np.random.get_state()[1].copy()
+    TorchPolynomialRegressor(optimizer="muon", n_iter=3, tol=None).fit(X, Y).predict(X)
+    assert before == (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(), np.geterr())
+    assert torch.equal(states[0], torch.get_rng_state())
+    np.testing.assert_array_equal(states[1], np.random.get_state()[1])
