@@ -161,7 +161,7 @@ def test_more_terms_than_memory_holds(n_rows, n_features, degree):
 
 
 def test_powers_beyond_floats_are_refused():
-    with pytest.raises(ValueError, match="overflow.*'monomial'.*basis='orthonormal'"):
+    with pytest.raises(ValueError, match=r"overflow.*'monomial'.*basis='orthonormal'"):
         TorchPolynomialRegressor(3, basis="monomial").fit(X * 1e150, Y)
 
 

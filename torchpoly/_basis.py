@@ -40,6 +40,11 @@ def row_chunks(n_rows: int, size: int, weights: Floats | None = None) -> Iterato
                 yield kept
 
 
+def count_rows(X: NDArray, weights: Floats | None) -> int:
+    """Return the number of rows of positive weight."""
+    return len(X) if weights is None else int(np.count_nonzero(weights))
+
+
 def count_terms(n_features: int, degree: int, interaction_only: bool = False) -> int:
     """Return the number of polynomial terms, the constant included.
 
@@ -95,20 +100,20 @@ class Domain:
     def standardizing(cls, Y: NDArray, weights: Floats | None = None) -> Domain:
         """Map each column of Y to weighted mean 0 and variance 1; one that does not vary to 0."""
         center, half_width = _windows(Y, weights)
-        # Sums are taken on the window [-1, 1], where squares neither overflow nor vanish.
         windows = cls(center, np.where(half_width > 0, half_width, 1.0), None, np.zeros(Y.shape[1]))
-        mean = windows._mean_power(1, windows.shift, Y, weights)
-        variance = windows._mean_power(2, mean, Y, weights)
-        spread = np.where(variance > 0, np.sqrt(variance), 1.0)
-        return cls(center + windows.half_width * mean, windows.half_width * spread, None, windows.shift)
-
-    def _mean_power(self, exponent: int, origin: Floats, Y: NDArray, weights: Floats | None) -> Floats:
-        """Return the weighted mean of a power of the scaled columns' distance from `origin`."""
-        total = np.zeros(len(origin))
+        mean, square = np.zeros((2, Y.shape[1]))
         for rows in row_chunks(len(Y), _SCAN_ROWS, weights):
-            powers = (self.scale(Y[rows]) - origin[:, None]) ** exponent
-            total += powers.sum(axis=1) if weights is None else powers @ weights[rows]
-        return total / (len(Y) if weights is None else weights.sum())
+            scaled = windows.scale(Y[rows])
+            weighted = scaled if weights is None else scaled * weights[rows]
+            mean += weighted.sum(axis=1)
+            square += (weighted * scaled).sum(axis=1)
+        total_weight = len(Y) if weights is None else weights.sum()
+        mean /= total_weight
+        # On the window [-1, 1], squares neither overflow nor vanish, and since both ends are
+        # attained, the variance is at least about 2 / n: the difference keeps its digits.
+        variance = square / total_weight - mean * mean
+        spread = np.where(variance > 0, np.sqrt(np.abs(variance)), 1.0)
+        return cls(center + windows.half_width * mean, windows.half_width * spread, None, windows.shift)
 
     @property
     def n_variables(self) -> int:

@@ -6,21 +6,30 @@ exist for one chunk of rows at a time; Gram matrices of chunks add up.
 
 from __future__ import annotations
 
+import bisect
+import math
+import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from torchpoly._basis import Array, Basis, Domain, Floats, row_chunks
+from torchpoly._basis import Array, Basis, Domain, Floats, count_rows, count_terms, row_chunks
+from torchpoly._device import to_device, to_numpy
 
 # A chunk of features takes 8 MiB, about what stays in cache between its evaluation and its
 # product, unless terms are so many that a chunk would have few rows.
 _CHUNK_ELEMENTS = 2**20
 _MIN_ROWS, _MAX_ROWS = 256, 2**14
+# Matrices of terms x terms, or of terms x rows where these are fewer, that a fit holds at its peak.
+_MATRICES = 6
+# The columns' principal axes become the variables where collinearity alone would take the
+# condition number of the Gram matrix beyond this.
+_MAX_COLLINEARITY = 1e8
 # Products with at most so many multiplications run in slices of rows that OpenBLAS does not share
 # among threads: for so little work, waking its pool costs more than it gains, up to 25 ms after
 # another library has used its own.
@@ -81,16 +90,6 @@ def design_chunks(
         yield chunk
 
 
-def to_device(values: Floats, device: torch.device) -> Any:
-    """Return an array as it is on the CPU, as a tensor elsewhere."""
-    return values if device.type == "cpu" else torch.from_numpy(values).to(device)
-
-
-def to_numpy(values: Array) -> Floats:
-    """Return an array from any device."""
-    return values.cpu().numpy() if isinstance(values, Tensor) else values
-
-
 @dataclass(frozen=True)
 class GramFactor:
     """The Gram matrix ``rows @ rows.T`` of more terms than rows, which is larger than its factor.
@@ -134,6 +133,11 @@ class GramStatistics:
         gram = _sum_of_products(chunks) / total_weight
         target = np.diagonal(gram)[n_terms:].copy()
         return cls(gram[:n_terms, :n_terms], gram[:n_terms, n_terms:], target, total_weight)
+
+    @classmethod
+    def from_rows(cls, chunk: Array, n_terms: int, total_weight: float) -> GramStatistics:
+        """Do the same for a single chunk."""
+        return cls.from_chunks([chunk], n_terms, total_weight)
 
     @classmethod
     def from_few_rows(cls, chunk: Array, n_terms: int, total_weight: float) -> GramStatistics:
@@ -209,7 +213,94 @@ def _slices(chunk: Floats, size: int) -> Iterator[Floats]:
         yield chunk[:, start : start + max(size, 1)]
 
 
-def collinearity(covariance: Floats) -> float:
+def read(
+    basis: Basis, targets: Domain, X: NDArray, Y: NDArray, weights: Floats | None, device: torch.device
+) -> tuple[GramStatistics, Array | None]:
+    """Read the rows once. Parameters are those of :func:`design_chunks`.
+
+    Returns
+    -------
+    statistics : GramStatistics
+    rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows), or None
+        The chunk that holds all rows, if one does.
+
+    Raises
+    ------
+    ValueError
+        If powers overflow, which they do not where the domain scales.
+    """
+    total_weight = len(X) if weights is None else weights.sum()
+    few_rows = count_rows(X, weights) < basis.n_terms
+    size = len(X) if few_rows else chunk_size(basis.n_terms + Y.shape[1])
+    chunks = design_chunks(basis, targets, X, Y, weights, device, size)
+    rows = None
+    with np.errstate(over="ignore", invalid="ignore"):
+        if len(X) > size:
+            statistics = GramStatistics.from_chunks(chunks, basis.n_terms, total_weight)
+        else:
+            (rows,) = chunks
+            gather = GramStatistics.from_few_rows if few_rows else GramStatistics.from_rows
+            statistics = gather(rows, basis.n_terms, total_weight)
+    if basis.family == "power" and not statistics.is_finite():
+        raise ValueError(
+            f"The powers of X overflow: the 'degree' parameter got {basis.degree} with basis='monomial'. Scale X, or "
+            "use basis='orthonormal', which does."
+        )
+    return statistics, rows
+
+
+def read_where_well_conditioned(
+    basis: Basis, targets: Domain, X: NDArray, Y: NDArray, weights: Floats | None, device: torch.device
+) -> tuple[Basis, GramStatistics, Array | None]:
+    """Read the rows, a second time on the columns' principal axes where columns nearly coincide.
+
+    Parameters are those of :func:`design_chunks`; returns the basis and what :func:`read` does.
+    """
+    statistics, rows = read(basis, targets, X, Y, weights, device)
+    n_variables = basis.domain.n_variables
+    if basis.degree > 0 and 1 < n_variables < count_rows(X, weights):
+        linear = statistics.leading(n_variables + 1)
+        covariance = linear[1:, 1:] - np.outer(linear[0, 1:], linear[0, 1:])
+        if _collinearity(covariance) ** basis.degree > _MAX_COLLINEARITY:
+            basis = replace(basis, domain=basis.domain.to_principal_axes(covariance, X, weights))
+            statistics, rows = read(basis, targets, X, Y, weights, device)
+    return basis, statistics, rows
+
+
+def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bool) -> None:
+    """Refuse more terms than the machine's memory holds, before anything is allocated.
+
+    Raises
+    ------
+    ValueError
+        With the number of terms and bytes, and the greatest degree that fits.
+    """
+
+    def fit_bytes(degree: int) -> int:
+        n_terms = count_terms(n_features, degree, interaction_only)
+        return 8 * n_terms * (_MATRICES * min(n_terms, n_rows + 1) + chunk_size(n_terms))
+
+    limit = _physical_memory()
+    needed = fit_bytes(degree)
+    if needed > limit:
+        fitting = bisect.bisect_right(range(degree), limit, key=fit_bytes) - 1
+        raise ValueError(
+            f"The 'degree' parameter got {degree}, which for {n_features} features makes "
+            f"{count_terms(n_features, degree, interaction_only)} terms; to fit them takes {needed} bytes, more than "
+            f"the {limit} of this machine's memory. The greatest degree that fits is {fitting}."
+        )
+
+
+@cache
+def _physical_memory() -> float:
+    """Return the bytes of memory of this machine; infinite where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def _collinearity(covariance: Floats) -> float:
     """Return the condition number of the correlation matrix; infinite where it is singular."""
     deviation = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
     if not deviation.all():

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from torchpoly._basis import Basis, Domain, Floats, row_chunks
-from torchpoly._gram import chunk_size, to_device, to_numpy
+from torchpoly._device import to_device, to_numpy
+from torchpoly._gram import chunk_size
 from torchpoly._monomials import rounding_errors, to_monomials
 
 

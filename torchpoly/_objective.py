@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from torch import Tensor
 
 from torchpoly._basis import Array, Floats
 from torchpoly._gram import GramFactor, GramStatistics, orthonormal_coordinates, residual_products
@@ -105,24 +104,24 @@ class GramObjective:
             statistics.largest_eigenvalue() + alpha,
         )
 
-    def __call__(self, parameters: Tensor) -> tuple[float, float]:
-        """Return the value, summed over targets, and the loss; write the gradient.
+    def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
+        """Return the value, summed over targets, and the loss; write the value's gradient.
 
         The loss is the mean squared error in the units of the targets, without the penalty.
-        The gradient of the value goes into ``parameters.grad``.
         """
-        assert parameters.grad is not None
-        theta = parameters.numpy()
-        half_gradient = self._half_gradient(theta)
-        np.multiply(half_gradient, 2.0, out=parameters.grad.numpy())
-        excess = ((theta - self.reference) * (half_gradient + self._reference_half_gradient)).sum(axis=0)
-        value, loss = (self._totals @ excess).tolist()
-        loss += self._reference_loss
+        half_gradient = self._half_gradient(parameters)
+        np.multiply(half_gradient, 2.0, out=gradient)
+        if self.gram is None:
+            distance = slope = half_gradient
+        else:
+            distance, slope = parameters - self.reference, half_gradient + self._reference_half_gradient
+        value = float(np.vdot(distance, slope))
+        loss = self._reference_loss + float(np.vdot(distance * self._loss_weights, slope))
         if self.alpha:
-            penalties = self.alpha * np.square(self.coefficients(theta)[1:]).sum(axis=0)
-            loss -= float(self._totals[1] @ penalties)
+            coefficients = self.coefficients(parameters)[1:]
+            loss -= self.alpha * float(np.vdot(coefficients * self._loss_weights, coefficients))
         # Where all is explained, rounding can leave a difference below 0.
-        return value, loss if loss != loss else max(loss, 0.0)
+        return value, 0.0 if loss < 0.0 else loss
 
     def coefficients(self, parameters: Floats) -> Floats:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
@@ -133,11 +132,11 @@ class GramObjective:
         """Whether the second derivative is a multiple of the identity."""
         return self.gram is None
 
-    def _half_gradient(self, theta: Floats) -> Floats:
+    def _half_gradient(self, parameters: Floats) -> Floats:
         if self.gram is None:
-            return theta - self.linear
-        half_gradient = self.gram @ theta - self.linear
-        half_gradient[1:] += self.alpha * theta[1:]
+            return parameters - self.linear
+        half_gradient = self.gram @ parameters - self.linear
+        half_gradient[1:] += self.alpha * parameters[1:]
         return half_gradient
 
     @cached_property
@@ -145,14 +144,14 @@ class GramObjective:
         return self._half_gradient(self.reference)
 
     @cached_property
-    def _totals(self) -> Floats:
-        """What sums the targets' values, and what averages them in the targets' units."""
-        return np.array([np.ones(len(self.units)), self.units**2 / len(self.units)])
+    def _loss_weights(self) -> Floats:
+        """What averages the targets' values in the targets' units."""
+        return self.units**2 / len(self.units)
 
     @cached_property
     def _reference_loss(self) -> float:
         """The loss at the reference, with the penalty."""
-        return float(self._totals[1] @ self.floor)
+        return float(self._loss_weights @ self.floor)
 
 
 def _least_squares(statistics: GramStatistics, alpha: float, rows: Array | None) -> tuple[Floats, Floats, Floats]:

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
-import keyword
-import math
-import os
-import re
-from collections.abc import Iterable
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -20,18 +14,13 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from torchpoly._basis import Array, Basis, Domain, Floats, count_terms
-from torchpoly._gram import GramStatistics, chunk_size, collinearity, design_chunks
+from torchpoly._basis import Basis, Domain, Floats, count_rows
+from torchpoly._device import device_or_cpu, resolve_device
+from torchpoly._equation import write_equations
+from torchpoly._gram import check_memory, read, read_where_well_conditioned
 from torchpoly._module import FittedPolynomial, PolynomialModule
 from torchpoly._objective import GramObjective
 from torchpoly._training import OptimizerLike, minimise, resolve_optimizer
-
-# The columns' principal axes become the variables where collinearity alone would take the
-# condition number of the Gram matrix beyond this.
-_MAX_COLLINEARITY = 1e8
-# Matrices of terms x terms, or of terms x rows where these are fewer, that a fit holds at its peak.
-_MATRICES = 6
-_CPU = torch.device("cpu")
 
 
 class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -243,11 +232,10 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         spec = resolve_optimizer(self.optimizer, self.lr)
-        device = _resolve_device(self.device)
+        device = resolve_device(self.device)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
         weights = None if sample_weight is None else _check_weights(sample_weight, X)
-        n_rows = len(X) if weights is None else int(np.count_nonzero(weights))
-        self._check_memory(n_rows, X.shape[1])
+        check_memory(self.degree, count_rows(X, weights), X.shape[1], self.interaction_only)
 
         monomial = self.basis == "monomial"
         Y = y.reshape(len(y), -1)
@@ -256,20 +244,10 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             targets = replace(targets, half_width=np.ones_like(targets.half_width))
         domain = Domain.identity(X.shape[1]) if monomial else Domain.fit(X, weights)
         basis = Basis(domain, self.degree, self.interaction_only, "power" if monomial else "chebyshev")
-        with np.errstate(over="ignore", invalid="ignore"):
-            statistics, rows = _read(basis, targets, X, Y, weights, device)
-        if monomial and not statistics.is_finite():
-            raise ValueError(
-                f"The powers of X overflow for degree={self.degree} in the 'basis' parameter's 'monomial'. Scale X, or "
-                "use basis='orthonormal', which does."
-            )
-        invariant = self.basis == "orthonormal" and self.alpha == 0 and not self.interaction_only
-        if invariant and 1 < domain.n_variables < n_rows and self.degree > 0:
-            covariance = _covariance(statistics, domain.n_variables)
-            if collinearity(covariance) ** self.degree > _MAX_COLLINEARITY:
-                basis = Basis(domain.to_principal_axes(covariance, X, weights), self.degree)
-                statistics, rows = _read(basis, targets, X, Y, weights, device)
-
+        if self.basis == "orthonormal" and self.alpha == 0 and not self.interaction_only:
+            basis, statistics, rows = read_where_well_conditioned(basis, targets, X, Y, weights, device)
+        else:
+            statistics, rows = read(basis, targets, X, Y, weights, device)
         objective_over = GramObjective.orthonormal if self.basis == "orthonormal" else GramObjective.in_basis
         objective = objective_over(statistics, self.alpha, targets.half_width, rows)
         parameters = np.zeros(objective.linear.shape)
@@ -278,7 +256,7 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             parameters[0] = -targets.center
         losses = minimise(
             objective,
-            torch.from_numpy(parameters),
+            parameters,
             spec,
             n_iter=self.n_iter,
             tol=self.tol,
@@ -313,7 +291,7 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        predictions = self._polynomial.predict(rows, _device_or_cpu(self.device))
+        predictions = self._polynomial.predict(rows, device_or_cpu(self.device))
         return predictions[:, 0] if self._single_target else predictions
 
     @property
@@ -367,47 +345,16 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         >>> TorchPolynomialRegressor(degree=3).fit(x[:, None], np.sin(x)).equation(3)
         'y = 0.857*x0 - 0.0933*x0**3'
         """
-        check_is_fitted(self)
-        names = _identifiers(getattr(self, "feature_names_in_", None), self.n_features_in_)
-        products = [""] + [_product(names, exponents) for exponents in self.powers_]
-        coefficients, errors = self._monomials(), self._polynomial.rounding_errors()
-        left_sides = ["y"] if self._single_target else [f"y{target}" for target in range(len(coefficients))]
-        lines = []
-        for left, values, error in zip(left_sides, coefficients, errors, strict=True):
-            kept = np.abs(values) > error
-            terms = [
-                _signed_term(value, product, precision)
-                for value, product, keep in zip(values, products, kept, strict=True)
-                if keep
-            ]
-            sum_of_terms = " ".join(terms) or "+ 0"
-            # The first term's sign stands without a space, and not at all where it is a plus.
-            first = sum_of_terms[0].replace("+", "")
-            lines.append(f"{left} = {first}{sum_of_terms[2:]}")
-        return "\n".join(lines)
+        coefficients = self._monomials()
+        errors = self._polynomial.rounding_errors()
+        coefficients = np.where(np.abs(coefficients) > errors, coefficients, 0.0)
+        targets = ["y"] if self._single_target else [f"y{target}" for target in range(len(coefficients))]
+        names = getattr(self, "feature_names_in_", None)
+        return write_equations(targets, names, self.powers_, coefficients, precision)
 
     def _monomials(self) -> Floats:
         check_is_fitted(self)
         return self._polynomial.monomials
-
-    def _check_memory(self, n_rows: int, n_features: int) -> None:
-        """Refuse more terms than the machine's memory holds, before anything is allocated."""
-
-        def fit_bytes(degree: int) -> int:
-            n_terms = count_terms(n_features, degree, self.interaction_only)
-            return 8 * n_terms * (_MATRICES * min(n_terms, n_rows + 1) + chunk_size(n_terms))
-
-        limit = _physical_memory()
-        needed = fit_bytes(self.degree)
-        if needed <= limit:
-            return
-        n_terms = count_terms(n_features, self.degree, self.interaction_only)
-        fitting = bisect.bisect_right(range(self.degree), limit, key=fit_bytes)
-        raise ValueError(
-            f"The 'degree' parameter got {self.degree}, which for {n_features} features makes {n_terms} terms; to fit "
-            f"them takes {needed} bytes, more than the {limit} of this machine's memory. "
-            f"The greatest degree that fits is {fitting - 1}."
-        )
 
 
 def _check_weights(sample_weight: ArrayLike, X: NDArray) -> Floats:
@@ -417,88 +364,3 @@ def _check_weights(sample_weight: ArrayLike, X: NDArray) -> Floats:
     if greatest == 0:
         raise ValueError("The 'sample_weight' parameter is all zero; at least one weight must be positive.")
     return weights / greatest
-
-
-def _read(
-    basis: Basis, targets: Domain, X: NDArray, Y: NDArray, weights: Floats | None, device: torch.device
-) -> tuple[GramStatistics, Array | None]:
-    """Return what one pass over the rows gathers, and the rows' features if one chunk holds all."""
-    total_weight = len(X) if weights is None else weights.sum()
-    few = basis.n_terms > (len(X) if weights is None else int(np.count_nonzero(weights)))
-    size = len(X) if few else chunk_size(basis.n_terms + Y.shape[1])
-    chunks: Iterable[Array] = design_chunks(basis, targets, X, Y, weights, device, size)
-    if len(X) > size:
-        return GramStatistics.from_chunks(chunks, basis.n_terms, total_weight), None
-    (rows,) = chunks
-    if few:
-        return GramStatistics.from_few_rows(rows, basis.n_terms, total_weight), rows
-    return GramStatistics.from_chunks([rows], basis.n_terms, total_weight), rows
-
-
-def _covariance(statistics: GramStatistics, n_variables: int) -> Floats:
-    """Return the covariance of the basis variables, the terms of degree 1."""
-    gram = statistics.leading(n_variables + 1)
-    return gram[1:, 1:] - np.outer(gram[0, 1:], gram[0, 1:])
-
-
-def _resolve_device(device: str | torch.device) -> torch.device:
-    """Return the device, or refuse one that cannot compute in float64 here."""
-    if device == "cpu":
-        return _CPU
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "xpu" if torch.xpu.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        if resolved.type != "cpu":
-            torch.zeros(1, dtype=torch.float64, device=resolved).cpu()
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        raise ValueError(
-            f"The 'device' parameter got {str(device)!r}, which cannot be used here: {str(error).splitlines()[0]} "
-            "Allowed are 'cpu', a device of this machine that computes in float64, such as 'cuda' or 'cuda:1', and "
-            "'auto', which takes such a device where there is one."
-        ) from error
-    return resolved
-
-
-def _device_or_cpu(device: str | torch.device) -> torch.device:
-    """Return the device, or the CPU on a machine without it: a model outlives its training device."""
-    try:
-        return _resolve_device(device)
-    except ValueError:
-        return _CPU
-
-
-def _physical_memory() -> float:
-    """Return the bytes of memory of this machine; infinite where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return math.inf
-
-
-def _identifiers(names: NDArray | None, n_features: int) -> list[str]:
-    """Return a valid and unique name for each column."""
-    plain = [f"x{column}" for column in range(n_features)]
-    if names is None:
-        return plain
-    cleaned = [re.sub(r"\W+", "_", name).strip("_") for name in names]
-    return [
-        name if name.isidentifier() and not keyword.iskeyword(name) and cleaned.count(name) == 1 else default
-        for name, default in zip(cleaned, plain, strict=True)
-    ]
-
-
-def _product(names: list[str], exponents: NDArray[np.int64]) -> str:
-    factors = [
-        name if exponent == 1 else f"{name}**{exponent}"
-        for name, exponent in zip(names, exponents, strict=True)
-        if exponent
-    ]
-    return "*".join(factors)
-
-
-def _signed_term(value: float, product: str, precision: int) -> str:
-    """Return a term with its sign in front: ``"+ 2*x0"``."""
-    number = f"{abs(value):.{precision}g}"
-    sign = "-" if value < 0 else "+"
-    return f"{sign} {number}*{product}" if product else f"{sign} {number}"

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.optim import Optimizer
+
+from torchpoly._basis import Floats
 
 OptimizerLike = str | type[Optimizer] | partial
 
@@ -52,8 +53,8 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 class Objective(Protocol):
     """What :func:`minimise` needs to know of an objective."""
 
-    def __call__(self, parameters: Tensor) -> tuple[float, float]:
-        """Return the value and the loss to report; write the gradient into ``parameters.grad``."""
+    def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
+        """Return the value and the loss to report; write the value's gradient."""
 
     @property
     def curvature(self) -> float:
@@ -156,19 +157,19 @@ def _class_and_options(optimizer: OptimizerLike) -> tuple[Any, dict[str, Any]]:
 
 def minimise(
     objective: Objective,
-    parameters: Tensor,
+    parameters: Floats,
     spec: OptimizerSpec,
     *,
     n_iter: int,
     tol: float | None,
     verbose: int = 0,
-) -> NDArray[np.float64]:
+) -> Floats:
     """Train `parameters` in place.
 
     Parameters
     ----------
     objective : Objective
-    parameters : Tensor
+    parameters : ndarray
         Where training starts, on return where it ended.
     spec : OptimizerSpec
         As :func:`resolve_optimizer` returns it.
@@ -194,24 +195,26 @@ def minimise(
     ConvergenceWarning
         If `n_iter` ends before `tol` is met.
     """
-    gradient = np.zeros(parameters.shape)
-    parameters.grad = torch.from_numpy(gradient)
-    optimizer = _build(spec, parameters, objective)
+    gradient = np.zeros_like(parameters)
+    # The optimizer works on the same memory as the objective.
+    tensor = torch.from_numpy(parameters)
+    tensor.grad = torch.from_numpy(gradient)
+    optimizer = _build(spec, tensor, objective)
     must_have_closure = _default(spec.factory.step, "closure") is inspect.Parameter.empty
     # L-BFGS, and whatever else demands a closure, evaluates the objective by itself.
-    closure = (lambda: objective(parameters)[0]) if must_have_closure else None
+    closure = (lambda: objective(parameters, gradient)[0]) if must_have_closure else None
     losses: list[float] = []
     steepest = math.inf
     # Overflow on the way to divergence is reported below, as an error.
     with np.errstate(all="ignore"):
-        start = objective(parameters)[1]
+        start = objective(parameters, gradient)[1]
         default_rate = _default_rate(spec, objective, gradient, n_iter) if spec.lr_is_default else None
         for iteration in range(n_iter):
             if default_rate is not None:
                 optimizer.param_groups[0]["lr"] = default_rate(iteration)
             optimizer.step(closure)
-            value, loss = objective(parameters)
-            if not (math.isfinite(value) and math.isfinite(loss)):
+            value, loss = objective(parameters, gradient)
+            if not math.isfinite(value):
                 raise ValueError(_diverged(spec, optimizer, iteration + 1))
             losses.append(loss)
             if verbose and (iteration + 1) % verbose == 0:
@@ -226,9 +229,7 @@ def minimise(
     return np.array(losses)
 
 
-def _default_rate(
-    spec: OptimizerSpec, objective: Objective, gradient: NDArray[np.float64], n_iter: int
-) -> Callable[[int], float]:
+def _default_rate(spec: OptimizerSpec, objective: Objective, gradient: Floats, n_iter: int) -> Callable[[int], float]:
     """Return the learning rate of each iteration where the user has named none.
 
     It falls as (1 - i / n_iter)**4, so that optimizers which would circle the optimum settle.
