@@ -1,0 +1,30 @@
+"""What people paste runs, and says what the page says it does."""
+
+import os
+import re
+import subprocess
+import sys
+from contextlib import chdir, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_readme(tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 4
+    printed = StringIO()
+    with chdir(tmp_path), redirect_stdout(printed):
+        exec("\n".join(blocks), {})
+    promised = re.findall(r"print\(.*\)  # (.*)", "\n".join(blocks))
+    assert len(promised) == 4
+    assert set(promised) <= set(printed.getvalue().splitlines())
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "docs" / "examples").glob("*.py")), ids=lambda path: path.stem)
+def test_examples_save_their_picture(script, tmp_path):
+    subprocess.run([sys.executable, script], cwd=tmp_path, check=True, env=os.environ | {"MPLBACKEND": "Agg"})
+    assert (tmp_path / f"{script.stem}.png").stat().st_size > 10_000
