@@ -7,6 +7,7 @@ from numpy.polynomial import chebyshev
 from sklearn.preprocessing import PolynomialFeatures
 
 from torchpoly._basis import Basis, Domain, count_terms
+from torchpoly._gram import GramStatistics, residual_products
 
 SHAPES = [(1, 7, False), (2, 4, False), (3, 3, False), (5, 2, False), (4, 4, True), (3, 6, True), (2, 0, False)]
 
@@ -56,3 +57,24 @@ def test_domain_leaves_out_rows_of_weight_0():
 def test_ranges_near_the_largest_float_do_not_overflow():
     X = np.array([[-1.7e308], [1.7e308]])
     np.testing.assert_array_equal(Domain.fit(X).scale(X), [[-1.0, 1.0]])
+
+
+def test_tensors_give_the_statistics_of_arrays(rng):
+    """What another device than the CPU goes through."""
+    chunks = [rng.normal(size=(6, n_rows)) for n_rows in (50, 30)]
+    arrays = GramStatistics.from_chunks(chunks, 4, 80.0)
+    tensors = GramStatistics.from_chunks(map(torch.from_numpy, chunks), 4, 80.0)
+    stacked = np.hstack(chunks)
+    for statistics in (arrays, tensors):
+        np.testing.assert_allclose(statistics.features, stacked[:4] @ stacked[:4].T / 80, atol=1e-14)
+        np.testing.assert_allclose(statistics.cross, stacked[:4] @ stacked[4:].T / 80, atol=1e-14)
+        np.testing.assert_allclose(statistics.target, (stacked[4:] ** 2).mean(axis=1), atol=1e-14)
+    few = GramStatistics.from_few_rows(torch.from_numpy(stacked), 4, 80.0)
+    np.testing.assert_allclose(few.leading(3), arrays.leading(3), atol=1e-14)
+    coefficients = rng.normal(size=(4, 2))
+    for ours, theirs in zip(
+        residual_products(stacked, coefficients, 80.0),
+        residual_products(torch.from_numpy(stacked), coefficients, 80.0),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)

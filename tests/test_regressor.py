@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from inspect import cleandoc
 
 import joblib
@@ -206,6 +207,19 @@ def test_memory_stays_flat():
     """)
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert int(output) < 500e6
+
+
+def test_few_rows_of_positive_weight_among_many_take_little_memory(rng):
+    X = rng.uniform(-1, 1, (200_000, 10))
+    weights = np.zeros(len(X))
+    weights[:20] = 1.0
+    TorchPolynomialRegressor(3).fit(X[:20], X[:20, 0])  # the first use of torch.optim imports much
+    tracemalloc.start()
+    model = TorchPolynomialRegressor(3).fit(X, X[:, 0], weights)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
+    np.testing.assert_allclose(model.predict(X[:20]), X[:20, 0], atol=1e-9)
 
 
 def test_no_global_state_changes(surface):

@@ -145,7 +145,15 @@ def test_penalty_is_that_of_ridge(surface):
 
 
 @pytest.mark.parametrize(
-    "optimizer", ["ADAM", torch.optim.Adam, partial(torch.optim.Adam, amsgrad=True), partial(torch.optim.Adam, lr=0.05)]
+    "optimizer",
+    [
+        "ADAM",
+        torch.optim.Adam,
+        partial(torch.optim.Adam, amsgrad=True),
+        partial(torch.optim.Adam, lr=0.05),
+        partial(torch.optim.SGD, momentum=0.9, nesterov=True),
+        partial(torch.optim.LBFGS, max_iter=20, history_size=3),
+    ],
 )
 def test_optimizer_by_name_class_and_partial(optimizer, optimum):
     model = TorchPolynomialRegressor(optimizer=optimizer, n_iter=3000).fit(X_SIN, Y_SIN)

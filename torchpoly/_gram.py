@@ -231,6 +231,9 @@ def read(
     """
     total_weight = len(X) if weights is None else weights.sum()
     few_rows = count_rows(X, weights) < basis.n_terms
+    if few_rows and weights is not None:
+        kept = np.flatnonzero(weights)
+        X, Y, weights = X[kept], Y[kept], weights[kept]
     size = len(X) if few_rows else chunk_size(basis.n_terms + Y.shape[1])
     chunks = design_chunks(basis, targets, X, Y, weights, device, size)
     rows = None

@@ -236,9 +236,12 @@ def _default_rate(spec: OptimizerSpec, objective: Objective, gradient: Floats, n
     Gradient descent steps in proportion to the gradient, so its rate is in units of the inverse
     curvature. L-BFGS needs no falling rate; knowing no curvature at first, it divides the first
     step by the gradient's 1-norm. Undoing that, in units of the inverse curvature, makes the
-    first step the only one where the curvature is the same in all directions.
+    first step the only one where the curvature is the same in all directions. It cannot be done
+    where the user's partial asks for several iterations in a step, all at one rate.
     """
     lr = spec.options["lr"]
+    if spec.name == "lbfgs" and spec.options["max_iter"] > 1:
+        return lambda iteration: lr
     if spec.name == "lbfgs":
         first = max(1.0, np.abs(gradient).sum()) / (2 * objective.curvature)
         return lambda iteration: lr if iteration else lr * first
@@ -249,7 +252,7 @@ def _default_rate(spec: OptimizerSpec, objective: Objective, gradient: Floats, n
 
 def _build(spec: OptimizerSpec, parameters: Tensor, objective: Objective) -> Optimizer:
     options = spec.options
-    if spec.name == "lbfgs" and spec.lr_is_default and objective.isotropic:
+    if spec.name == "lbfgs" and spec.lr_is_default and objective.isotropic and options["max_iter"] == 1:
         # The first step, of the default rate, ends at the optimum: there is no line to search.
         options = options | {"line_search_fn": None}
     try:
