@@ -49,6 +49,11 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "sgd": {"lr": 0.5},
 }
 
+# torch's L-BFGS learns no curvature from steps along which the gradient changes by less than
+# 1e-10 in all. Values and gradients of unit variance reach that long before they are exact, so it
+# sees them in smaller units; nothing else in it depends on units.
+_LBFGS_SCALE = 2.0**40
+
 
 class Objective(Protocol):
     """What :func:`minimise` needs to know of an objective."""
@@ -201,8 +206,13 @@ def minimise(
     tensor.grad = torch.from_numpy(gradient)
     optimizer = _build(spec, tensor, objective)
     must_have_closure = _default(spec.factory.step, "closure") is inspect.Parameter.empty
-    # L-BFGS, and whatever else demands a closure, evaluates the objective by itself.
-    closure = (lambda: objective(parameters, gradient)[0]) if must_have_closure else None
+    scale = _LBFGS_SCALE if spec.name == "lbfgs" else 1.0
+
+    def closure() -> float:
+        value, _ = objective(parameters, gradient)
+        np.multiply(gradient, scale, out=gradient)
+        return value * scale
+
     losses: list[float] = []
     steepest = math.inf
     # Overflow on the way to divergence is reported below, as an error.
@@ -212,7 +222,8 @@ def minimise(
         for iteration in range(n_iter):
             if default_rate is not None:
                 optimizer.param_groups[0]["lr"] = default_rate(iteration)
-            optimizer.step(closure)
+            # L-BFGS, and whatever else demands a closure, evaluates the objective by itself.
+            optimizer.step(closure if must_have_closure else None)
             value, loss = objective(parameters, gradient)
             if not math.isfinite(value):
                 raise ValueError(_diverged(spec, optimizer, iteration + 1))
@@ -243,7 +254,7 @@ def _default_rate(spec: OptimizerSpec, objective: Objective, gradient: Floats, n
     if spec.name == "lbfgs" and spec.options["max_iter"] > 1:
         return lambda iteration: lr
     if spec.name == "lbfgs":
-        first = max(1.0, np.abs(gradient).sum()) / (2 * objective.curvature)
+        first = max(1.0, _LBFGS_SCALE * np.abs(gradient).sum()) / (2 * _LBFGS_SCALE * objective.curvature)
         return lambda iteration: lr if iteration else lr * first
     if spec.name in ("sgd", "asgd"):
         lr /= objective.curvature
