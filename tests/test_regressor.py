@@ -138,8 +138,12 @@ def test_module_is_the_polynomial_and_its_derivative(surface):
         derivative = sympy.lambdify(symbols, sympy.diff(polynomial, symbol))
         np.testing.assert_allclose(rows.grad.numpy()[:, column], derivative(*X.T), rtol=1e-6, atol=1e-6)
 
-    single = TorchPolynomialRegressor(3).fit(X, Y[:, 0]).module_.to(torch.float32)
-    assert single(torch.tensor(X[:5], dtype=torch.float32)).shape == (5,)
+    for degree, columns in [(3, X), (2, np.ones_like(X)), (0, X)]:
+        single = TorchPolynomialRegressor(degree).fit(columns, Y[:, 0])
+        rows = torch.tensor(columns[:5], dtype=torch.float32)
+        predictions = single.module_.to(torch.float32)(rows)
+        assert (predictions.shape, predictions.dtype) == ((5,), torch.float32)
+        np.testing.assert_allclose(predictions.numpy(), single.predict(rows.numpy()), rtol=1e-3, atol=1e-3)
 
 
 def test_pickles_predict_the_same_bits_in_a_fresh_process(tmp_path, surface):

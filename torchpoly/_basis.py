@@ -260,7 +260,7 @@ class Basis:
         chebyshev = self.family == "chebyshev"
         doubled = xp.add(variables, variables) if chebyshev else variables
         univariate: dict[tuple[int, int], Array] = {}
-        constant = xp.ones_like(variables[:1]) if variables.shape[0] else xp.ones((1, variables.shape[1]))
+        constant = variables[:0].sum(0)[None] + 1.0
         levels, start = [constant], 1
         if out is not None:
             out[0] = 1.0
