@@ -3,7 +3,7 @@
 import mpmath
 import numpy as np
 import pytest
-from numpy.polynomial import Chebyshev, Polynomial
+from numpy.polynomial import Chebyshev, Polynomial, chebyshev
 from sklearn.preprocessing import PolynomialFeatures
 
 from torchpoly import TorchPolynomialRegressor
@@ -179,3 +179,56 @@ def test_monomials_are_correctly_rounded(rng):
         expected = [float(value) for value in total.coef]
 
     np.testing.assert_array_equal(np.r_[model.intercept_, model.coef_], expected)
+
+
+@pytest.mark.parametrize(("n_rows", "n_features", "degree"), [(20, 4, 3), (50, 5, 3), (60, 10, 2), (100, 8, 3)])
+def test_least_norm_of_the_basis_where_terms_outnumber_rows(n_rows, n_features, degree, rng):
+    """Against NumPy's minimum-norm solution on the same features, at new points."""
+    for _ in range(5):
+        X, y = rng.uniform(-1, 1, (n_rows, n_features)), rng.normal(size=n_rows)
+        model = TorchPolynomialRegressor(degree).fit(X, y)
+        basis, targets = model._polynomial.basis, model._polynomial.targets
+        solution = np.linalg.lstsq(basis.evaluate(basis.domain.scale(X)).T, targets.scale(y[:, None])[0])[0]
+
+        assert model.rank_ == n_rows
+        grid = rng.uniform(-1, 1, (50, n_features))
+        expected = basis.evaluate(basis.domain.scale(grid)).T @ solution * targets.half_width + targets.center
+        np.testing.assert_allclose(model.predict(grid), expected, atol=1e-9)
+
+
+def test_a_binary_column_where_terms_outnumber_rows(rng):
+    """Powers of a binary column are all the same term; R2 is that of the distinct ones."""
+    for n_rows in (15, 17, 20, 21, 27):
+        X = np.column_stack([np.arange(n_rows) % 2, rng.uniform(-1, 1, n_rows)])
+        y = rng.normal(size=n_rows)
+        features = PolynomialFeatures(6).fit_transform(X)
+        fitted = features @ np.linalg.lstsq(features, y)[0]
+        residuals = TorchPolynomialRegressor(6).fit(X, y).predict(X) - y
+        np.testing.assert_allclose(residuals @ residuals, np.sum((fitted - y) ** 2), rtol=1e-6)
+
+
+@pytest.mark.parametrize("degree", [5, 12, 20])
+@pytest.mark.parametrize("n_rows", [1000, 30_000])
+@pytest.mark.parametrize("distribution", ["normal", "lognormal", "standard_cauchy", "clusters", "beta"])
+def test_columns_far_from_uniform(distribution, n_rows, degree, rng):
+    """As good as NumPy's Householder least squares, in one chunk and in several."""
+    if distribution == "clusters":
+        x = np.r_[rng.normal(0, 0.01, n_rows // 2), rng.normal(5, 0.01, n_rows // 2)]
+    elif distribution == "beta":
+        x = rng.beta(5, 5, n_rows)
+    else:
+        x = getattr(rng, distribution)(size=n_rows)
+    y = np.arctan(3 * x)
+    features = chebyshev.chebvander((x - (x.max() + x.min()) / 2) / ((x.max() - x.min()) / 2), degree)
+    best = features @ np.linalg.lstsq(features, y, rcond=None)[0]
+    residuals = TorchPolynomialRegressor(degree).fit(x[:, None], y).predict(x[:, None]) - y
+
+    assert residuals @ residuals <= np.sum((best - y) ** 2) * (1 + 1e-4) + 1e-16 * n_rows
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_interactions_of_columns_that_nearly_coincide(degree, rng):
+    x, noise = rng.uniform(-1, 1, 500), rng.normal(size=500)
+    X = np.column_stack([x, x + (1e-9 if degree == 1 else 1e-6) * noise])
+    model = TorchPolynomialRegressor(degree, interaction_only=True).fit(X, x + noise)
+    assert model.score(X, x + noise) > 0.9999

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from torchpoly._basis import Array, Basis, Domain, Floats, count_rows, count_terms, row_chunks
 from torchpoly._device import to_device, to_numpy
@@ -30,6 +31,8 @@ _MATRICES = 6
 # The columns' principal axes become the variables where collinearity alone would take the
 # condition number of the Gram matrix beyond this.
 _MAX_COLLINEARITY = 1e8
+# Beyond this condition number of their Gram matrix, terms are combined and read again.
+_MAX_CONDITION, _MAX_MIXINGS = 1e10, 3
 # Products with at most so many multiplications run in slices of rows that OpenBLAS does not share
 # among threads: for so little work, waking its pool costs more than it gains, up to 25 ms after
 # another library has used its own.
@@ -213,16 +216,40 @@ def _slices(chunk: Floats, size: int) -> Iterator[Floats]:
         yield chunk[:, start : start + max(size, 1)]
 
 
-def read(
-    basis: Basis, targets: Domain, X: NDArray, Y: NDArray, weights: Floats | None, device: torch.device
-) -> tuple[GramStatistics, Array | None]:
-    """Read the rows once. Parameters are those of :func:`design_chunks`.
+@dataclass(frozen=True)
+class Reading:
+    """What a fit keeps of the rows.
 
-    Returns
-    -------
+    Parameters
+    ----------
+    basis : Basis
+        The features.
+    mixing : ndarray of shape (n_terms, n_mixed) or None
+        Where given, the statistics are those of the combinations ``mixing.T @ features``.
     statistics : GramStatistics
-    rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows), or None
-        The chunk that holds all rows, if one does.
+        Of the features or of their combinations.
+    rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows) or None
+        The chunk that holds all rows of features or of combinations, if one does.
+    """
+
+    basis: Basis
+    mixing: Floats | None
+    statistics: GramStatistics
+    rows: Array | None
+
+
+def read(
+    basis: Basis,
+    targets: Domain,
+    X: NDArray,
+    Y: NDArray,
+    weights: Floats | None,
+    device: torch.device,
+    mixing: Floats | None = None,
+) -> Reading:
+    """Read the rows once.
+
+    Parameters are those of :func:`design_chunks`, and the `mixing` of :class:`Reading`.
 
     Raises
     ------
@@ -236,38 +263,95 @@ def read(
         X, Y, weights = X[kept], Y[kept], weights[kept]
     size = len(X) if few_rows else chunk_size(basis.n_terms + Y.shape[1])
     chunks = design_chunks(basis, targets, X, Y, weights, device, size)
+    n_terms = basis.n_terms
+    if mixing is not None:
+        chunks, n_terms = _mixed(chunks, to_device(mixing, device)), mixing.shape[1]
     rows = None
     with np.errstate(over="ignore", invalid="ignore"):
         if len(X) > size:
-            statistics = GramStatistics.from_chunks(chunks, basis.n_terms, total_weight)
+            statistics = GramStatistics.from_chunks(chunks, n_terms, total_weight)
         else:
             (rows,) = chunks
             gather = GramStatistics.from_few_rows if few_rows else GramStatistics.from_rows
-            statistics = gather(rows, basis.n_terms, total_weight)
+            statistics = gather(rows, n_terms, total_weight)
     if basis.family == "power" and not statistics.is_finite():
         raise ValueError(
             f"The powers of X overflow: the 'degree' parameter got {basis.degree} with basis='monomial'. Scale X, or "
             "use basis='orthonormal', which does."
         )
-    return statistics, rows
+    return Reading(basis, mixing, statistics, rows)
 
 
-def read_where_well_conditioned(
+def _mixed(chunks: Iterator[Array], mixing: Any) -> Iterator[Array]:
+    """Combine the features of each chunk, and leave its targets as they are."""
+    n_terms = len(mixing)
+    xp: Any = torch if isinstance(mixing, Tensor) else np
+    for chunk in chunks:
+        yield xp.concatenate([mixing.T @ chunk[:n_terms], chunk[n_terms:]])
+
+
+def read_well_conditioned(
     basis: Basis, targets: Domain, X: NDArray, Y: NDArray, weights: Floats | None, device: torch.device
-) -> tuple[Basis, GramStatistics, Array | None]:
-    """Read the rows, a second time on the columns' principal axes where columns nearly coincide.
+) -> Reading:
+    """Read the rows, and once more where the Gram matrix has too few digits to tell terms apart.
 
-    Parameters are those of :func:`design_chunks`; returns the basis and what :func:`read` does.
+    Columns that nearly coincide are replaced by their principal axes. Terms that nearly coincide
+    all the same, as on heavy-tailed or clustered columns, are combined by the inverse root of
+    the Gram matrix, and the Gram matrix of the combinations is read. That repeats the Cholesky
+    QR decomposition (CholeskyQR2), which is as exact as Householder's where a single one loses
+    half of the digits. The first time, eigenvalues below rounding are raised to it, the next time
+    the null directions, which are then known, are dropped.
+
+    Parameters are those of :func:`design_chunks`.
+
+    References
+    ----------
+    T. Fukaya, R. Kannan, Y. Nakatsukasa, Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for
+    computing the QR factorization of ill-conditioned matrices", SIAM J. Sci. Comput. 42 (2020).
     """
-    statistics, rows = read(basis, targets, X, Y, weights, device)
+    reading = read(basis, targets, X, Y, weights, device)
     n_variables = basis.domain.n_variables
-    if basis.degree > 0 and 1 < n_variables < count_rows(X, weights):
-        linear = statistics.leading(n_variables + 1)
+    if basis.degree > 0 and 1 < n_variables < count_rows(X, weights) and not basis.interaction_only:
+        linear = reading.statistics.leading(n_variables + 1)
         covariance = linear[1:, 1:] - np.outer(linear[0, 1:], linear[0, 1:])
         if _collinearity(covariance) ** basis.degree > _MAX_COLLINEARITY:
             basis = replace(basis, domain=basis.domain.to_principal_axes(covariance, X, weights))
-            statistics, rows = read(basis, targets, X, Y, weights, device)
-    return basis, statistics, rows
+            reading = read(basis, targets, X, Y, weights, device)
+    mixing = None
+    for _ in range(_MAX_MIXINGS):
+        gram = reading.statistics.features
+        if isinstance(gram, GramFactor) or _inverse_factor(gram)[1] < _MAX_CONDITION:
+            break
+        eigenvalues, eigenvectors = np.linalg.eigh(gram)
+        smallest = _rounding(len(gram)) * eigenvalues[-1]
+        if mixing is None:
+            mixing = eigenvectors / np.sqrt(np.maximum(eigenvalues, smallest))
+        else:
+            kept = eigenvalues > smallest
+            null = np.linalg.qr(mixing @ eigenvectors[:, ~kept])[0]
+            mixing = mixing @ (eigenvectors[:, kept] / np.sqrt(eigenvalues[kept]))
+            # What no row sees adds to the norm of the coefficients and to nothing else.
+            mixing -= null @ (null.T @ mixing)
+        reading = read(basis, targets, X, Y, weights, device, mixing)
+    return reading
+
+
+def _inverse_factor(gram: Floats) -> tuple[Floats, float]:
+    """Return the inverse of the Cholesky factor, and an upper bound of the condition number.
+
+    The bound, trace(G) * trace(G^-1), is at most n_terms**2 times too large; it is infinite where
+    the matrix is singular.
+    """
+    try:
+        inverse = np.linalg.inv(np.linalg.cholesky(gram))
+    except np.linalg.LinAlgError:
+        return gram, np.inf
+    return inverse, float(np.trace(gram) * np.vdot(inverse, inverse))
+
+
+def _rounding(n_terms: int) -> float:
+    """Return the share of the greatest eigenvalue below which rounding leaves no digits of others."""
+    return 10 * n_terms * float(np.finfo(np.float64).eps)
 
 
 def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bool) -> None:
@@ -320,8 +404,8 @@ def orthonormal_coordinates(gram: Floats | GramFactor, alpha: float) -> Floats:
     factor, which gives the Forsythe polynomials: each the next term made orthogonal to those
     before. Where the matrix is singular to working precision, T comes of its eigenvectors,
     without the null directions; the coefficients ``T @ parameters`` are then the ones of least
-    norm. With fewer rows than terms, all of that happens in the span of the rows and the
-    constant, which holds the optimum.
+    norm. With fewer rows than terms, T comes of the rows' singular value decomposition, or with a
+    penalty, all of that happens in the span of the rows and the constant, which holds the optimum.
 
     Parameters
     ----------
@@ -334,25 +418,22 @@ def orthonormal_coordinates(gram: Floats | GramFactor, alpha: float) -> Floats:
     ndarray of shape (n_terms, rank)
     """
     if isinstance(gram, GramFactor):
-        span = _span(gram.rows)
-        rows = span.T @ gram.rows
-        return span @ orthonormal_coordinates(rows @ rows.T, alpha)
+        if alpha:
+            span = _span(gram.rows)
+            rows = span.T @ gram.rows
+            return span @ orthonormal_coordinates(rows @ rows.T, alpha)
+        vectors, values, _ = np.linalg.svd(gram.rows, full_matrices=False)
+        kept = values > _rounding(len(gram.rows)) * values[0]
+        return vectors[:, kept] / values[kept]
     if alpha:
         gram = gram.copy()
         varying = np.arange(1, len(gram))
         gram[varying, varying] += alpha
-    # The share of the greatest eigenvalue below which rounding leaves no digits of the others.
-    tolerance = 10 * len(gram) * np.finfo(np.float64).eps
-    try:
-        factor = np.linalg.cholesky(gram)
-    except np.linalg.LinAlgError:
-        pass
-    else:
-        # A pivot is the share of a term that the terms before it do not explain.
-        if np.all(np.diagonal(factor) ** 2 > tolerance * np.diagonal(gram)):
-            return np.linalg.inv(factor).T
+    inverse, condition = _inverse_factor(gram)
+    if condition < 1 / _rounding(len(gram)):
+        return inverse.T
     eigenvalues, eigenvectors = np.linalg.eigh(gram)
-    kept = eigenvalues > tolerance * eigenvalues[-1]
+    kept = eigenvalues > _rounding(len(gram)) * eigenvalues[-1]
     return eigenvectors[:, kept] / np.sqrt(eigenvalues[kept])
 
 

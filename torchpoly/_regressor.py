@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torchpoly._basis import Basis, Domain, Floats, count_rows
 from torchpoly._device import device_or_cpu, resolve_device
 from torchpoly._equation import write_equations
-from torchpoly._gram import check_memory, read, read_where_well_conditioned
+from torchpoly._gram import check_memory, read, read_well_conditioned
 from torchpoly._module import FittedPolynomial, PolynomialModule
 from torchpoly._objective import GramObjective
 from torchpoly._training import OptimizerLike, minimise, resolve_optimizer
@@ -244,12 +244,10 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             targets = replace(targets, half_width=np.ones_like(targets.half_width))
         domain = Domain.identity(X.shape[1]) if monomial else Domain.fit(X, weights)
         basis = Basis(domain, self.degree, self.interaction_only, "power" if monomial else "chebyshev")
-        if self.basis == "orthonormal" and self.alpha == 0 and not self.interaction_only:
-            basis, statistics, rows = read_where_well_conditioned(basis, targets, X, Y, weights, device)
-        else:
-            statistics, rows = read(basis, targets, X, Y, weights, device)
+        well_conditioned = self.basis == "orthonormal" and self.alpha == 0
+        reading = (read_well_conditioned if well_conditioned else read)(basis, targets, X, Y, weights, device)
         objective_over = GramObjective.orthonormal if self.basis == "orthonormal" else GramObjective.in_basis
-        objective = objective_over(statistics, self.alpha, targets.half_width, rows)
+        objective = objective_over(reading.statistics, self.alpha, targets.half_width, reading.rows)
         parameters = np.zeros(objective.linear.shape)
         if monomial:
             # The textbook loop starts from coefficients of 0; y is centred here.
@@ -263,7 +261,10 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             verbose=int(self.verbose),
         )
 
-        self._polynomial = FittedPolynomial(basis, objective.coefficients(parameters), targets)
+        coefficients = objective.coefficients(parameters)
+        if reading.mixing is not None:
+            coefficients = reading.mixing @ coefficients
+        self._polynomial = FittedPolynomial(reading.basis, coefficients, targets)
         self._single_target = y.ndim == 1
         self.loss_curve_ = losses
         self.n_iter_ = len(losses)
