@@ -55,6 +55,7 @@ def test_parameters_out_of_range(name, value, allowed):
         (torch.optim.Optimizer, "subclass of torch.optim.Optimizer"),
         (partial(torch.optim.SGD, [torch.zeros(1)]), "keyword arguments"),
         (partial(torch.optim.SGD, momentun=0.9), "SGD, which refuses its options.*momentun"),
+        (partial(torch.optim.Adam, betas=(0.9,)), "Adam, which refuses its options.*betas"),
         (partial(torch.optim.SGD, momentum=-1), "SGD, which refuses its options.*momentum"),
     ],
 )
@@ -148,7 +149,9 @@ def test_unfitted_methods_say_so():
             call(TorchPolynomialRegressor())
 
 
-@pytest.mark.parametrize(("n_rows", "n_features", "degree"), [(2_000_000, 40, 6), (50, 100, 10**6), (3, 1, 10**12)])
+@pytest.mark.parametrize(
+    ("n_rows", "n_features", "degree"), [(2_000_000, 40, 6), (50, 100, 10**6), (3, 1, 10**12), (3, 2, 10**30)]
+)
 def test_more_terms_than_memory_holds(n_rows, n_features, degree):
     # One value in memory, however many rows.
     huge = np.broadcast_to(np.float32(1.0), (n_rows, n_features))

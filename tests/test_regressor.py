@@ -97,9 +97,32 @@ def test_data_frames(frame, rng):
 
 
 def test_names_that_python_does_not_allow(rng):
-    X = pd.DataFrame(rng.uniform(1, 2, (50, 4)), columns=["lambda", "2nd", "a b", "a-b"])
+    X = pd.DataFrame(rng.uniform(1, 2, (50, 6)), columns=["lambda", "2nd", "a b", "a-b", "y", "\uff41"])
     model = TorchPolynomialRegressor(1).fit(X, X.sum(axis=1))
-    assert model.equation(3) == "y = 1*x0 + 1*x1 + 1*x2 + 1*x3"
+    right = model.equation(3).split(" = ")[1]
+    assert right == "1*lambda_ + 1*_2nd + 1*a_b + 1*a_b_ + 1*y_ + 1*a"
+    names = dict(zip(["lambda_", "_2nd", "a_b", "a_b_", "y_", "a"], X.to_numpy().T, strict=True))
+    np.testing.assert_allclose(eval(right, {}, names), model.predict(X))
+
+
+def test_equations_of_high_degree_and_far_from_0_keep_their_terms():
+    for x, degree in [(np.linspace(5, 6, 200), 12), (np.linspace(0, 1, 200), 15), (np.linspace(1, 1.001, 200), 4)]:
+        model = TorchPolynomialRegressor(degree).fit(x[:, None], np.sin(x))
+        right = model.equation(17).split(" = ")[1]
+        np.testing.assert_allclose(eval(right, {}, {"x0": x}), np.sin(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", [0, -1, 2.5, "3", True, None])
+def test_equation_refuses_a_precision_that_is_none(precision):
+    model = TorchPolynomialRegressor(1).fit([[0.0], [1.0]], [0.0, 1.0])
+    with pytest.raises(ValueError, match=r"'precision' parameter got .* at least 1"):
+        model.equation(precision)
+
+
+def test_changing_what_coef_returned_changes_nothing():
+    model = TorchPolynomialRegressor(1).fit([[0.0], [1.0]], [0.0, 1.0])
+    model.coef_[:] = 0.0
+    np.testing.assert_allclose(model.coef_, [1.0])
 
 
 def test_equation_is_python_and_sympy(surface):
@@ -115,12 +138,15 @@ def test_equation_is_python_and_sympy(surface):
         np.testing.assert_allclose(symbolic(*X.T), model.predict(X)[:, target], rtol=1e-6, atol=1e-6)
 
 
-def test_equation_leaves_out_what_rounding_explains():
+def test_equation_leaves_out_what_moves_nothing():
     x = np.linspace(-np.pi, np.pi, 2000)[:, None]
     assert TorchPolynomialRegressor().fit(x, np.sin(x[:, 0])).equation(3) == "y = 0.857*x0 - 0.0933*x0**3"
     assert TorchPolynomialRegressor().fit(x, -np.sin(x[:, 0])).equation(3) == "y = -0.857*x0 + 0.0933*x0**3"
     assert TorchPolynomialRegressor().fit(x, np.zeros(2000)).equation() == "y = 0"
     assert TorchPolynomialRegressor().fit(x, np.full(2000, 2.5)).equation() == "y = 2.5"
+    assert TorchPolynomialRegressor().fit(x, np.full(2000, 1e-9)).equation() == "y = 1e-09"
+    adam = TorchPolynomialRegressor(optimizer="adam").fit(x, np.sin(x[:, 0]))
+    assert adam.equation(4) == "y = 0.8567*x0 - 0.09333*x0**3"
     assert TorchPolynomialRegressor().fit(x, 1e6 + 1e-3 * x[:, 0]).equation(6) == "y = 1e+06 + 0.001*x0"
 
 

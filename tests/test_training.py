@@ -169,14 +169,27 @@ def test_targets_train_as_if_alone(surface):
         np.testing.assert_allclose(both.predict(X)[:, target], alone.predict(X) * [1.0, 1e6][target], rtol=1e-9)
 
 
-def test_a_closure_is_given_to_optimizers_that_demand_one(optimum):
+def test_optimizers_of_the_users_own(optimum):
     class Demanding(torch.optim.SGD):
         def step(self, closure):
-            closure()
+            closure().item()
             return super().step()
 
-    model = TorchPolynomialRegressor(optimizer=Demanding, lr=0.3).fit(X_SIN, Y_SIN)
-    assert sum_of_squares(model) <= optimum * (1 + 1e-9)
+    class Plain(torch.optim.Optimizer):
+        def __init__(self, params, lr=0.3):
+            super().__init__(params, {"lr": lr})
+
+        @torch.no_grad()
+        def step(self):
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if parameter.requires_grad:
+                        parameter -= group["lr"] * parameter.grad
+            self.zero_grad()
+
+    for optimizer in (Demanding, Plain):
+        model = TorchPolynomialRegressor(optimizer=optimizer, lr=0.3).fit(X_SIN, Y_SIN)
+        assert sum_of_squares(model) <= optimum * (1 + 1e-9)
 
 
 def test_warns_where_n_iter_ends_before_tol_is_met():
@@ -184,6 +197,12 @@ def test_warns_where_n_iter_ends_before_tol_is_met():
         TorchPolynomialRegressor(optimizer="adam", n_iter=5).fit(X_SIN, Y_SIN)
     with pytest.warns(ConvergenceWarning, match=r"loss grew from .*'lr' smaller than 1.1"):
         TorchPolynomialRegressor(optimizer="sgd", lr=1.1, n_iter=5).fit(X_SIN, Y_SIN)
+
+
+def test_the_warning_points_at_the_line_that_called_fit():
+    with pytest.warns(ConvergenceWarning) as record:
+        TorchPolynomialRegressor(optimizer="adam", n_iter=5).fit(X_SIN, Y_SIN)
+    assert record[0].filename == __file__
 
 
 @pytest.mark.filterwarnings("error")
@@ -201,6 +220,15 @@ def test_divergence_is_an_error_that_names_lr(optimizer, basis):
     with pytest.raises(ValueError, match=r"diverged.*lr=1e\+300.*smaller 'lr'"):
         model.fit(X_SIN, Y_SIN)
     assert not hasattr(model, "coef_")
+
+
+@pytest.mark.filterwarnings("error")
+def test_losses_beyond_floats_are_infinite_and_no_divergence():
+    model = TorchPolynomialRegressor(optimizer="adam").fit(X_SIN, Y_SIN * 1e160)
+    assert np.isposinf(model.loss_curve_).all()
+    np.testing.assert_allclose(
+        model.predict(X_SIN) / 1e160, TorchPolynomialRegressor().fit(X_SIN, Y_SIN).predict(X_SIN), atol=1e-7
+    )
 
 
 def test_verbose_prints_iteration_and_loss(capsys):

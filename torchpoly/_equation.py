@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import unicodedata
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ def write_equations(
     precision : int
         Number of significant digits.
     """
-    identifiers = _identifiers(names, powers.shape[1])
+    identifiers = _identifiers(names, powers.shape[1], reserved=targets)
     products = ["", *(_product(identifiers, exponents) for exponents in powers)]
     lines = []
     for target, values in zip(targets, coefficients, strict=True):
@@ -42,16 +43,22 @@ def write_equations(
     return "\n".join(lines)
 
 
-def _identifiers(names: NDArray | None, n_features: int) -> list[str]:
-    """Return a valid and unique name for each column."""
-    plain = [f"x{column}" for column in range(n_features)]
-    if names is None:
-        return plain
-    cleaned = [re.sub(r"\W+", "_", name).strip("_") for name in names]
-    return [
-        name if name.isidentifier() and not keyword.iskeyword(name) and cleaned.count(name) == 1 else default
-        for name, default in zip(cleaned, plain, strict=True)
-    ]
+def _identifiers(names: NDArray | None, n_features: int, reserved: list[str]) -> list[str]:
+    """Return a valid name for each column, none of them twice or among the reserved ones."""
+    taken = set(reserved)
+    identifiers = []
+    for name in [f"x{column}" for column in range(n_features)] if names is None else names:
+        # Python reads identifiers in this normal form.
+        identifier = unicodedata.normalize("NFKC", name)
+        if not identifier.isidentifier():
+            identifier = re.sub(r"\W+", "_", identifier).strip("_")
+        if not identifier.isidentifier():
+            identifier = f"_{identifier}"
+        while identifier in taken or keyword.iskeyword(identifier):
+            identifier += "_"
+        taken.add(identifier)
+        identifiers.append(identifier)
+    return identifiers
 
 
 def _product(names: list[str], exponents: NDArray[np.int64]) -> str:

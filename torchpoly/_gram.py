@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -27,7 +28,7 @@ from torchpoly._device import to_device, to_numpy
 _CHUNK_ELEMENTS = 2**20
 _MIN_ROWS, _MAX_ROWS = 256, 2**14
 # Matrices of terms x terms, or of terms x rows where these are fewer, that a fit holds at its peak.
-_MATRICES = 6
+_MATRICES = 8
 # The columns' principal axes become the variables where collinearity alone would take the
 # condition number of the Gram matrix beyond this.
 _MAX_COLLINEARITY = 1e8
@@ -370,7 +371,7 @@ def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bo
     limit = _physical_memory()
     needed = fit_bytes(degree)
     if needed > limit:
-        fitting = bisect.bisect_right(range(degree), limit, key=fit_bytes) - 1
+        fitting = bisect.bisect_right(range(min(degree, sys.maxsize)), limit, key=fit_bytes) - 1
         raise ValueError(
             f"The 'degree' parameter got {degree}, which for {n_features} features makes "
             f"{count_terms(n_features, degree, interaction_only)} terms; to fit them takes {needed} bytes, more than "

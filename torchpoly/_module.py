@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torchpoly._basis import Basis, Domain, Floats, row_chunks
 from torchpoly._device import to_device, to_numpy
 from torchpoly._gram import chunk_size
-from torchpoly._monomials import rounding_errors, to_monomials
+from torchpoly._monomials import to_monomials
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,29 @@ class FittedPolynomial:
     @cached_property
     def monomials(self) -> Floats:
         """The coefficients of the monomials of X, of shape (n_targets, n_monomials)."""
-        return self._for_each_target(to_monomials)
-
-    def rounding_errors(self) -> Floats:
-        """Return how far rounding may have moved each of the :attr:`monomials`."""
-        return self._for_each_target(rounding_errors)
-
-    def _for_each_target(self, convert: Callable[[Basis, Floats, float, float], Floats]) -> Floats:
         columns = zip(self.coefficients.T, self.targets.half_width, self.targets.center, strict=True)
-        return np.array([convert(self.basis, column, scale, offset) for column, scale, offset in columns])
+        return np.array([to_monomials(self.basis, column, scale, offset) for column, scale, offset in columns])
+
+    def reach(self, powers: NDArray[np.int64]) -> Floats:
+        """Return how far each monomial of coefficient 1 moves the targets, in their deviations.
+
+        Parameters
+        ----------
+        powers : ndarray of shape (n_monomials - 1, n_features)
+            Exponents of the monomials but the constant.
+
+        Returns
+        -------
+        ndarray of shape (n_targets, n_monomials)
+            The greatest absolute value in the range of the training data, divided by the unit of
+            the target; infinite for raw powers, whose domain does not tell that range.
+        """
+        domain = self.basis.domain
+        if self.basis.family == "power":
+            return np.full((len(self.targets.center), 1 + len(powers)), np.inf)
+        with np.errstate(over="ignore"):
+            greatest = np.prod((np.abs(domain.center) + domain.half_width) ** powers, axis=1)
+            return np.r_[1.0, greatest] / self.targets.half_width[:, None]
 
 
 class PolynomialModule(nn.Module):
@@ -100,7 +113,7 @@ class PolynomialModule(nn.Module):
             "scale": polynomial.targets.half_width,
         }
         for name, values in buffers.items():
-            self.register_buffer(name, torch.tensor(values))
+            self.register_buffer(name, torch.tensor(values, device="cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the predictions.

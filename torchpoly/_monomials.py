@@ -14,7 +14,7 @@ from itertools import combinations, combinations_with_replacement
 
 import numpy as np
 
-from torchpoly._basis import RECURRENCES, Basis, Domain, Floats, count_terms
+from torchpoly._basis import RECURRENCES, Basis, Domain, Floats
 
 # A monomial is the sorted tuple of its factors: x0**2 * x3 is (0, 0, 3), the constant is ().
 Monomial = tuple[int, ...]
@@ -51,21 +51,6 @@ def to_monomials(basis: Basis, coefficients: Floats, scale: float, offset: float
     values = {monomial: value * Fraction(scale) for monomial, value in polynomial.items()}
     values[()] = values.get((), Fraction(0)) + Fraction(offset)
     return _in_order(values, basis)
-
-
-def rounding_errors(basis: Basis, coefficients: Floats, scale: float, offset: float) -> Floats:
-    """Return how far rounding alone may have moved each coefficient of :func:`to_monomials`.
-
-    The coefficients of the basis carry errors of one unit in the last place of the largest, and
-    of one of the targets; the conversion multiplies them by the sums of its own absolute values, which come of the same
-    recurrences without their minus signs. Coefficients of raw powers need no conversion: 0.
-    """
-    if basis.family == "power":
-        return np.zeros(count_terms(len(basis.domain.center), basis.degree, basis.interaction_only))
-    unit = np.finfo(np.float64).eps * (np.abs(coefficients).max() * scale + abs(offset))
-    forms = [{term: abs(value) for term, value in form.items()} for form in _linear_forms(basis.domain)]
-    double, minus = RECURRENCES[basis.family]
-    return _in_order(_expand(_terms(basis, np.full(len(coefficients), unit)), forms, (double, abs(minus))), basis)
 
 
 def _terms(basis: Basis, coefficients: Floats) -> Polynomial:

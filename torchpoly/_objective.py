@@ -120,8 +120,8 @@ class GramObjective:
         if self.alpha:
             coefficients = self.coefficients(parameters)[1:]
             loss -= self.alpha * float(np.vdot(coefficients * self._loss_weights, coefficients))
-        # Where all is explained, rounding can leave a difference below 0.
-        return value, 0.0 if loss < 0.0 else loss
+        # Where all is explained, rounding can leave a difference below 0. Squared units overflow last.
+        return value, loss * self._loss_unit if loss > 0.0 else 0.0
 
     def coefficients(self, parameters: Floats) -> Floats:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
@@ -145,12 +145,18 @@ class GramObjective:
 
     @cached_property
     def _loss_weights(self) -> Floats:
-        """What averages the targets' values in the targets' units."""
-        return self.units**2 / len(self.units)
+        """What averages the targets' values, in squares of the greatest unit."""
+        return (self.units / self.units.max()) ** 2 / len(self.units)
+
+    @cached_property
+    def _loss_unit(self) -> float:
+        """The square of the greatest unit; infinite where that is beyond the range of floats."""
+        with np.errstate(over="ignore", under="ignore"):
+            return float(np.square(self.units.max()))
 
     @cached_property
     def _reference_loss(self) -> float:
-        """The loss at the reference, with the penalty."""
+        """The loss at the reference, with the penalty, in squares of the greatest unit."""
         return float(self._loss_weights @ self.floor)
 
 

@@ -30,7 +30,7 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     an optional L2 penalty. It reads the rows once, one chunk at a time, and keeps the Gram matrix
     of features and targets; training then costs the same for any number of rows. Features are
     products of Chebyshev polynomials of the scaled columns, and training runs in coordinates
-    that are orthonormal under the data, so that every optimizer converges at its default
+    that are orthonormal under the data [1]_, so that every optimizer converges at its default
     learning rate, whatever the units of X and y.
 
     Parameters
@@ -45,11 +45,12 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         :class:`torch.optim.Optimizer` work too. Weight decay is off unless set: see `alpha`.
 
     lr : float, default=None
-        Learning rate, kept constant. ``None`` takes a default that reaches the optimum: 0.03 for
-        Muon; 0.1 for Adam, Adamax, AdamW, NAdam, RAdam, RMSprop and Rprop; 0.2 for Adafactor; 3
-        for Adadelta; 1 for Adagrad and L-BFGS; 0.5 divided by the largest curvature for SGD and
-        ASGD. It falls as ``(1 - i / n_iter)**4`` in iteration i, but for L-BFGS. Optimizers that
-        are not in :mod:`torch.optim` keep their own default.
+        Learning rate; a given one stays constant. ``None`` takes a default, which in the
+        orthonormal basis reaches the optimum: 0.03 for Muon; 0.1 for Adam, Adamax, AdamW, NAdam,
+        RAdam, RMSprop and Rprop; 0.2 for Adafactor; 3 for Adadelta; 1 for Adagrad and L-BFGS; 0.5
+        divided by the largest curvature for SGD and ASGD. But for L-BFGS, this default falls as
+        ``(1 - i / n_iter)**4`` in iteration i. Optimizers that are not in :mod:`torch.optim` keep
+        their own default.
 
     n_iter : int, default=1000
         Greatest number of iterations.
@@ -59,11 +60,12 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         training, in which y has variance 1. ``None`` runs all `n_iter` iterations.
 
     alpha : float, default=0.0
-        Weight of the L2 penalty: the sum of squares of all coefficients of the basis but the
-        constant's, added to the mean squared error of each target in units of its variance. The
-        coefficients are those of the products of Chebyshev polynomials for
-        ``basis="orthonormal"`` too; for ``"monomial"``, those of the raw powers, added to the
-        mean squared error in units of y. ``Ridge(alpha=a)`` has ``a = alpha * n_samples``.
+        Weight of the L2 penalty. To each target's mean squared error, in units of its variance,
+        comes alpha times the sum of squares of its coefficients, but the constant's. These are
+        the coefficients of the products of Chebyshev polynomials of the scaled columns, for
+        ``basis="orthonormal"`` too; for ``"monomial"``, those of the raw powers, and the mean
+        squared error is in units of y. ``Ridge(alpha=a)`` on these features has
+        ``a = alpha * n_samples``.
 
     basis : {"orthonormal", "chebyshev", "monomial"}, default="orthonormal"
         Coordinates that training runs in. ``"chebyshev"`` takes products of Chebyshev
@@ -123,10 +125,14 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     Columns of X that do not vary get no terms. Where columns nearly coincide, the basis is built
     on their principal axes: polynomials up to a total degree stay the same under linear maps of
     their variables. That is left out with a penalty and for `interaction_only`, which it would
-    change. Where terms are dependent, for one because they outnumber the rows, the coefficients
-    of the basis have least norm.
+    change; interactions of columns that differ by less than about 1e-6 of their range are then
+    not resolved. Where the Gram matrix is ill-conditioned all the same, as on heavy-tailed
+    columns at a high degree, the rows are read once or twice more. Where terms are dependent,
+    for one because they outnumber the rows, the coefficients of the basis have least norm.
 
-    The same data give the same bits.
+    The same data give the same bits. A process forked after torch has used its threads hangs in
+    torch's next use of them, as in any torch program: ``joblib`` with its default backend does not
+    fork.
 
     References
     ----------
@@ -298,13 +304,13 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     @property
     def coef_(self) -> Floats:
         """Coefficients of the monomials of X but the constant."""
-        coefficients = self._monomials()[:, 1:]
+        coefficients = self._monomials()[:, 1:].copy()
         return coefficients[0] if self._single_target else coefficients
 
     @property
     def intercept_(self) -> float | Floats:
         """Constant term of the polynomial in X."""
-        intercepts = self._monomials()[:, 0]
+        intercepts = self._monomials()[:, 0].copy()
         return float(intercepts[0]) if self._single_target else intercepts
 
     @property
@@ -324,19 +330,30 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def equation(self, precision: int = 6) -> str:
         """Write the polynomial in the columns of X, as Python and SymPy read it.
 
-        Terms that rounding alone explains are left out.
+        Terms that nowhere in the range of the training data move y by more than
+        ``10**-precision`` of its standard deviation are left out. For ``basis="monomial"`` all
+        are written.
+
+        Far from 0 or at a high degree, monomials are large and cancel: then it takes a greater
+        `precision` for the equation to agree with :meth:`predict`, and there may be none that does.
 
         Parameters
         ----------
         precision : int, default=6
-            Number of significant digits.
+            Number of significant digits, at least 1; floats have 17.
 
         Returns
         -------
         str
             ``"y = ..."``, or a line for each target: ``"y0 = ..."``, ``"y1 = ..."``. Columns are
             called by their names where X had names, with ``_`` for what Python does not allow
-            in one, else ``x0``, ``x1``, ...
+            in one, else ``x0``, ``x1``, ... Where a name means something to SymPy, as E and beta
+            do, give it to ``sympy.sympify`` among its `locals`.
+
+        Raises
+        ------
+        ValueError
+            If `precision` is not a positive integer.
 
         Examples
         --------
@@ -347,11 +364,16 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         'y = 0.857*x0 - 0.0933*x0**3'
         """
         coefficients = self._monomials()
-        errors = self._polynomial.rounding_errors()
-        coefficients = np.where(np.abs(coefficients) > errors, coefficients, 0.0)
+        if not isinstance(precision, Integral) or isinstance(precision, bool) or precision < 1:
+            raise ValueError(f"The 'precision' parameter got {precision!r}; it must be an int of at least 1.")
+        with np.errstate(over="ignore", invalid="ignore"):
+            negligible = self._polynomial.reach(self.powers_) * np.abs(coefficients) < 10.0**-precision
+        # A constant is not left out for being small if there is nothing else.
+        negligible[:, 0] &= ~negligible[:, 1:].all(axis=1)
+        coefficients = np.where(negligible, 0.0, coefficients)
         targets = ["y"] if self._single_target else [f"y{target}" for target in range(len(coefficients))]
         names = getattr(self, "feature_names_in_", None)
-        return write_equations(targets, names, self.powers_, coefficients, precision)
+        return write_equations(targets, names, self.powers_, coefficients, int(precision))
 
     def _monomials(self) -> Floats:
         check_is_fitted(self)

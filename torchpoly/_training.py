@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -116,7 +116,7 @@ def resolve_optimizer(optimizer: OptimizerLike, lr: float | None) -> OptimizerSp
     factory, options = _class_and_options(optimizer)
     defaults = _DEFAULTS.get(factory.__name__.lower(), {}) if factory in optimizer_names().values() else {}
     lr_is_default = lr is None and "lr" in defaults and "lr" not in options
-    options = defaults | options | ({} if lr is None else {"lr": lr})
+    options = defaults | options | ({} if lr is None else {"lr": float(lr)})
     # Fusing the updates of many tensors is overhead for the one that there is.
     if _default(factory, "foreach") is None:
         options.setdefault("foreach", False)
@@ -202,16 +202,17 @@ def minimise(
     """
     gradient = np.zeros_like(parameters)
     # The optimizer works on the same memory as the objective.
-    tensor = torch.from_numpy(parameters)
-    tensor.grad = torch.from_numpy(gradient)
+    tensor = torch.from_numpy(parameters).requires_grad_()
+    tensor.grad = tensor_gradient = torch.from_numpy(gradient)
     optimizer = _build(spec, tensor, objective)
     must_have_closure = _default(spec.factory.step, "closure") is inspect.Parameter.empty
     scale = _LBFGS_SCALE if spec.name == "lbfgs" else 1.0
 
-    def closure() -> float:
+    def closure() -> Tensor:
         value, _ = objective(parameters, gradient)
         np.multiply(gradient, scale, out=gradient)
-        return value * scale
+        tensor.grad = tensor_gradient
+        return torch.tensor(value * scale, dtype=torch.float64, device="cpu")
 
     losses: list[float] = []
     steepest = math.inf
@@ -222,8 +223,10 @@ def minimise(
         for iteration in range(n_iter):
             if default_rate is not None:
                 optimizer.param_groups[0]["lr"] = default_rate(iteration)
+            # Some optimizers drop the gradient once they have used it.
+            tensor.grad = tensor_gradient
             # L-BFGS, and whatever else demands a closure, evaluates the objective by itself.
-            optimizer.step(closure if must_have_closure else None)
+            _ = optimizer.step(cast(Any, closure)) if must_have_closure else optimizer.step()
             value, loss = objective(parameters, gradient)
             if not math.isfinite(value):
                 raise ValueError(_diverged(spec, optimizer, iteration + 1))
@@ -251,7 +254,7 @@ def _default_rate(spec: OptimizerSpec, objective: Objective, gradient: Floats, n
     where the user's partial asks for several iterations in a step, all at one rate.
     """
     lr = spec.options["lr"]
-    if spec.name == "lbfgs" and spec.options["max_iter"] > 1:
+    if spec.name == "lbfgs" and spec.options["max_iter"] != 1:
         return lambda iteration: lr
     if spec.name == "lbfgs":
         first = max(1.0, _LBFGS_SCALE * np.abs(gradient).sum()) / (2 * _LBFGS_SCALE * objective.curvature)
@@ -268,7 +271,7 @@ def _build(spec: OptimizerSpec, parameters: Tensor, objective: Objective) -> Opt
         options = options | {"line_search_fn": None}
     try:
         return spec.factory([parameters], **options)
-    except (TypeError, ValueError) as error:
+    except Exception as error:
         raise ValueError(
             f"The 'optimizer' parameter got {spec.factory.__name__}, which refuses its options {options}: {error}"
         ) from error
@@ -288,7 +291,8 @@ def _rates(optimizer: Optimizer) -> str:
 def _diverged(spec: OptimizerSpec, optimizer: Optimizer, iteration: int) -> str:
     return (
         f"Training diverged: the loss is not finite after iteration {iteration} of {spec.factory.__name__} with "
-        f"lr={_rates(optimizer)}. Use a smaller 'lr', or lr=None for a default that converges."
+        f"lr={_rates(optimizer)}. Use a smaller 'lr'"
+        + (", or basis='orthonormal'." if spec.lr_is_default else ", or lr=None for a default that converges.")
     )
 
 
@@ -303,5 +307,5 @@ def _warn_not_converged(
         f"{spec.factory.__name__} ended after n_iter={n_iter} iterations with a gradient entry of {steepest:.3g}, "
         f"above tol={tol:.3g}. {cause}",
         ConvergenceWarning,
-        stacklevel=2,
+        stacklevel=6,  # the line that called fit
     )
