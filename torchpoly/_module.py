@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from torchpoly._basis import Basis, Domain, Floats, row_chunks
 from torchpoly._device import to_device, to_numpy
-from torchpoly._gram import chunk_size
 from torchpoly._monomials import to_monomials
+from torchpoly._reading import chunk_size
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def _least_squares(statistics: GramStatistics, alpha: float, rows: Array | None)
     refinement, which returns the digits that the Gram matrix, the square of the features, has
     lost.
     """
-    coordinates = orthonormal_coordinates(statistics.features, alpha)
+    coordinates = orthonormal_coordinates(statistics, alpha)
     optimum = coordinates.T @ statistics.cross
     if rows is None:
         return coordinates, optimum, statistics.target - np.square(optimum).sum(axis=0)

@@ -17,9 +17,9 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torchpoly._basis import Basis, Domain, Floats, count_rows
 from torchpoly._device import device_or_cpu, resolve_device
 from torchpoly._equation import write_equations
-from torchpoly._gram import check_memory, read, read_well_conditioned
 from torchpoly._module import FittedPolynomial, PolynomialModule
 from torchpoly._objective import GramObjective
+from torchpoly._reading import check_memory, read, read_well_conditioned
 from torchpoly._training import OptimizerLike, minimise, resolve_optimizer
 
 
