@@ -20,7 +20,7 @@ def test_readme(tmp_path):
     with chdir(tmp_path), redirect_stdout(printed):
         exec("\n".join(blocks), {})
     promised = re.findall(r"print\(.*\)  # (.*)", "\n".join(blocks))
-    assert len(promised) == 4
+    assert len(promised) == 5
     assert set(promised) <= set(printed.getvalue().splitlines())
 
 

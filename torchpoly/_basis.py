@@ -166,12 +166,13 @@ def _windows(X: NDArray, weights: Floats | None) -> tuple[Floats, Floats]:
 
 def _column_ranges(chunks: Iterator[NDArray]) -> tuple[Floats, Floats]:
     """Return least and greatest value of each row over chunks of shape (n_variables, n_rows)."""
-    lows, highs = [], []
+    low: Any = np.inf
+    high: Any = -np.inf
     for chunk in chunks:
         contiguous = np.ascontiguousarray(chunk)
-        lows.append(contiguous.min(axis=1))
-        highs.append(contiguous.max(axis=1))
-    return np.min(lows, axis=0).astype(np.float64), np.max(highs, axis=0).astype(np.float64)
+        low = np.minimum(low, contiguous.min(axis=1))
+        high = np.maximum(high, contiguous.max(axis=1))
+    return np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
 
 
 class _Block(NamedTuple):
