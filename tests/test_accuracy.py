@@ -70,6 +70,13 @@ def test_columns_that_nearly_coincide(distance, rng):
     assert TorchPolynomialRegressor(degree=3).fit(X, y).score(X, y) > 0.9999
 
 
+@pytest.mark.parametrize("distance", [1e-3, 1e-13, 0.0])
+def test_columns_that_nearly_coincide_at_a_high_degree(distance, rng):
+    x = rng.uniform(-1, 1, 3000)
+    X = np.column_stack([x, x + distance * rng.normal(size=3000)])
+    assert TorchPolynomialRegressor(degree=25).fit(X, np.exp(x)).score(X, np.exp(x)) > 1 - 1e-12
+
+
 def test_principal_axes_keep_the_coefficients(rng):
     """A cubic in columns with correlation 0.99995 comes back in their monomials."""
     x, noise = rng.uniform(-1, 1, (2, 500))

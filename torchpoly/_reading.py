@@ -183,7 +183,7 @@ def read_well_conditioned(
     if basis.degree > 0 and 1 < n_variables < count_rows(X, weights) and not basis.interaction_only:
         linear = reading.statistics.leading(n_variables + 1)
         covariance = linear[1:, 1:] - np.outer(linear[0, 1:], linear[0, 1:])
-        if _collinearity(covariance) ** basis.degree > _MAX_COLLINEARITY:
+        if _collinearity(covariance) > _MAX_COLLINEARITY ** (1 / basis.degree):
             basis = replace(basis, domain=basis.domain.to_principal_axes(covariance, X, weights))
             reading = read(basis, targets, X, Y, weights, device)
     mixing = None
@@ -191,18 +191,27 @@ def read_well_conditioned(
         gram = reading.statistics.features
         if isinstance(gram, GramFactor) or reading.statistics.inverse_factor[1] < _MAX_CONDITION:
             break
-        eigenvalues, eigenvectors = np.linalg.eigh(gram)
-        smallest = rounding_share(len(gram)) * eigenvalues[-1]
-        if mixing is None:
-            mixing = eigenvectors / np.sqrt(np.maximum(eigenvalues, smallest))
-        else:
-            kept = eigenvalues > smallest
-            null = np.linalg.qr(mixing @ eigenvectors[:, ~kept])[0]
-            mixing = mixing @ (eigenvectors[:, kept] / np.sqrt(eigenvalues[kept]))
-            # What no row sees adds to the norm of the coefficients and to nothing else.
-            mixing -= null @ (null.T @ mixing)
+        mixing = _inverse_root(gram) if mixing is None else _corrected(mixing, gram)
         reading = read(basis, targets, X, Y, weights, device, mixing)
     return reading
+
+
+def _inverse_root(gram: Floats) -> Floats:
+    """Return the inverse root of the Gram matrix, its eigenvalues raised to what rounding leaves of them."""
+    eigenvalues, eigenvectors = np.linalg.eigh(gram)
+    return eigenvectors / np.sqrt(np.maximum(eigenvalues, rounding_share(len(gram)) * eigenvalues[-1]))
+
+
+def _corrected(mixing: Floats, gram: Floats) -> Floats:
+    """Return the mixing times the inverse root of the Gram matrix that it led to, without its null directions.
+
+    Of these no row sees anything; they would only add to the norm of the coefficients.
+    """
+    eigenvalues, eigenvectors = np.linalg.eigh(gram)
+    kept = eigenvalues > rounding_share(len(gram)) * eigenvalues[-1]
+    null = np.linalg.qr(mixing @ eigenvectors[:, ~kept])[0]
+    corrected = mixing @ (eigenvectors[:, kept] / np.sqrt(eigenvalues[kept]))
+    return corrected - null @ (null.T @ corrected)
 
 
 def _collinearity(covariance: Floats) -> float:
