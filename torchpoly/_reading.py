@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,7 +30,9 @@ _MATRICES = 8
 # condition number of the Gram matrix beyond this.
 _MAX_COLLINEARITY = 1e8
 # Beyond this condition number of their Gram matrix, terms are combined and read again.
-_MAX_CONDITION, _MAX_MIXINGS = 1e10, 3
+_MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
+# Mean square of a combination of terms of order 1 that is rounding.
+_NULL_SQUARE = 1e-26
 
 
 def chunk_size(n_columns: int) -> int:
@@ -186,14 +188,39 @@ def read_well_conditioned(
         if _collinearity(covariance) > _MAX_COLLINEARITY ** (1 / basis.degree):
             basis = replace(basis, domain=basis.domain.to_principal_axes(covariance, X, weights))
             reading = read(basis, targets, X, Y, weights, device)
-    mixing = None
-    for _ in range(_MAX_MIXINGS):
-        gram = reading.statistics.features
-        if isinstance(gram, GramFactor) or reading.statistics.inverse_factor[1] < _MAX_CONDITION:
+    gram = reading.statistics.features
+    if isinstance(gram, GramFactor) or _is_well_conditioned(reading.statistics):
+        return reading
+    null = _null_candidates(gram)
+    # Terms that are the same on all rows, as powers of a binary column are, need no more.
+    if null is not None and (not null.size or _is_null(read(basis, targets, X, Y, weights, device, null).statistics)):
+        return reading
+    mixing = _inverse_root(gram)
+    reading = read(basis, targets, X, Y, weights, device, mixing)
+    for _ in range(_MAX_CORRECTIONS):
+        if _is_well_conditioned(reading.statistics):
             break
-        mixing = _inverse_root(gram) if mixing is None else _corrected(mixing, gram)
+        mixing = _corrected(mixing, cast(Floats, reading.statistics.features))
         reading = read(basis, targets, X, Y, weights, device, mixing)
     return reading
+
+
+def _is_well_conditioned(statistics: GramStatistics) -> bool:
+    """Whether the Gram matrix has digits enough to tell the terms apart."""
+    return statistics.inverse_factor[1] < _MAX_CONDITION
+
+
+def _null_candidates(gram: Floats) -> Floats | None:
+    """Return the directions of eigenvalues below rounding, if the others are well-conditioned."""
+    eigenvalues, eigenvectors = np.linalg.eigh(gram)
+    null = eigenvalues < rounding_share(len(gram)) * eigenvalues[-1]
+    return eigenvectors[:, null] if eigenvalues[~null][0] * _MAX_CONDITION > eigenvalues[-1] else None
+
+
+def _is_null(statistics: GramStatistics) -> bool:
+    """Whether combinations of terms, of norm 1, are 0 on all rows but for rounding."""
+    assert isinstance(statistics.features, np.ndarray)
+    return bool(np.diagonal(statistics.features).max(initial=0.0) < _NULL_SQUARE)
 
 
 def _inverse_root(gram: Floats) -> Floats:
