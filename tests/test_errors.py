@@ -172,3 +172,19 @@ def assert_unfitted(model):
     assert vars(model).keys() == model.get_params().keys()
     with pytest.raises(NotFittedError):
         model.predict(X)
+
+
+def test_an_interrupted_fit_leaves_the_estimator_as_it_was():
+    class Interrupting(torch.optim.SGD):
+        def step(self):
+            raise KeyboardInterrupt
+
+    model = TorchPolynomialRegressor(optimizer=Interrupting, lr=0.1)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, Y)
+    assert_unfitted(model)
+    model.set_params(optimizer="sgd").fit(X, Y)
+    expected = model.predict(X)
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(optimizer=Interrupting).fit(X[:, :1], Y)
+    np.testing.assert_array_equal(model.predict(X), expected)
