@@ -88,8 +88,14 @@ class OptimizerSpec:
     lr_is_default: bool
 
     @property
-    def name(self) -> str:
-        return self.factory.__name__.lower()
+    def is_lbfgs(self) -> bool:
+        """Whether it is torch's L-BFGS, which searches along lines."""
+        return issubclass(self.factory, torch.optim.LBFGS)
+
+    @property
+    def sets_first_step(self) -> bool:
+        """Whether the first step of L-BFGS is ours to scale: no rate is given, nor several iterations a step."""
+        return self.is_lbfgs and self.lr_is_default and self.options["max_iter"] == 1
 
 
 @cache
@@ -206,7 +212,7 @@ def minimise(
     tensor.grad = tensor_gradient = torch.from_numpy(gradient)
     optimizer = _build(spec, tensor, objective)
     must_have_closure = _default(spec.factory.step, "closure") is inspect.Parameter.empty
-    scale = _LBFGS_SCALE if spec.name == "lbfgs" else 1.0
+    scale = _LBFGS_SCALE if spec.is_lbfgs else 1.0
 
     def closure() -> Tensor:
         value, _ = objective(parameters, gradient)
@@ -250,23 +256,22 @@ def _default_rate(spec: OptimizerSpec, objective: Objective, gradient: Floats, n
     Gradient descent steps in proportion to the gradient, so its rate is in units of the inverse
     curvature. L-BFGS needs no falling rate; knowing no curvature at first, it divides the first
     step by the gradient's 1-norm. Undoing that, in units of the inverse curvature, makes the
-    first step the only one where the curvature is the same in all directions. It cannot be done
-    where the user's partial asks for several iterations in a step, all at one rate.
+    first step the only one where the curvature is the same in all directions.
     """
     lr = spec.options["lr"]
-    if spec.name == "lbfgs" and spec.options["max_iter"] != 1:
-        return lambda iteration: lr
-    if spec.name == "lbfgs":
+    if spec.sets_first_step:
         first = max(1.0, _LBFGS_SCALE * np.abs(gradient).sum()) / (2 * _LBFGS_SCALE * objective.curvature)
         return lambda iteration: lr if iteration else lr * first
-    if spec.name in ("sgd", "asgd"):
+    if spec.is_lbfgs:
+        return lambda iteration: lr
+    if spec.factory in (torch.optim.SGD, torch.optim.ASGD):
         lr /= objective.curvature
     return lambda iteration: lr * (1 - iteration / n_iter) ** 4
 
 
 def _build(spec: OptimizerSpec, parameters: Tensor, objective: Objective) -> Optimizer:
     options = spec.options
-    if spec.name == "lbfgs" and spec.lr_is_default and objective.isotropic and options["max_iter"] == 1:
+    if spec.sets_first_step and objective.isotropic:
         # The first step, of the default rate, ends at the optimum: there is no line to search.
         options = options | {"line_search_fn": None}
     try:
