@@ -22,8 +22,6 @@ Floats = NDArray[np.float64]
 # Features are computed by NumPy on the CPU, by torch on other devices and in modules.
 Array = Floats | Tensor
 
-# a and b of the recurrence T_k = a u T_(k-1) + b T_(k-2), with T_0 = 1 and T_1 = u.
-RECURRENCES = {"chebyshev": (2, -1), "power": (1, 0)}
 # Rows read at a time where only a few numbers per row are touched.
 _SCAN_ROWS = 8192
 
@@ -43,6 +41,11 @@ def row_chunks(n_rows: int, size: int, weights: Floats | None = None) -> Iterato
 def count_rows(X: NDArray, weights: Floats | None) -> int:
     """Return the number of rows of positive weight."""
     return len(X) if weights is None else int(np.count_nonzero(weights))
+
+
+def sum_weights(X: NDArray, weights: Floats | None) -> float:
+    """Return the sum of the weights, the number of rows where there are none."""
+    return float(len(X) if weights is None else weights.sum())
 
 
 def count_terms(n_features: int, degree: int, interaction_only: bool = False) -> int:
@@ -107,7 +110,7 @@ class Domain:
             weighted = scaled if weights is None else scaled * weights[rows]
             mean += weighted.sum(axis=1)
             square += (weighted * scaled).sum(axis=1)
-        total_weight = len(Y) if weights is None else weights.sum()
+        total_weight = sum_weights(Y, weights)
         mean /= total_weight
         # On the window [-1, 1], squares neither overflow nor vanish, and since both ends are
         # attained, the variance is at least about 2 / n: the difference keeps its digits.

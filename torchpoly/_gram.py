@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -69,11 +69,6 @@ class GramStatistics:
         return cls(gram[:n_terms, :n_terms], gram[:n_terms, n_terms:], target, total_weight)
 
     @classmethod
-    def from_rows(cls, chunk: Array, n_terms: int, total_weight: float) -> GramStatistics:
-        """Do the same for a single chunk."""
-        return cls.from_chunks([chunk], n_terms, total_weight)
-
-    @classmethod
     def from_few_rows(cls, chunk: Array, n_terms: int, total_weight: float) -> GramStatistics:
         """Keep the rows themselves, fewer than terms, in place of the Gram matrix."""
         rows = to_numpy(chunk) / np.sqrt(total_weight)
@@ -86,10 +81,9 @@ class GramStatistics:
         return bool(np.isfinite(features).all() and np.isfinite(self.cross).all())
 
     @cached_property
-    def inverse_factor(self) -> tuple[Floats, float]:
-        """The inverse of the Cholesky factor, and an upper bound of the condition number."""
-        assert isinstance(self.features, np.ndarray)
-        return _inverse_factor(self.features)
+    def roots(self) -> InverseRoots:
+        """The inverse roots of the Gram matrix, where that is formed."""
+        return InverseRoots(cast(Floats, self.features))
 
     def leading(self, n_terms: int) -> Floats:
         """Return the Gram matrix of the first terms."""
@@ -98,19 +92,19 @@ class GramStatistics:
             return rows @ rows.T
         return self.features[:n_terms, :n_terms]
 
-    def largest_eigenvalue(self) -> float:
-        """Return the largest eigenvalue of the Gram matrix."""
-        gram = self.features
-        if isinstance(gram, GramFactor):
-            gram = gram.rows.T @ gram.rows
-        return float(np.linalg.eigvalsh(gram)[-1])
+
+def largest_eigenvalue(gram: Floats | GramFactor) -> float:
+    """Return the largest eigenvalue of a Gram matrix."""
+    if isinstance(gram, GramFactor):
+        gram = gram.rows.T @ gram.rows
+    return float(np.linalg.eigvalsh(gram)[-1])
 
 
 def _sum_of_products(chunks: Iterable[Array]) -> Floats:
     """Return the sum of ``chunk @ chunk.T``."""
     total: Any = 0.0
     for chunk in chunks:
-        if isinstance(chunk, np.ndarray) and chunk.size * len(chunk) <= _SMALL_PRODUCT:
+        if isinstance(chunk, np.ndarray):
             for rows in _slices(chunk, _SLICE_PRODUCT // len(chunk) ** 2):
                 total += rows @ rows.T
         else:
@@ -139,8 +133,7 @@ def residual_products(chunk: Array, coefficients: Floats, total_weight: float) -
     """
     n_terms = len(coefficients)
     cross, squares = np.zeros(coefficients.shape), np.zeros(coefficients.shape[1])
-    small = chunk.shape[1] * len(chunk) ** 2 <= _SMALL_PRODUCT
-    for rows in _slices(to_numpy(chunk), _SLICE_ELEMENTS // len(chunk) if small else chunk.shape[1]):
+    for rows in _slices(to_numpy(chunk), _SLICE_ELEMENTS // len(chunk)):
         residuals = rows[n_terms:].T - rows[:n_terms].T @ coefficients
         cross += rows[:n_terms] @ residuals
         squares += (residuals * residuals).sum(axis=0)
@@ -148,14 +141,79 @@ def residual_products(chunk: Array, coefficients: Floats, total_weight: float) -
 
 
 def _slices(chunk: Floats, size: int) -> Iterator[Floats]:
-    """Yield `size` rows of data, columns of the chunk, at a time."""
-    for start in range(0, chunk.shape[1], max(size, 1)):
-        yield chunk[:, start : start + max(size, 1)]
+    """Yield `size` rows of data, columns of the chunk, at a time; all of them where work is not small."""
+    size = max(size, 1) if chunk.size * len(chunk) <= _SMALL_PRODUCT else chunk.shape[1]
+    for start in range(0, chunk.shape[1], size):
+        yield chunk[:, start : start + size]
 
 
-def rounding_share(n_terms: int) -> float:
+def _rounding_share(n_terms: int) -> float:
     """Return the share of the greatest eigenvalue below which rounding leaves no digits of others."""
     return 10 * n_terms * float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class InverseRoots:
+    """The matrices T for which ``T.T @ gram @ T`` is the identity, or nearly so.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (n_terms, n_terms)
+        Symmetric, without negative eigenvalues but for rounding.
+    """
+
+    gram: Floats
+
+    @cached_property
+    def _inverse_factor(self) -> Floats | None:
+        """The inverse of the Cholesky factor, None where there is none."""
+        try:
+            return np.linalg.inv(np.linalg.cholesky(self.gram))
+        except np.linalg.LinAlgError:
+            return None
+
+    @cached_property
+    def condition(self) -> float:
+        """An upper bound of the condition number: trace(G) * trace(G^-1), at most n_terms**2 times too large."""
+        inverse = self._inverse_factor
+        return np.inf if inverse is None else float(np.trace(self.gram) * np.vdot(inverse, inverse))
+
+    @cached_property
+    def eigensystem(self) -> tuple[Floats, Floats]:
+        """The eigenvalues, rising, and the eigenvectors."""
+        values, vectors = np.linalg.eigh(self.gram)
+        return values, vectors
+
+    @property
+    def rounding(self) -> float:
+        """The eigenvalue below which there is only rounding."""
+        return _rounding_share(len(self.gram)) * float(self.eigensystem[0][-1])
+
+    @property
+    def best(self) -> Floats:
+        """The triangular one, or where the matrix is singular to working precision the truncated one."""
+        if self._inverse_factor is not None and self.condition < 1 / _rounding_share(len(self.gram)):
+            return self._inverse_factor.T
+        return self.truncated
+
+    @property
+    def truncated(self) -> Floats:
+        """Eigenvectors over the roots of their eigenvalues, without those of rounding."""
+        values, vectors = self.eigensystem
+        kept = values > self.rounding
+        return vectors[:, kept] / np.sqrt(values[kept])
+
+    @property
+    def raised(self) -> Floats:
+        """Eigenvectors over the roots of their eigenvalues, those of rounding raised to it."""
+        values, vectors = self.eigensystem
+        return vectors / np.sqrt(np.maximum(values, self.rounding))
+
+    @property
+    def null(self) -> Floats:
+        """The eigenvectors whose eigenvalues are rounding."""
+        values, vectors = self.eigensystem
+        return vectors[:, values <= self.rounding]
 
 
 def orthonormal_coordinates(statistics: GramStatistics, alpha: float) -> Floats:
@@ -181,18 +239,14 @@ def orthonormal_coordinates(statistics: GramStatistics, alpha: float) -> Floats:
     """
     gram = statistics.features
     if isinstance(gram, np.ndarray):
-        if not alpha:
-            return _inverse_root(gram, *statistics.inverse_factor)
-        penalised = _penalised(gram, alpha)
-        return _inverse_root(penalised, *_inverse_factor(penalised))
+        return InverseRoots(_penalised(gram, alpha)).best if alpha else statistics.roots.best
     if not alpha:
         vectors, values, _ = np.linalg.svd(gram.rows, full_matrices=False)
-        kept = values > rounding_share(len(gram.rows)) * values[0]
+        kept = values > _rounding_share(len(gram.rows)) * values[0]
         return vectors[:, kept] / values[kept]
     span = _span(gram.rows)
     rows = span.T @ gram.rows
-    penalised = _penalised(rows @ rows.T, alpha)
-    return span @ _inverse_root(penalised, *_inverse_factor(penalised))
+    return span @ InverseRoots(_penalised(rows @ rows.T, alpha)).best
 
 
 def _penalised(gram: Floats, alpha: float) -> Floats:
@@ -201,28 +255,6 @@ def _penalised(gram: Floats, alpha: float) -> Floats:
     varying = np.arange(1, len(gram))
     penalised[varying, varying] += alpha
     return penalised
-
-
-def _inverse_root(gram: Floats, inverse: Floats, condition: float) -> Floats:
-    """Return T such that ``T.T @ gram @ T`` is the identity, from what :func:`_inverse_factor` knows."""
-    if condition < 1 / rounding_share(len(gram)):
-        return inverse.T
-    eigenvalues, eigenvectors = np.linalg.eigh(gram)
-    kept = eigenvalues > rounding_share(len(gram)) * eigenvalues[-1]
-    return eigenvectors[:, kept] / np.sqrt(eigenvalues[kept])
-
-
-def _inverse_factor(gram: Floats) -> tuple[Floats, float]:
-    """Return the inverse of the Cholesky factor, and an upper bound of the condition number.
-
-    The bound, trace(G) * trace(G^-1), is at most n_terms**2 times too large; it is infinite where
-    the matrix is singular.
-    """
-    try:
-        inverse = np.linalg.inv(np.linalg.cholesky(gram))
-    except np.linalg.LinAlgError:
-        return gram, np.inf
-    return inverse, float(np.trace(gram) * np.vdot(inverse, inverse))
 
 
 def _span(rows: Floats) -> Floats:

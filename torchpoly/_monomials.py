@@ -14,11 +14,13 @@ from itertools import combinations, combinations_with_replacement
 
 import numpy as np
 
-from torchpoly._basis import RECURRENCES, Basis, Domain, Floats
+from torchpoly._basis import Basis, Domain, Floats
 
 # A monomial is the sorted tuple of its factors: x0**2 * x3 is (0, 0, 3), the constant is ().
 Monomial = tuple[int, ...]
 Polynomial = dict[Monomial, Fraction]
+# a and b of the recurrence T_k = a u T_(k-1) + b T_(k-2), with T_0 = 1 and T_1 = u.
+_RECURRENCES = {"chebyshev": (2, -1), "power": (1, 0)}
 _ONE: Polynomial = {(): Fraction(1)}
 
 
@@ -47,7 +49,7 @@ def to_monomials(basis: Basis, coefficients: Floats, scale: float, offset: float
         One coefficient for each of :func:`graded_monomials`, of all columns of X, correctly
         rounded; infinite or 0 where it lies beyond the range of floats.
     """
-    polynomial = _expand(_terms(basis, coefficients), _linear_forms(basis.domain), RECURRENCES[basis.family])
+    polynomial = _expand(_terms(basis, coefficients), _linear_forms(basis.domain), _RECURRENCES[basis.family])
     values = {monomial: value * Fraction(scale) for monomial, value in polynomial.items()}
     values[()] = values.get((), Fraction(0)) + Fraction(offset)
     return _in_order(values, basis)

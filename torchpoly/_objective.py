@@ -11,7 +11,13 @@ from functools import cached_property
 import numpy as np
 
 from torchpoly._basis import Array, Floats
-from torchpoly._gram import GramFactor, GramStatistics, orthonormal_coordinates, residual_products
+from torchpoly._gram import (
+    GramFactor,
+    GramStatistics,
+    largest_eigenvalue,
+    orthonormal_coordinates,
+    residual_products,
+)
 
 _ROUNDING = 16 * np.finfo(np.float64).eps
 
@@ -49,8 +55,6 @@ class GramObjective:
         Units of the targets: losses are reported times their squares, averaged over targets.
     rank : int
         Number of independent terms.
-    curvature : float
-        Largest eigenvalue of half the second derivative.
     """
 
     coordinates: Floats | None
@@ -61,7 +65,6 @@ class GramObjective:
     alpha: float
     units: Floats
     rank: int
-    curvature: float
 
     @classmethod
     def orthonormal(
@@ -81,7 +84,7 @@ class GramObjective:
         # Targets have variance 1, so this is rounding. Optimizers that divide the gradient by its
         # own size would take it for a direction to go.
         optimum[np.abs(optimum) < _ROUNDING] = 0.0
-        return cls(coordinates, None, optimum, optimum, floor, alpha, units, len(optimum), 1.0)
+        return cls(coordinates, None, optimum, optimum, floor, alpha, units, len(optimum))
 
     @classmethod
     def in_basis(
@@ -101,7 +104,6 @@ class GramObjective:
             alpha,
             units,
             len(optimum),
-            statistics.largest_eigenvalue() + alpha,
         )
 
     def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
@@ -126,6 +128,11 @@ class GramObjective:
     def coefficients(self, parameters: Floats) -> Floats:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
         return parameters if self.coordinates is None else self.coordinates @ parameters
+
+    @cached_property
+    def curvature(self) -> float:
+        """The largest eigenvalue of half the second derivative, but for what the constant is spared."""
+        return 1.0 if self.gram is None else largest_eigenvalue(self.gram) + self.alpha
 
     @property
     def isotropic(self) -> bool:

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchpoly._basis import Array, Basis, Domain, Floats, count_rows, count_terms, row_chunks
+from torchpoly._basis import Array, Basis, Domain, Floats, count_rows, count_terms, row_chunks, sum_weights
 from torchpoly._device import to_device
-from torchpoly._gram import GramFactor, GramStatistics, rounding_share
+from torchpoly._gram import GramFactor, GramStatistics, InverseRoots
 
 # A chunk of features takes 8 MiB, about what stays in cache between its evaluation and its
 # product, unless terms are so many that a chunk would have few rows.
@@ -31,7 +31,7 @@ _MATRICES = 8
 _MAX_COLLINEARITY = 1e8
 # Beyond this condition number of their Gram matrix, terms are combined and read again.
 _MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
-# Mean square of a combination of terms of order 1 that is rounding.
+# Mean square of a combination of terms, of norm 1, that is rounding.
 _NULL_SQUARE = 1e-26
 
 
@@ -40,15 +40,37 @@ def chunk_size(n_columns: int) -> int:
     return max(_MIN_ROWS, min(_MAX_ROWS, _CHUNK_ELEMENTS // n_columns))
 
 
-def design_chunks(
-    basis: Basis,
-    targets: Domain,
-    X: NDArray,
-    Y: NDArray,
-    weights: Floats | None,
-    device: torch.device,
-    size: int,
-) -> Iterator[Array]:
+@dataclass(frozen=True)
+class Data:
+    """The rows of a fit, and how they are read.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    Y : ndarray of shape (n_samples, n_targets)
+    weights : ndarray of shape (n_samples,) or None
+        Rows of weight 0 are left out.
+    targets : Domain
+        What the targets are scaled by.
+    device : torch.device
+        Where the features are computed.
+    """
+
+    X: NDArray
+    Y: NDArray
+    weights: Floats | None
+    targets: Domain
+    device: torch.device
+
+    def of_positive_weight(self) -> Data:
+        """Return the data without rows of weight 0."""
+        if self.weights is None:
+            return self
+        kept = np.flatnonzero(self.weights)
+        return replace(self, X=self.X[kept], Y=self.Y[kept], weights=self.weights[kept])
+
+
+def design_chunks(basis: Basis, data: Data, size: int) -> Iterator[Array]:
     """Yield the rows' features with their targets below, times the root of the weight.
 
     On the CPU, NumPy computes them: its element-wise loops run on one thread, as fast as torch's
@@ -59,14 +81,7 @@ def design_chunks(
     ----------
     basis : Basis
         The features.
-    targets : Domain
-        What the targets are scaled by.
-    X : ndarray of shape (n_samples, n_features)
-    Y : ndarray of shape (n_samples, n_targets)
-    weights : ndarray of shape (n_samples,) or None
-        Rows of weight 0 are left out.
-    device : torch.device
-        Where the features are computed.
+    data : Data
     size : int
         Greatest number of rows in a chunk.
 
@@ -75,15 +90,15 @@ def design_chunks(
     ndarray or Tensor of shape (n_terms + n_targets, n_rows)
         Valid until the next one: all share one buffer.
     """
-    n_columns = basis.n_terms + Y.shape[1]
-    buffer = to_device(np.empty((n_columns, min(size, len(X)))), device)
-    for rows in row_chunks(len(X), size, weights):
-        variables = to_device(basis.domain.scale(X[rows]), device)
+    n_columns = basis.n_terms + data.Y.shape[1]
+    buffer = to_device(np.empty((n_columns, min(size, len(data.X)))), data.device)
+    for rows in row_chunks(len(data.X), size, data.weights):
+        variables = to_device(basis.domain.scale(data.X[rows]), data.device)
         chunk = buffer[:, : variables.shape[1]]
         basis.evaluate(variables, out=chunk[: basis.n_terms])
-        chunk[basis.n_terms :] = to_device(targets.scale(Y[rows]), device)
-        if weights is not None:
-            chunk *= to_device(np.sqrt(weights[rows]), device)
+        chunk[basis.n_terms :] = to_device(data.targets.scale(data.Y[rows]), data.device)
+        if data.weights is not None:
+            chunk *= to_device(np.sqrt(data.weights[rows]), data.device)
         yield chunk
 
 
@@ -109,42 +124,28 @@ class Reading:
     rows: Array | None
 
 
-def read(
-    basis: Basis,
-    targets: Domain,
-    X: NDArray,
-    Y: NDArray,
-    weights: Floats | None,
-    device: torch.device,
-    mixing: Floats | None = None,
-) -> Reading:
-    """Read the rows once.
-
-    Parameters are those of :func:`design_chunks`, and the `mixing` of :class:`Reading`.
+def read(basis: Basis, data: Data, mixing: Floats | None = None) -> Reading:
+    """Read the rows once. Parameters are those of :func:`design_chunks` and of :class:`Reading`.
 
     Raises
     ------
     ValueError
         If powers overflow, which they do not where the domain scales.
     """
-    total_weight = len(X) if weights is None else weights.sum()
-    few_rows = count_rows(X, weights) < basis.n_terms
-    if few_rows and weights is not None:
-        kept = np.flatnonzero(weights)
-        X, Y, weights = X[kept], Y[kept], weights[kept]
-    size = len(X) if few_rows else chunk_size(basis.n_terms + Y.shape[1])
-    chunks = design_chunks(basis, targets, X, Y, weights, device, size)
-    n_terms = basis.n_terms
+    total_weight = sum_weights(data.X, data.weights)
+    few_rows = count_rows(data.X, data.weights) < basis.n_terms
+    if few_rows:
+        data = data.of_positive_weight()
+    size = len(data.X) if few_rows else chunk_size(basis.n_terms + data.Y.shape[1])
+    chunks, n_terms = design_chunks(basis, data, size), basis.n_terms
     if mixing is not None:
-        chunks, n_terms = _mixed(chunks, to_device(mixing, device)), mixing.shape[1]
-    rows = None
+        chunks, n_terms = _mixed(chunks, to_device(mixing, data.device)), mixing.shape[1]
     with np.errstate(over="ignore", invalid="ignore"):
-        if len(X) > size:
-            statistics = GramStatistics.from_chunks(chunks, n_terms, total_weight)
+        rows = next(chunks) if len(data.X) <= size else None
+        if few_rows and rows is not None:
+            statistics = GramStatistics.from_few_rows(rows, n_terms, total_weight)
         else:
-            (rows,) = chunks
-            gather = GramStatistics.from_few_rows if few_rows else GramStatistics.from_rows
-            statistics = gather(rows, n_terms, total_weight)
+            statistics = GramStatistics.from_chunks(chunks if rows is None else [rows], n_terms, total_weight)
     if basis.family == "power" and not statistics.is_finite():
         raise ValueError(
             f"The powers of X overflow: the 'degree' parameter got {basis.degree} with basis='monomial'. Scale X, or "
@@ -161,9 +162,7 @@ def _mixed(chunks: Iterator[Array], mixing: Any) -> Iterator[Array]:
         yield xp.concatenate([mixing.T @ chunk[:n_terms], chunk[n_terms:]])
 
 
-def read_well_conditioned(
-    basis: Basis, targets: Domain, X: NDArray, Y: NDArray, weights: Floats | None, device: torch.device
-) -> Reading:
+def read_well_conditioned(basis: Basis, data: Data) -> Reading:
     """Read the rows, and once more where the Gram matrix has too few digits to tell terms apart.
 
     Columns that nearly coincide are replaced by their principal axes. Terms that nearly coincide
@@ -180,65 +179,45 @@ def read_well_conditioned(
     T. Fukaya, R. Kannan, Y. Nakatsukasa, Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for
     computing the QR factorization of ill-conditioned matrices", SIAM J. Sci. Comput. 42 (2020).
     """
-    reading = read(basis, targets, X, Y, weights, device)
+    reading = read(basis, data)
     n_variables = basis.domain.n_variables
-    if basis.degree > 0 and 1 < n_variables < count_rows(X, weights) and not basis.interaction_only:
+    if basis.degree > 0 and 1 < n_variables < count_rows(data.X, data.weights) and not basis.interaction_only:
         linear = reading.statistics.leading(n_variables + 1)
         covariance = linear[1:, 1:] - np.outer(linear[0, 1:], linear[0, 1:])
         if _collinearity(covariance) > _MAX_COLLINEARITY ** (1 / basis.degree):
-            basis = replace(basis, domain=basis.domain.to_principal_axes(covariance, X, weights))
-            reading = read(basis, targets, X, Y, weights, device)
-    gram = reading.statistics.features
-    if isinstance(gram, GramFactor) or _is_well_conditioned(reading.statistics):
+            basis = replace(basis, domain=basis.domain.to_principal_axes(covariance, data.X, data.weights))
+            reading = read(basis, data)
+    if isinstance(reading.statistics.features, GramFactor):
         return reading
-    null = _null_candidates(gram)
-    # Terms that are the same on all rows, as powers of a binary column are, need no more.
-    if null is not None and (not null.size or _is_null(read(basis, targets, X, Y, weights, device, null).statistics)):
+    roots = reading.statistics.roots
+    if roots.condition < _MAX_CONDITION or _tells_apart_all_but_null(roots, basis, data):
         return reading
-    mixing = _inverse_root(gram)
-    reading = read(basis, targets, X, Y, weights, device, mixing)
+    mixing = roots.raised
+    reading = read(basis, data, mixing)
     for _ in range(_MAX_CORRECTIONS):
-        if _is_well_conditioned(reading.statistics):
+        roots = reading.statistics.roots
+        if roots.condition < _MAX_CONDITION:
             break
-        mixing = _corrected(mixing, cast(Floats, reading.statistics.features))
-        reading = read(basis, targets, X, Y, weights, device, mixing)
+        # Of the null directions no row sees anything; they would only add to the coefficients' norm.
+        null = np.linalg.qr(mixing @ roots.null)[0]
+        mixing = mixing @ roots.truncated
+        mixing -= null @ (null.T @ mixing)
+        reading = read(basis, data, mixing)
     return reading
 
 
-def _is_well_conditioned(statistics: GramStatistics) -> bool:
-    """Whether the Gram matrix has digits enough to tell the terms apart."""
-    return statistics.inverse_factor[1] < _MAX_CONDITION
+def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, data: Data) -> bool:
+    """Whether the Gram matrix is well-conditioned but for combinations of terms that are 0 on all rows.
 
-
-def _null_candidates(gram: Floats) -> Floats | None:
-    """Return the directions of eigenvalues below rounding, if the others are well-conditioned."""
-    eigenvalues, eigenvectors = np.linalg.eigh(gram)
-    null = eigenvalues < rounding_share(len(gram)) * eigenvalues[-1]
-    return eigenvectors[:, null] if eigenvalues[~null][0] * _MAX_CONDITION > eigenvalues[-1] else None
-
-
-def _is_null(statistics: GramStatistics) -> bool:
-    """Whether combinations of terms, of norm 1, are 0 on all rows but for rounding."""
-    assert isinstance(statistics.features, np.ndarray)
-    return bool(np.diagonal(statistics.features).max(initial=0.0) < _NULL_SQUARE)
-
-
-def _inverse_root(gram: Floats) -> Floats:
-    """Return the inverse root of the Gram matrix, its eigenvalues raised to what rounding leaves of them."""
-    eigenvalues, eigenvectors = np.linalg.eigh(gram)
-    return eigenvectors / np.sqrt(np.maximum(eigenvalues, rounding_share(len(gram)) * eigenvalues[-1]))
-
-
-def _corrected(mixing: Floats, gram: Floats) -> Floats:
-    """Return the mixing times the inverse root of the Gram matrix that it led to, without its null directions.
-
-    Of these no row sees anything; they would only add to the norm of the coefficients.
+    Such are terms that are the same on all rows, as powers of a binary column are.
     """
-    eigenvalues, eigenvectors = np.linalg.eigh(gram)
-    kept = eigenvalues > rounding_share(len(gram)) * eigenvalues[-1]
-    null = np.linalg.qr(mixing @ eigenvectors[:, ~kept])[0]
-    corrected = mixing @ (eigenvectors[:, kept] / np.sqrt(eigenvalues[kept]))
-    return corrected - null @ (null.T @ corrected)
+    values, null = roots.eigensystem[0], roots.null
+    if values[null.shape[1]] * _MAX_CONDITION <= values[-1]:
+        return False
+    if not null.size:
+        return True
+    squares = np.diagonal(cast(Floats, read(basis, data, null).statistics.features))
+    return bool(squares.max() < _NULL_SQUARE)
 
 
 def _collinearity(covariance: Floats) -> float:

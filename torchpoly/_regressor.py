@@ -19,7 +19,7 @@ from torchpoly._device import device_or_cpu, resolve_device
 from torchpoly._equation import write_equations
 from torchpoly._module import FittedPolynomial, PolynomialModule
 from torchpoly._objective import GramObjective
-from torchpoly._reading import check_memory, read, read_well_conditioned
+from torchpoly._reading import Data, check_memory, read, read_well_conditioned
 from torchpoly._training import OptimizerLike, minimise, resolve_optimizer
 
 
@@ -250,8 +250,9 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             targets = replace(targets, half_width=np.ones_like(targets.half_width))
         domain = Domain.identity(X.shape[1]) if monomial else Domain.fit(X, weights)
         basis = Basis(domain, self.degree, self.interaction_only, "power" if monomial else "chebyshev")
+        data = Data(X, Y, weights, targets, device)
         well_conditioned = self.basis == "orthonormal" and self.alpha == 0
-        reading = (read_well_conditioned if well_conditioned else read)(basis, targets, X, Y, weights, device)
+        reading = (read_well_conditioned if well_conditioned else read)(basis, data)
         objective_over = GramObjective.orthonormal if self.basis == "orthonormal" else GramObjective.in_basis
         objective = objective_over(reading.statistics, self.alpha, targets.half_width, reading.rows)
         parameters = np.zeros(objective.linear.shape)
@@ -366,14 +367,15 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         coefficients = self._monomials()
         if not isinstance(precision, Integral) or isinstance(precision, bool) or precision < 1:
             raise ValueError(f"The 'precision' parameter got {precision!r}; it must be an int of at least 1.")
+        powers = self.powers_
         with np.errstate(over="ignore", invalid="ignore"):
-            negligible = self._polynomial.reach(self.powers_) * np.abs(coefficients) < 10.0**-precision
+            negligible = self._polynomial.reach(powers) * np.abs(coefficients) < 10.0**-precision
         # A constant is not left out for being small if there is nothing else.
         negligible[:, 0] &= ~negligible[:, 1:].all(axis=1)
         coefficients = np.where(negligible, 0.0, coefficients)
         targets = ["y"] if self._single_target else [f"y{target}" for target in range(len(coefficients))]
         names = getattr(self, "feature_names_in_", None)
-        return write_equations(targets, names, self.powers_, coefficients, int(precision))
+        return write_equations(targets, names, powers, coefficients, int(precision))
 
     def _monomials(self) -> Floats:
         check_is_fitted(self)
