@@ -89,21 +89,20 @@ class Domain:
         return cls(np.zeros(n_features), np.ones(n_features), None, np.zeros(n_features))
 
     @classmethod
-    def fit(cls, X: NDArray, weights: Floats | None = None) -> Domain:
-        """Map the range of each column of X, over rows of positive weight, to [-1, 1].
+    def spanning(cls, low: Floats, high: Floats) -> Domain:
+        """Map the range of each column to [-1, 1].
 
         Columns that do not vary carry no information and get no variable.
         """
-        center, half_width = _windows(X, weights)
+        center, half_width = _window(low, high)
         varies = half_width > 0
-        axes = None if varies.all() else np.eye(X.shape[1])[:, varies]
+        axes = None if varies.all() else np.eye(len(low))[:, varies]
         return cls(center, np.where(varies, half_width, 1.0), axes, np.zeros(np.count_nonzero(varies)))
 
     @classmethod
     def standardizing(cls, Y: NDArray, weights: Floats | None = None) -> Domain:
         """Map each column of Y to weighted mean 0 and variance 1; one that does not vary to 0."""
-        center, half_width = _windows(Y, weights)
-        windows = cls(center, np.where(half_width > 0, half_width, 1.0), None, np.zeros(Y.shape[1]))
+        windows = cls._windows(Y, weights)
         mean, square = np.zeros((2, Y.shape[1]))
         for rows in row_chunks(len(Y), _SCAN_ROWS, weights):
             scaled = windows.scale(Y[rows])
@@ -116,7 +115,29 @@ class Domain:
         # attained, the variance is at least about 2 / n: the difference keeps its digits.
         variance = square / total_weight - mean * mean
         spread = np.where(variance > 0, np.sqrt(np.abs(variance)), 1.0)
-        return cls(center + windows.half_width * mean, windows.half_width * spread, None, windows.shift)
+        center = windows.center + windows.half_width * mean
+        return cls(center, windows.half_width * spread, None, windows.shift)
+
+    @classmethod
+    def centering(cls, Y: NDArray, weights: Floats | None, quantile: float) -> Domain:
+        """Map the quantile of each column of Y to 0, and to 1 how far from it values typically are.
+
+        Outliers move neither.
+        """
+        windows = cls._windows(Y, weights)
+        kept = slice(None) if weights is None else np.flatnonzero(weights)
+        scaled = windows.scale(Y[kept])
+        shares = np.ones(scaled.shape[1]) if weights is None else weights[kept]
+        middle = np.array([weighted_quantile(row, shares, quantile) for row in scaled])
+        spread = np.array([typical_size(row, shares) for row in scaled - middle[:, None]])
+        center = windows.center + windows.half_width * middle
+        return cls(center, windows.half_width * np.where(spread > 0, spread, 1.0), None, windows.shift)
+
+    @classmethod
+    def _windows(cls, Y: NDArray, weights: Floats | None) -> Domain:
+        """Map the range of each column of Y to [-1, 1], or to 0."""
+        center, half_width = _window(*column_ranges(Y, weights))
+        return cls(center, np.where(half_width > 0, half_width, 1.0), None, np.zeros(Y.shape[1]))
 
     @property
     def n_variables(self) -> int:
@@ -150,7 +171,7 @@ class Domain:
         directions = np.linalg.eigh(covariance)[1][:, ::-1]
         axes = directions if self.axes is None else self.axes @ directions
         rotated = Domain(self.center, self.half_width, axes, self.shift @ directions)
-        low, high = _column_ranges(rotated.scale(X[rows]) for rows in row_chunks(len(X), _SCAN_ROWS, weights))
+        low, high = _row_ranges(rotated.scale(X[rows]) for rows in row_chunks(len(X), _SCAN_ROWS, weights))
         half_width = high / 2 - low / 2
         # Directions along which the rows differ by no more than X was rounded hold no information.
         used = slice(None) if self.axes is None else self.axes.any(axis=1)
@@ -160,15 +181,33 @@ class Domain:
         return Domain(self.center, self.half_width, axes[:, kept] / half_width, middle / half_width)
 
 
-def _windows(X: NDArray, weights: Floats | None) -> tuple[Floats, Floats]:
-    """Return the middle and half of the range of each column, over rows of positive weight."""
-    low, high = _column_ranges(X.T[:, rows] for rows in row_chunks(len(X), _SCAN_ROWS, weights))
+def column_ranges(X: NDArray, weights: Floats | None) -> tuple[Floats, Floats]:
+    """Return the least and the greatest value of each column, over rows of positive weight."""
+    return _row_ranges(X.T[:, rows] for rows in row_chunks(len(X), _SCAN_ROWS, weights))
+
+
+def _window(low: Floats, high: Floats) -> tuple[Floats, Floats]:
+    """Return the middle and half of each range."""
     # Halved before they are added, so that ranges near the largest float do not overflow.
     return low / 2 + high / 2, high / 2 - low / 2
 
 
-def _column_ranges(chunks: Iterator[NDArray]) -> tuple[Floats, Floats]:
-    """Return least and greatest value of each row over chunks of shape (n_variables, n_rows)."""
+def weighted_quantile(values: Floats, weights: Floats, quantile: float) -> float:
+    """Return the least value up to which the values hold that share of the weight."""
+    order = np.argsort(values, kind="stable")
+    cumulated = np.cumsum(weights[order])
+    # Rounding decides no tie: k copies of a value are the same as weight k.
+    return float(values[order[np.searchsorted(cumulated, quantile * (1 - 1e-9) * cumulated[-1])]])
+
+
+def typical_size(values: Floats, weights: Floats) -> float:
+    """Return the weighted median of the absolute values, or where that is 0, their mean."""
+    sizes = np.abs(values)
+    return weighted_quantile(sizes, weights, 0.5) or float(sizes @ weights / weights.sum())
+
+
+def _row_ranges(chunks: Iterator[NDArray]) -> tuple[Floats, Floats]:
+    """Return the least and the greatest value of each row over chunks of shape (n_variables, n_rows)."""
     low: Any = np.inf
     high: Any = -np.inf
     for chunk in chunks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,3 +48,13 @@ def to_device(values: Floats, device: torch.device) -> Any:
 def to_numpy(values: Array) -> Floats:
     """Return an array from any device."""
     return values.cpu().numpy() if isinstance(values, Tensor) else values
+
+
+def like(values: Floats, example: Array) -> Any:
+    """Return an array as what the example is: an array, or a tensor on its device."""
+    return torch.from_numpy(values).to(example.device) if isinstance(example, Tensor) else values
+
+
+def namespace(values: Array) -> Any:
+    """Return the library whose functions take the values: torch or NumPy."""
+    return torch if isinstance(values, Tensor) else np

@@ -192,9 +192,18 @@ class InverseRoots:
     @property
     def best(self) -> Floats:
         """The triangular one, or where the matrix is singular to working precision the truncated one."""
-        if self._inverse_factor is not None and self.condition < 1 / _rounding_share(len(self.gram)):
-            return self._inverse_factor.T
-        return self.truncated
+        return self.truncated if self._triangular is None else self._triangular
+
+    @property
+    def complete(self) -> Floats:
+        """The triangular one, or where the matrix is singular to working precision the raised one."""
+        return self.raised if self._triangular is None else self._triangular
+
+    @property
+    def _triangular(self) -> Floats | None:
+        """The transposed inverse of the Cholesky factor, None where rounding leaves it no digits."""
+        inverse = self._inverse_factor
+        return None if inverse is None or self.condition >= 1 / _rounding_share(len(self.gram)) else inverse.T
 
     @property
     def truncated(self) -> Floats:

@@ -29,11 +29,15 @@ class FittedPolynomial:
         Coefficients of the basis.
     targets : Domain
         Target j is ``targets.center[j] + targets.half_width[j] * coefficients[:, j] @ features``.
+    low, high : ndarray of shape (n_features,)
+        The box of the training data: least and greatest value of each column of X.
     """
 
     basis: Basis
     coefficients: Floats
     targets: Domain
+    low: Floats
+    high: Floats
 
     def predict(self, X: NDArray, device: torch.device) -> NDArray:
         """Return the values at the rows of X, of shape (n_samples, n_targets), in X's dtype."""

@@ -129,6 +129,10 @@ class GramObjective:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
         return parameters if self.coordinates is None else self.coordinates @ parameters
 
+    def parameters(self, coefficients: Floats) -> Floats:
+        """Return the parameters of these coefficients, or of the nearest that there are."""
+        return coefficients if self.coordinates is None else np.linalg.lstsq(self.coordinates, coefficients)[0]
+
     @cached_property
     def curvature(self) -> float:
         """The largest eigenvalue of half the second derivative, but for what the constant is spared."""
@@ -138,6 +142,14 @@ class GramObjective:
     def isotropic(self) -> bool:
         """Whether the second derivative is a multiple of the identity."""
         return self.gram is None
+
+    @property
+    def is_final(self) -> bool:
+        """True: there is one stage."""
+        return True
+
+    def sharpen(self, parameters: Floats) -> None:
+        """There is no next stage."""
 
     def _half_gradient(self, parameters: Floats) -> Floats:
         if self.gram is None:

@@ -6,7 +6,7 @@ import bisect
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, cast
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torchpoly._basis import Array, Basis, Domain, Floats, count_rows, count_terms, row_chunks, sum_weights
 from torchpoly._device import to_device
-from torchpoly._gram import GramFactor, GramStatistics, InverseRoots
+from torchpoly._gram import GramFactor, GramStatistics, InverseRoots, orthonormal_coordinates
 
 # A chunk of features takes 8 MiB, about what stays in cache between its evaluation and its
 # product, unless terms are so many that a chunk would have few rows.
@@ -54,6 +54,8 @@ class Data:
         What the targets are scaled by.
     device : torch.device
         Where the features are computed.
+    on_chunk : callable, optional
+        Is called after each chunk of rows.
     """
 
     X: NDArray
@@ -61,6 +63,12 @@ class Data:
     weights: Floats | None
     targets: Domain
     device: torch.device
+    on_chunk: Callable[[], object] | None = None
+
+    def with_more_targets(self, Y: NDArray) -> Data:
+        """Return the data with further targets, in the units of the first."""
+        windows = {name: np.tile(getattr(self.targets, name), 2) for name in ("center", "half_width", "shift")}
+        return replace(self, Y=np.concatenate([self.Y, Y], axis=1), targets=replace(self.targets, **windows))
 
     def of_positive_weight(self) -> Data:
         """Return the data without rows of weight 0."""
@@ -100,6 +108,8 @@ def design_chunks(basis: Basis, data: Data, size: int) -> Iterator[Array]:
         if data.weights is not None:
             chunk *= to_device(np.sqrt(data.weights[rows]), data.device)
         yield chunk
+        if data.on_chunk is not None:
+            data.on_chunk()
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,26 @@ class Reading:
     mixing: Floats | None
     statistics: GramStatistics
     rows: Array | None
+
+
+    def split(self, n_targets: int) -> tuple[Reading, Floats]:
+        """Return the reading of the first targets, and the mean products of the features with the others."""
+        statistics = self.statistics
+        first = replace(statistics, cross=statistics.cross[:, :n_targets], target=statistics.target[:n_targets])
+        more = statistics.cross[:, n_targets:]
+        rows = None if self.rows is None else self.rows[: len(self.rows) - more.shape[1]]
+        return replace(self, statistics=first, rows=rows), more
+
+    def coordinates(self, alpha: float) -> Floats:
+        """Return coordinates in which the basis is orthonormal, of shape (n_terms, rank)."""
+        coordinates = orthonormal_coordinates(self.statistics, alpha)
+        return coordinates if self.mixing is None else self.mixing @ coordinates
+
+    def least_squares(self, alpha: float) -> Floats:
+        """Return the coefficients of the basis with the least squared error and penalty."""
+        coordinates = orthonormal_coordinates(self.statistics, alpha)
+        optimum = coordinates @ (coordinates.T @ self.statistics.cross)
+        return optimum if self.mixing is None else self.mixing @ optimum
 
 
 def read(basis: Basis, data: Data, mixing: Floats | None = None) -> Reading:

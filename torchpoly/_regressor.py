@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -17,10 +16,11 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from torchpoly._basis import Basis, Domain, Floats, count_rows
 from torchpoly._device import device_or_cpu, resolve_device
 from torchpoly._equation import write_equations
+from torchpoly._fitting import Model
 from torchpoly._module import FittedPolynomial, PolynomialModule
-from torchpoly._objective import GramObjective
-from torchpoly._reading import Data, check_memory, read, read_well_conditioned
-from torchpoly._training import OptimizerLike, minimise, resolve_optimizer
+from torchpoly._losses import LOSSES, LossFunction
+from torchpoly._reading import check_memory
+from torchpoly._training import OptimizerLike, OptimizerSpec, minimise, resolve_optimizer
 
 
 class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -162,6 +162,10 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         "alpha": [Interval(Real, 0, np.inf, closed="left")],
         "basis": [StrOptions({"orthonormal", "chebyshev", "monomial"})],
         "interaction_only": ["boolean"],
+        "loss": [StrOptions(LOSSES), callable],
+        "epsilon": [Interval(Real, 1.0, None, closed="left")],
+        "quantile": [Interval(Real, 0.0, 1.0, closed="neither")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "device": [str, torch.device],
         "verbose": ["verbose"],
     }
@@ -177,6 +181,10 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         alpha: float = 0.0,
         basis: str = "orthonormal",
         interaction_only: bool = False,
+        loss: str | LossFunction = "squared_error",
+        epsilon: float = 1.35,
+        quantile: float = 0.5,
+        batch_size: int | None = None,
         device: str | torch.device = "cpu",
         verbose: int | bool = 0,
     ) -> None:
@@ -188,6 +196,10 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.alpha = alpha
         self.basis = basis
         self.interaction_only = interaction_only
+        self.loss = loss
+        self.epsilon = epsilon
+        self.quantile = quantile
+        self.batch_size = batch_size
         self.device = device
         self.verbose = verbose
 
@@ -241,41 +253,51 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         device = resolve_device(self.device)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
         weights = None if sample_weight is None else _check_weights(sample_weight, X)
-        check_memory(self.degree, count_rows(X, weights), X.shape[1], self.interaction_only)
-
-        monomial = self.basis == "monomial"
-        Y = y.reshape(len(y), -1)
-        targets = Domain.standardizing(Y, weights)
-        if monomial:
-            targets = replace(targets, half_width=np.ones_like(targets.half_width))
-        domain = Domain.identity(X.shape[1]) if monomial else Domain.fit(X, weights)
-        basis = Basis(domain, self.degree, self.interaction_only, "power" if monomial else "chebyshev")
-        data = Data(X, Y, weights, targets, device)
-        well_conditioned = self.basis == "orthonormal" and self.alpha == 0
-        reading = (read_well_conditioned if well_conditioned else read)(basis, data)
-        objective_over = GramObjective.orthonormal if self.basis == "orthonormal" else GramObjective.in_basis
-        objective = objective_over(reading.statistics, self.alpha, targets.half_width, reading.rows)
-        parameters = np.zeros(objective.linear.shape)
-        if monomial:
-            # The textbook loop starts from coefficients of 0; y is centred here.
-            parameters[0] = -targets.center
+        n_rows = count_rows(X, weights)
+        self._check_batch_size(n_rows, spec)
+        check_memory(self.degree, n_rows, X.shape[1], self.interaction_only)
+        model = Model(
+            self.degree, self.loss, self.epsilon, self.quantile, self.alpha, self.basis, self.interaction_only
+        )
+        problem = model.pose(
+            X,
+            y,
+            weights,
+            device=device,
+            on_rows=self.batch_size is not None,
+            in_stages=spec.is_lbfgs,
+            warm=None,
+            on_chunk=None,
+        )
         losses = minimise(
-            objective,
-            parameters,
+            problem.objective,
+            problem.parameters,
             spec,
             n_iter=self.n_iter,
             tol=self.tol,
             verbose=int(self.verbose),
         )
 
-        coefficients = objective.coefficients(parameters)
-        if reading.mixing is not None:
-            coefficients = reading.mixing @ coefficients
-        self._polynomial = FittedPolynomial(reading.basis, coefficients, targets)
+        self._polynomial = problem.polynomial
         self._single_target = y.ndim == 1
         self.loss_curve_ = losses
         self.n_iter_ = len(losses)
-        self.rank_ = objective.rank
+        self.rank_ = len(problem.parameters)
+
+    def _check_batch_size(self, n_rows: int, spec: OptimizerSpec) -> None:
+        """Refuse batches larger than the data, or for an optimizer that compares values of one and the next."""
+        if self.batch_size is None:
+            return
+        if self.batch_size > n_rows:
+            raise ValueError(
+                f"The 'batch_size' parameter got {self.batch_size}, more than the {n_rows} rows of positive weight. Use "
+                f"a smaller one, or None for all rows at once."
+            )
+        if spec.is_lbfgs:
+            raise ValueError(
+                f"The 'batch_size' parameter got {self.batch_size} with an L-BFGS optimizer, which takes the "
+                "difference between batches for the curvature of the loss. Use optimizer='adam', or batch_size=None."
+            )
 
     def predict(self, X: ArrayLike) -> NDArray:
         """Evaluate the polynomial.

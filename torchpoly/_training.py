@@ -6,7 +6,7 @@ import difflib
 import inspect
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Protocol, cast
@@ -55,6 +55,13 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 _LBFGS_SCALE = 2.0**40
 
 
+# Differences of values below this have lost more digits to rounding than a line search can spare.
+_ROUNDING = 1e-12
+
+# A stage that is not the last is over when no gradient entry exceeds this, or after so many iterations.
+_STAGE_TOL, _STAGE_ITERATIONS = 1e-3, 50
+
+
 class Objective(Protocol):
     """What :func:`minimise` needs to know of an objective."""
 
@@ -68,6 +75,23 @@ class Objective(Protocol):
     @property
     def isotropic(self) -> bool:
         """Whether all these eigenvalues are the same."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this is the last of the stages in which it is minimised."""
+
+    def sharpen(self, parameters: Floats) -> None:
+        """Go on to the next stage, for which the parameters change in place."""
+
+
+class Watch(Protocol):
+    """What sees training from iteration to iteration."""
+
+    def begin(self) -> None:
+        """An iteration begins."""
+
+    def end(self, losses: Sequence[float]) -> bool:
+        """An iteration ends, with the losses so far; return whether training is to stop."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +190,53 @@ def _class_and_options(optimizer: OptimizerLike) -> tuple[Any, dict[str, Any]]:
     return factory, options
 
 
+class _Trainee:
+    """Parameters and gradient, in memory that objective and optimizer share."""
+
+    def __init__(self, parameters: Floats, spec: OptimizerSpec) -> None:
+        self.parameters = parameters
+        self.gradient = np.zeros_like(parameters)
+        self.tensor = torch.from_numpy(parameters).requires_grad_()
+        self._scale = _LBFGS_SCALE if spec.is_lbfgs else 1.0
+        self._scaled = np.zeros_like(parameters)
+        self._tensor_gradient = torch.from_numpy(self._scaled)
+        self._latest: tuple[Objective, bytes, tuple[float, float]] | None = None
+
+    def evaluate(self, objective: Objective) -> tuple[float, float]:
+        """Return value and loss and set the gradients, from memory where neither side has moved."""
+        position = self.parameters.tobytes()
+        if self._latest is None or self._latest[0] is not objective or self._latest[1] != position:
+            self._latest = objective, position, objective(self.parameters, self.gradient)
+        # The optimizer has a gradient of its own: some overwrite it, or drop it once it is used.
+        np.multiply(self.gradient, self._scale, out=self._scaled)
+        self.tensor.grad = self._tensor_gradient
+        return self._latest[2]
+
+    def closure(self, objective: Objective) -> Callable[[], Tensor]:
+        """Return what L-BFGS, and whatever else evaluates the objective by itself, demands.
+
+        Its values are differences to the present one, for a line search compares values that agree
+        in most of their digits. Where rounding would be more than 1e-4 of the difference, it comes
+        from the gradients at both ends, by the trapezoidal rule.
+        """
+        origin, slope, (base, _) = self.parameters.copy(), self.gradient.copy(), self.evaluate(objective)
+
+        def closure() -> Tensor:
+            value, _ = self.evaluate(objective)
+            difference = value - base
+            if abs(difference) < _ROUNDING * max(1.0, abs(base)):
+                difference = 0.5 * float(np.vdot(self.parameters - origin, self.gradient + slope))
+            return torch.tensor(difference * self._scale, dtype=torch.float64, device="cpu")
+
+        return closure
+
+    def sharpen(self, objective: Objective) -> None:
+        """Take the objective to its next stage."""
+        objective.sharpen(self.parameters)
+        self._latest = None
+        self.evaluate(objective)
+
+
 def minimise(
     objective: Objective,
     parameters: Floats,
@@ -173,6 +244,8 @@ def minimise(
     *,
     n_iter: int,
     tol: float | None,
+    batches: Callable[[], Iterable[tuple[float, Objective]]] | None = None,
+    watch: Watch | None = None,
     verbose: int = 0,
 ) -> Floats:
     """Train `parameters` in place.
@@ -188,6 +261,11 @@ def minimise(
         Greatest number of iterations.
     tol : float or None
         Stop where no gradient entry exceeds it; None runs all iterations.
+    batches : callable, optional
+        Returns for each iteration the objectives of its steps, each with the share of the
+        iteration that is done before it. Without it, an iteration is a step on `objective`.
+    watch : Watch, optional
+        What sees each iteration, and may stop training.
     verbose : int
         Print every so many iterations; 0 prints nothing.
 
@@ -206,51 +284,50 @@ def minimise(
     ConvergenceWarning
         If `n_iter` ends before `tol` is met.
     """
-    gradient = np.zeros_like(parameters)
-    # The optimizer works on the same memory as the objective.
-    tensor = torch.from_numpy(parameters).requires_grad_()
-    tensor.grad = tensor_gradient = torch.from_numpy(gradient)
-    optimizer = _build(spec, tensor, objective)
+    trainee = _Trainee(parameters, spec)
     must_have_closure = _default(spec.factory.step, "closure") is inspect.Parameter.empty
-    scale = _LBFGS_SCALE if spec.is_lbfgs else 1.0
-
-    def closure() -> Tensor:
-        value, _ = objective(parameters, gradient)
-        np.multiply(gradient, scale, out=gradient)
-        tensor.grad = tensor_gradient
-        return torch.tensor(value * scale, dtype=torch.float64, device="cpu")
-
     losses: list[float] = []
-    steepest = math.inf
     # Overflow on the way to divergence is reported below, as an error.
     with np.errstate(all="ignore"):
-        start = objective(parameters, gradient)[1]
-        default_rate = _default_rate(spec, objective, gradient, n_iter) if spec.lr_is_default else None
+        _, start = trainee.evaluate(objective)
+        optimizer = _build(spec, trainee.tensor, objective)
+        rate = _default_rate(spec, objective, trainee.gradient, n_iter)
+        stage_start = 0
         for iteration in range(n_iter):
-            if default_rate is not None:
-                optimizer.param_groups[0]["lr"] = default_rate(iteration)
-            # Some optimizers drop the gradient once they have used it.
-            tensor.grad = tensor_gradient
-            # L-BFGS, and whatever else demands a closure, evaluates the objective by itself.
-            _ = optimizer.step(cast(Any, closure)) if must_have_closure else optimizer.step()
-            value, loss = objective(parameters, gradient)
+            if watch is not None:
+                watch.begin()
+            for done, part in [(0.0, objective)] if batches is None else batches():
+                if rate is not None:
+                    optimizer.param_groups[0]["lr"] = rate(iteration - stage_start + done)
+                trainee.evaluate(part)
+                _ = optimizer.step(cast(Any, trainee.closure(part))) if must_have_closure else optimizer.step()
+            value, loss = trainee.evaluate(objective)
             if not math.isfinite(value):
                 raise ValueError(_diverged(spec, optimizer, iteration + 1))
             losses.append(loss)
             if verbose and (iteration + 1) % verbose == 0:
                 print(f"[TorchPolynomialRegressor] iteration {iteration + 1}: loss = {loss:.6g}")
-            if tol is not None:
-                steepest = max(gradient.max(), -gradient.min())
-                if steepest <= tol:
+            if watch is not None and watch.end(losses):
+                break
+            steepest = max(trainee.gradient.max(), -trainee.gradient.min())
+            if objective.is_final:
+                if tol is not None and steepest <= tol:
                     break
+            elif steepest <= _STAGE_TOL or iteration + 1 - stage_start == _STAGE_ITERATIONS:
+                trainee.sharpen(objective)
+                optimizer = _build(spec, trainee.tensor, objective)
+                rate = _default_rate(spec, objective, trainee.gradient, n_iter)
+                stage_start = iteration + 1
         else:
             if tol is not None:
                 _warn_not_converged(spec, optimizer, n_iter, tol, steepest, start, losses[-1])
     return np.array(losses)
 
 
-def _default_rate(spec: OptimizerSpec, objective: Objective, gradient: Floats, n_iter: int) -> Callable[[int], float]:
-    """Return the learning rate of each iteration where the user has named none.
+def _default_rate(
+    spec: OptimizerSpec, objective: Objective, gradient: Floats, n_iter: int
+) -> Callable[[float], float] | None:
+    """Return the learning rate after so many iterations where the user has named none, else None.
 
     It falls as (1 - i / n_iter)**4, so that optimizers which would circle the optimum settle.
     Gradient descent steps in proportion to the gradient, so its rate is in units of the inverse
@@ -258,6 +335,8 @@ def _default_rate(spec: OptimizerSpec, objective: Objective, gradient: Floats, n
     step by the gradient's 1-norm. Undoing that, in units of the inverse curvature, makes the
     first step the only one where the curvature is the same in all directions.
     """
+    if not spec.lr_is_default:
+        return None
     lr = spec.options["lr"]
     if spec.sets_first_step:
         first = max(1.0, _LBFGS_SCALE * np.abs(gradient).sum()) / (2 * _LBFGS_SCALE * objective.curvature)

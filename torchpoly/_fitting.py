@@ -1,0 +1,196 @@
+"""From validated data to what training minimises, and back to a polynomial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from torchpoly._basis import Basis, Domain, Floats, column_ranges
+from torchpoly._gram import orthonormal_coordinates
+from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, LossFunction, make_loss
+from torchpoly._module import FittedPolynomial
+from torchpoly._objective import GramObjective
+from torchpoly._reading import Data, Reading, read, read_well_conditioned
+from torchpoly._row_objective import RowObjective
+from torchpoly._rows import Rows
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a fit minimises, over which parameters, and what these mean.
+
+    Parameters
+    ----------
+    objective : GramObjective or RowObjective
+    parameters : ndarray of shape (rank, n_targets)
+        Trained in place.
+    basis : Basis
+        The features.
+    mixing : ndarray of shape (n_terms, n_mixed) or None
+        What the objective's coefficients combine; None stands for the features.
+    targets : Domain
+        What the targets are scaled by.
+    box : tuple of ndarray of shape (n_features,)
+        Least and greatest value of each column of X.
+    loss : Loss or None
+        The loss over the rows, if they are needed.
+    """
+
+    objective: GramObjective | RowObjective
+    parameters: Floats
+    basis: Basis
+    mixing: Floats | None
+    targets: Domain
+    box: tuple[Floats, Floats]
+    loss: Loss | None
+
+    @property
+    def polynomial(self) -> FittedPolynomial:
+        """The polynomial at the parameters as they are."""
+        coefficients = self.objective.coefficients(self.parameters)
+        if self.mixing is not None:
+            coefficients = self.mixing @ coefficients
+        return FittedPolynomial(self.basis, coefficients, self.targets, *self.box)
+
+    @property
+    def scale(self) -> Floats | None:
+        """Huber's scale of each target, in the units of y; None for other losses."""
+        if isinstance(self.loss, HuberLoss) and self.loss.scale is not None:
+            return self.loss.scale * self.targets.half_width
+        return None
+
+
+@dataclass(frozen=True)
+class Model:
+    """The parameters of the estimator that say what is minimised; there they are documented."""
+
+    degree: int
+    loss: str | LossFunction
+    epsilon: float
+    quantile: float
+    alpha: float
+    basis: str
+    interaction_only: bool
+
+    @property
+    def is_least_squares(self) -> bool:
+        """Whether a Gram matrix says all that the loss needs."""
+        return self.loss == "squared_error"
+
+    def pose(
+        self,
+        X: NDArray,
+        y: NDArray,
+        weights: Floats | None,
+        *,
+        device: torch.device,
+        on_rows: bool,
+        in_stages: bool,
+        warm: FittedPolynomial | None,
+        on_chunk: Callable[[], object] | None,
+    ) -> Problem:
+        """Read the rows and return the problem of fitting them.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features)
+        y : ndarray of shape (n_samples,) or (n_samples, n_targets)
+        weights : ndarray of shape (n_samples,) or None
+        device : torch.device
+        on_rows : bool
+            Whether the rows are needed even for least squares, as mini-batches do.
+        in_stages : bool
+            Whether the loss may be minimised in stages.
+        warm : FittedPolynomial or None
+            From which training starts.
+        on_chunk : callable or None
+            Is called after each chunk of rows that is read.
+        """
+        Y = y.reshape(len(y), -1)
+        n_targets, box = Y.shape[1], column_ranges(X, weights)
+        data = Data(X, Y, weights, self._targets(Y, weights), device, on_chunk)
+        # What the polynomial so far predicts is read as further targets: their least squares are
+        # its coefficients in the new basis, whatever that is.
+        extended = data if warm is None else data.with_more_targets(warm.predict(X, device).astype(np.float64))
+        reading, more = self._read(self._features(box), extended).split(n_targets)
+        coordinates = orthonormal_coordinates(reading.statistics, 0.0)
+        origin = None if warm is None else coordinates @ (coordinates.T @ more)
+        if self.is_least_squares and not on_rows:
+            return self._on_gram(reading, data, box, origin)
+        loss = make_loss(
+            self.loss,
+            epsilon=self.epsilon,
+            quantile=self.quantile,
+            targets=data.targets,
+            single_target=y.ndim == 1,
+            weighted=weights is not None and np.ptp(weights[weights > 0]) > 0,
+        )
+        return self._on_rows(reading, data, box, origin, loss, in_stages)
+
+    def _targets(self, Y: NDArray, weights: Floats | None) -> Domain:
+        """Return the scale of the targets, which outliers do not move where the loss is robust."""
+        if isinstance(self.loss, str) and self.loss in ROBUST_LOSSES:
+            targets = Domain.centering(Y, weights, self.quantile if self.loss == "quantile" else 0.5)
+        else:
+            targets = Domain.standardizing(Y, weights)
+        return replace(targets, half_width=np.ones_like(targets.half_width)) if self._is_textbook else targets
+
+    @property
+    def _is_textbook(self) -> bool:
+        """Whether features are raw powers of raw X, for raw y."""
+        return self.basis == "monomial"
+
+    def _features(self, box: tuple[Floats, Floats]) -> Basis:
+        domain = Domain.identity(len(box[0])) if self._is_textbook else Domain.spanning(*box)
+        return Basis(domain, self.degree, self.interaction_only, "power" if self._is_textbook else "chebyshev")
+
+    def _read(self, basis: Basis, data: Data) -> Reading:
+        well_conditioned = self.basis == "orthonormal" and self.alpha == 0
+        return (read_well_conditioned if well_conditioned else read)(basis, data)
+
+    def _zero(self, n_terms: int, targets: Domain) -> Floats:
+        """Return the coefficients at which training starts: 0, and with raw powers so for y as it is."""
+        origin = np.zeros((n_terms, len(targets.center)))
+        if self._is_textbook:
+            origin[0] = -targets.center
+        return origin
+
+    def _on_gram(self, reading: Reading, data: Data, box: tuple[Floats, Floats], origin: Floats | None) -> Problem:
+        objective_over = GramObjective.orthonormal if self.basis == "orthonormal" else GramObjective.in_basis
+        objective = objective_over(reading.statistics, self.alpha, data.targets.half_width, reading.rows)
+        if origin is not None:
+            parameters = objective.parameters(origin)
+        else:
+            parameters = self._zero(len(objective.linear), data.targets)
+        return Problem(objective, parameters, reading.basis, reading.mixing, data.targets, box, None)
+
+    def _on_rows(
+        self,
+        reading: Reading,
+        data: Data,
+        box: tuple[Floats, Floats],
+        origin: Floats | None,
+        loss: Loss,
+        in_stages: bool,
+    ) -> Problem:
+        """Pose the problem on the rows; a cold start is at the least squares or the constant, where the loss is less."""
+        coordinates = reading.coordinates(self.alpha)
+        if origin is not None:
+            origins = [origin if reading.mixing is None else reading.mixing @ origin]
+        else:
+            origins = [self._zero(reading.basis.n_terms, data.targets)]
+            if not self._is_textbook:
+                origins.append(reading.least_squares(self.alpha))
+        objective = RowObjective(
+            Rows.of(reading.basis, data, scale_targets=not callable(self.loss)),
+            loss,
+            origins,
+            coordinates if self.basis == "orthonormal" else None,
+            self.alpha,
+            in_stages=in_stages,
+        )
+        return Problem(objective, np.zeros(objective.shape), reading.basis, None, data.targets, box, loss)

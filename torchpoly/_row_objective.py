@@ -1,0 +1,160 @@
+"""The value to minimise, over the parameters of training, from the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpoly._basis import Array, Floats
+from torchpoly._gram import InverseRoots
+from torchpoly._losses import Loss
+from torchpoly._rows import Rows
+
+# How far along the gradient slopes are compared to find the curvature, in units of training.
+_SECANT = 1e-3
+
+
+class RowObjective:
+    """Mean loss of the rows plus L2 penalty.
+
+    The parameters ``theta_j`` of target j stand for the coefficients ``c_j = origin_j + T_j theta_j``.
+    T_j makes features orthonormal under the data: under the rows as they are weighted or, where
+    the loss goes on in stages, under the rows times the second derivatives of their loss. Then
+    every direction is about as curved as every other, as in Newton's method.
+
+    Parameters
+    ----------
+    rows : Rows
+    loss : Loss
+    origins : list of ndarray of shape (n_terms, n_targets)
+        Coefficients at which training may start: it does, for each target, at those of the least
+        loss, with parameters of 0.
+    orthonormal : ndarray of shape (n_terms, rank) or None
+        T under the rows; None stands for the identity, in all stages.
+    alpha : float
+        Weight of the penalty.
+    in_stages : bool
+        Whether :meth:`sharpen` is going to be called; else the loss starts in its last stage.
+    """
+
+    isotropic = False
+
+    def __init__(
+        self,
+        rows: Rows,
+        loss: Loss,
+        origins: Sequence[Floats],
+        orthonormal: Floats | None,
+        alpha: float,
+        *,
+        in_stages: bool,
+    ) -> None:
+        self._rows = rows
+        self._loss = loss
+        self._origin = origin = self._best(origins, in_stages)
+        self._orthonormal = orthonormal
+        self._coordinates = None if orthonormal is None else np.broadcast_to(
+            orthonormal, (origin.shape[1], *orthonormal.shape)
+        )
+        self._alpha = alpha
+        self._curvature: float | None = None
+        predictions = rows.predict(origin)
+        loss.start(predictions, rows.targets, rows.shares, in_stages=in_stages)
+        if in_stages:
+            self._follow_curvature(predictions)
+
+    def _best(self, origins: Sequence[Floats], in_stages: bool) -> Floats:
+        """Return the origin of the least loss for each target, or for all where their losses are one."""
+        losses = []
+        for origin in origins:
+            predictions = self._rows.predict(origin)
+            self._loss.start(predictions, self._rows.targets, self._rows.shares, in_stages=in_stages)
+            losses.append(self._loss(predictions, self._rows.targets, self._rows.shares).losses)
+        best = np.nan_to_num(losses, nan=np.inf).argmin(axis=0)
+        return np.stack(origins)[best, :, np.arange(len(best))].T if len(best) > 1 else origins[best[0]]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the parameters: rank and number of targets."""
+        terms, targets = self._origin.shape
+        return (terms if self._orthonormal is None else self._orthonormal.shape[1]), targets
+
+    def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
+        """Return the value, summed over targets, and the loss; write the value's gradient.
+
+        The loss is averaged over targets, in the units of y, without the penalty.
+        """
+        coefficients = self.coefficients(parameters)
+        predictions = self._rows.predict(coefficients)
+        values, losses, slopes = self._loss(predictions, self._rows.targets, self._rows.shares)
+        by_coefficients = self._rows.gather(slopes)
+        penalised = coefficients[1:]
+        alpha = self._alpha * self._loss.penalty_units
+        by_coefficients[1:] += 2.0 * alpha * penalised
+        if self._coordinates is None:
+            gradient[:] = by_coefficients
+        else:
+            gradient[:] = (by_coefficients.T[:, None] @ self._coordinates)[:, 0].T
+        return float(values.sum() + (alpha * np.square(penalised).sum(axis=0)).sum()), float(losses.mean())
+
+    def coefficients(self, parameters: Floats) -> Floats:
+        """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
+        if self._coordinates is None:
+            return self._origin + parameters
+        return self._origin + (self._coordinates @ parameters.T[:, :, None])[:, :, 0].T
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the loss is in its last stage."""
+        return self._loss.is_final
+
+    def sharpen(self, parameters: Floats) -> None:
+        """Go on to the next stage of the loss, from these parameters, which become 0."""
+        self._loss.narrow()
+        self._origin = self.coefficients(parameters)
+        parameters[:] = 0.0
+        self._follow_curvature(self._rows.predict(self._origin))
+
+    def batches(self, order: NDArray[np.intp], size: int) -> Iterator[RowObjective]:
+        """Yield the objectives over batches of the rows, taken in this order."""
+        for start in range(0, len(order), size):
+            batch = copy(self)
+            batch._rows = self._rows.batch(order[start : start + size])
+            batch._loss = self._loss.for_batches()
+            yield batch
+
+    @property
+    def curvature(self) -> float:
+        """Half the second derivative: along the gradient at the start, where coordinates do not follow it."""
+        if self._curvature is None:
+            self._curvature = self._secant()
+        return self._curvature
+
+    def _secant(self) -> float:
+        here, there = np.empty(self.shape), np.empty(self.shape)
+        self(np.zeros(self.shape), here)
+        length = float(np.linalg.norm(here))
+        if not length > 0.0:
+            return 1.0
+        direction = here / length
+        self(-_SECANT * direction, there)
+        curvature = float(np.vdot(here - there, direction)) / (2 * _SECANT)
+        return curvature if 0.0 < curvature < np.inf else 1.0
+
+    def _follow_curvature(self, predictions: Array) -> None:
+        """Make the features orthonormal under the loss's second derivatives."""
+        curvatures = self._loss.curvatures(predictions, self._rows.targets)
+        if curvatures is None or self._orthonormal is None:
+            return
+        penalty = self._orthonormal[1:].T @ self._orthonormal[1:]
+        grams = self._rows.gram(self._orthonormal, curvatures * self._rows.shares)
+        self._coordinates = np.stack(
+            [
+                self._orthonormal @ InverseRoots(gram + 2.0 * self._alpha * penalty).complete
+                for gram in grams
+            ]
+        )
+        self._curvature = 0.5
