@@ -59,7 +59,7 @@ _LBFGS_SCALE = 2.0**40
 _ROUNDING = 1e-12
 
 # A stage that is not the last is over when no gradient entry exceeds this, or after so many iterations.
-_STAGE_TOL, _STAGE_ITERATIONS = 1e-3, 50
+_STAGE_TOL, _STAGE_ITERATIONS = 0.1, 50
 
 
 class Objective(Protocol):
