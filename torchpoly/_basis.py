@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.polynomial import chebyshev, polynomial
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -152,6 +153,11 @@ class Domain:
             return scaled
         return self.axes.T @ scaled - self.shift[:, None]
 
+    def scale_steps(self, steps: NDArray) -> Floats:
+        """Return how far steps in X lead in the basis variables, of shape (n_variables, n_rows)."""
+        scaled = steps.T / self.half_width[:, None]
+        return scaled if self.axes is None else self.axes.T @ scaled
+
     def to_principal_axes(self, covariance: Floats, X: NDArray, weights: Floats | None = None) -> Domain:
         """Return the domain whose variables are the principal axes of this one's.
 
@@ -285,6 +291,26 @@ class Basis:
             levels.append(np.concatenate(blocks) if blocks else levels[0][:0])
         return np.concatenate(levels)
 
+    def differentiate(self, coefficients: Floats, variable: int) -> Floats:
+        """Return the coefficients of a polynomial's derivative by one variable, in this basis.
+
+        Parameters
+        ----------
+        coefficients : ndarray of shape (n_terms, n_targets)
+        variable : int
+        """
+        terms = {row.tobytes(): term for term, row in enumerate(self.powers)}
+        derivative = np.zeros_like(coefficients)
+        differentiated = chebyshev.chebder if self.family == "chebyshev" else polynomial.polyder
+        for exponent in range(1, self.degree + 1):
+            of_exponent = np.flatnonzero(self.powers[:, variable] == exponent)
+            for lower, factor in enumerate(differentiated(np.eye(exponent + 1)[exponent])):
+                if factor and of_exponent.size:
+                    lowered = self.powers[of_exponent]
+                    lowered[:, variable] = lower
+                    derivative[[terms[row.tobytes()] for row in lowered]] += factor * coefficients[of_exponent]
+        return derivative
+
     def evaluate(self, variables: Array, out: Array | None = None) -> Array:
         """Evaluate all terms, one multiplication each.
 
@@ -300,8 +326,8 @@ class Basis:
         Tensor or ndarray of shape (n_terms, n_rows)
         """
         xp: Any = torch if isinstance(variables, Tensor) else np
-        chebyshev = self.family == "chebyshev"
-        doubled = xp.add(variables, variables) if chebyshev else variables
+        is_chebyshev = self.family == "chebyshev"
+        doubled = xp.add(variables, variables) if is_chebyshev else variables
         univariate: dict[tuple[int, int], Array] = {}
         constant = variables[:0].sum(0)[None] + 1.0
         levels, start = [constant], 1
@@ -323,7 +349,7 @@ class Basis:
                 else:
                     factor = doubled[variable : variable + 1]
                     block = xp.multiply(factor, univariate[variable, degree - 1], out=target)
-                    if chebyshev:
+                    if is_chebyshev:
                         before = constant if degree == 2 else univariate[variable, degree - 2]
                         block = xp.subtract(block, before, out=target)
                     univariate[variable, degree] = block

@@ -16,6 +16,9 @@ from torchpoly._device import to_device, to_numpy
 from torchpoly._monomials import to_monomials
 from torchpoly._reading import chunk_size
 
+# In the words of sklearn.preprocessing.SplineTransformer.
+EXTRAPOLATIONS = {"continue", "constant", "linear", "error"}
+
 
 @dataclass(frozen=True)
 class FittedPolynomial:
@@ -39,18 +42,42 @@ class FittedPolynomial:
     low: Floats
     high: Floats
 
-    def predict(self, X: NDArray, device: torch.device) -> NDArray:
+    def predict(self, X: NDArray, device: torch.device, extrapolation: str = "continue") -> NDArray:
         """Return the values at the rows of X, of shape (n_samples, n_targets), in X's dtype."""
+        if extrapolation == "error":
+            self._refuse_outside(X)
         predictions = np.empty((len(X), self.coefficients.shape[1]), dtype=X.dtype)
         coefficients = to_device(self.coefficients, device)
         size = min(chunk_size(self.basis.n_terms), len(X))
         features = to_device(np.empty((self.basis.n_terms, size)), device)
         for rows in row_chunks(len(X), size):
-            variables = to_device(self.basis.domain.scale(X[rows]), device)
+            inside = X[rows] if extrapolation == "continue" else np.clip(X[rows], self.low, self.high)
+            variables = to_device(self.basis.domain.scale(inside), device)
             chunk = self.basis.evaluate(variables, out=features[:, : variables.shape[1]])
             values = to_numpy(coefficients.T @ chunk)
+            if extrapolation == "linear":
+                outside = np.flatnonzero((X[rows] != inside).any(axis=1))
+                steps = self.basis.domain.scale_steps((X[rows] - inside)[outside])
+                slopes = to_device(self.slopes, device).mT @ chunk[:, outside]
+                values[:, outside] += (to_numpy(slopes) * steps[:, None]).sum(axis=0)
             predictions[rows] = values.T * self.targets.half_width + self.targets.center
         return predictions
+
+    def _refuse_outside(self, X: NDArray) -> None:
+        outside = (self.low > X) | (self.high < X)
+        if outside.any():
+            raise ValueError(
+                f"X has values outside the range of the training data in columns {np.flatnonzero(outside.any(axis=0))}, "
+                f"first in row {outside.any(axis=1).argmax()}, and the 'extrapolation' parameter got 'error'. Allow "
+                f"them by 'constant', 'linear' or 'continue'."
+            )
+
+    @cached_property
+    def slopes(self) -> Floats:
+        """Coefficients of the derivatives by each basis variable, of shape (n_variables, n_terms, n_targets)."""
+        variables = range(self.basis.domain.n_variables)
+        derivatives = [self.basis.differentiate(self.coefficients, variable) for variable in variables]
+        return np.array(derivatives).reshape(-1, *self.coefficients.shape)
 
     @cached_property
     def monomials(self) -> Floats:
@@ -92,6 +119,9 @@ class PolynomialModule(nn.Module):
         What to evaluate.
     squeeze : bool
         Whether predictions have shape (n_samples,) rather than (n_samples, n_targets).
+    extrapolation : {"continue", "constant", "linear", "error"}
+        What predictions are outside the box of the training data. A program that
+        ``torch.export`` makes of the module cannot raise errors: for ``"error"`` it predicts NaN.
     """
 
     center: Tensor
@@ -102,10 +132,15 @@ class PolynomialModule(nn.Module):
     offset: Tensor
     scale: Tensor
 
-    def __init__(self, polynomial: FittedPolynomial, squeeze: bool) -> None:
+    low: Tensor
+    high: Tensor
+    slopes: Tensor
+
+    def __init__(self, polynomial: FittedPolynomial, squeeze: bool, extrapolation: str = "continue") -> None:
         super().__init__()
         self._basis = polynomial.basis
         self._squeeze = squeeze
+        self._extrapolation = extrapolation
         domain = polynomial.basis.domain
         buffers = {
             "center": domain.center,
@@ -116,8 +151,15 @@ class PolynomialModule(nn.Module):
             "offset": polynomial.targets.center,
             "scale": polynomial.targets.half_width,
         }
-        for name, values in buffers.items():
-            self.register_buffer(name, torch.tensor(values, device="cpu"))
+        if extrapolation != "continue":
+            buffers |= {"low": polynomial.low, "high": polynomial.high}
+        if extrapolation == "linear":
+            buffers["slopes"] = polynomial.slopes
+        # Tensors made in inference mode would never be part of a gradient.
+        with torch.inference_mode(False):
+            for name, values in buffers.items():
+                self.register_buffer(name, torch.tensor(values, device="cpu"))
+        self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the predictions.
@@ -130,8 +172,27 @@ class PolynomialModule(nn.Module):
         Returns
         -------
         Tensor of shape (n_samples,) or (n_samples, n_targets)
+
+        Raises
+        ------
+        ValueError
+            If `extrapolation` is ``"error"`` and a value is outside the box.
         """
-        variables = ((x - self.center) / self.half_width) @ self.axes - self.shift
+        inside = x if self._extrapolation == "continue" else torch.clamp(x, self.low, self.high)
+        variables = ((inside - self.center) / self.half_width) @ self.axes - self.shift
         features = cast(Tensor, self._basis.evaluate(variables.T))
-        predictions = (self.coefficients.T @ features).T * self.scale + self.offset
+        values = self.coefficients.T @ features
+        if self._extrapolation == "linear":
+            steps = ((x - inside) / self.half_width) @ self.axes
+            values = values + ((self.slopes.mT @ features) * steps.T[:, None]).sum(0)
+        if self._extrapolation == "error":
+            outside = (x != inside).any(1)
+            if torch.compiler.is_compiling():
+                values = torch.where(outside, torch.nan, values)
+            elif outside.any():
+                raise ValueError(
+                    "x has values outside the range of the training data, and the 'extrapolation' parameter got "
+                    "'error'. Allow them by 'constant', 'linear' or 'continue'."
+                )
+        predictions = values.T * self.scale + self.offset
         return predictions[:, 0] if self._squeeze else predictions

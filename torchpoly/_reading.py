@@ -40,6 +40,12 @@ def chunk_size(n_columns: int) -> int:
     return max(_MIN_ROWS, min(_MAX_ROWS, _CHUNK_ELEMENTS // n_columns))
 
 
+def count_chunks(degree: int, n_rows: int, n_features: int, n_targets: int, interaction_only: bool) -> int:
+    """Return in how many chunks the rows are read at most."""
+    n_terms = count_terms(n_features, degree, interaction_only)
+    return 1 if n_rows < n_terms else -(-n_rows // chunk_size(n_terms + n_targets))
+
+
 @dataclass(frozen=True)
 class Data:
     """The rows of a fit, and how they are read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -9,21 +10,23 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, _fit_context
-from sklearn.utils import Tags
+from sklearn.utils import Tags, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from torchpoly._basis import Basis, Domain, Floats, count_rows
+from torchpoly._callbacks import DURING_FIT, CallbackSupportMixin, FitTasks
 from torchpoly._device import device_or_cpu, resolve_device
 from torchpoly._equation import write_equations
-from torchpoly._fitting import Model
-from torchpoly._module import FittedPolynomial, PolynomialModule
+from torchpoly._fitting import Model, Problem
+from torchpoly._module import EXTRAPOLATIONS, FittedPolynomial, PolynomialModule
+from torchpoly._objective import GramObjective
 from torchpoly._losses import LOSSES, LossFunction
-from torchpoly._reading import check_memory
-from torchpoly._training import OptimizerLike, OptimizerSpec, minimise, resolve_optimizer
+from torchpoly._reading import check_memory, count_chunks
+from torchpoly._training import Objective, OptimizerLike, OptimizerSpec, minimise, resolve_optimizer
 
 
-class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
+class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Polynomial regression, trained by any torch optimizer.
 
     Fits all products of powers of the columns of X up to a total degree, by least squares with
@@ -166,7 +169,10 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         "epsilon": [Interval(Real, 1.0, None, closed="left")],
         "quantile": [Interval(Real, 0.0, 1.0, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        "extrapolation": [StrOptions(EXTRAPOLATIONS)],
         "device": [str, torch.device],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
         "verbose": ["verbose"],
     }
 
@@ -185,7 +191,10 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         epsilon: float = 1.35,
         quantile: float = 0.5,
         batch_size: int | None = None,
+        extrapolation: str = "continue",
         device: str | torch.device = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
         verbose: int | bool = 0,
     ) -> None:
         self.degree = degree
@@ -200,12 +209,16 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.epsilon = epsilon
         self.quantile = quantile
         self.batch_size = batch_size
+        self.extrapolation = extrapolation
         self.device = device
+        self.random_state = random_state
+        self.warm_start = warm_start
         self.verbose = verbose
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.regressor_tags.poor_score = self.degree == 0
+        # R2 is about the mean: a constant and most quantiles are far from it.
+        tags.regressor_tags.poor_score = self.degree == 0 or (self.loss == "quantile" and self.quantile != 0.5)
         return tags
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -242,13 +255,16 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         try:
             self._fit(X, y, sample_weight)
         except BaseException:
-            # Validation records the number and names of columns before it is done.
+            # Validation records the number and names of columns before it is done. What
+            # scikit-learn needs to take leave of its callbacks stays.
+            during_fit = {name: self.__dict__[name] for name in DURING_FIT if name in self.__dict__}
             self.__dict__.clear()
-            self.__dict__.update(before)
+            self.__dict__.update(before | during_fit)
             raise
         return self
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
+        as_given = X, y, sample_weight
         spec = resolve_optimizer(self.optimizer, self.lr)
         device = resolve_device(self.device)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
@@ -256,33 +272,76 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         n_rows = count_rows(X, weights)
         self._check_batch_size(n_rows, spec)
         check_memory(self.degree, n_rows, X.shape[1], self.interaction_only)
-        model = Model(
+        n_targets = 1 if y.ndim == 1 else y.shape[1]
+        warm = self._warm(X.shape[1], n_targets)
+        tasks = None
+        if getattr(self, "_skl_callbacks", None):
+            n_chunks = count_chunks(self.degree, len(X), X.shape[1], n_targets, self.interaction_only)
+            tasks = FitTasks(self, *as_given, n_chunks, self.n_iter)
+
+        problem = Model(
             self.degree, self.loss, self.epsilon, self.quantile, self.alpha, self.basis, self.interaction_only
-        )
-        problem = model.pose(
+        ).pose(
             X,
             y,
             weights,
             device=device,
             on_rows=self.batch_size is not None,
             in_stages=spec.is_lbfgs,
-            warm=None,
-            on_chunk=None,
+            warm=warm,
+            on_chunk=None if tasks is None else tasks.read_chunk,
         )
+
+        def fitted(losses: Sequence[float]) -> dict[str, Any]:
+            attributes = {
+                "_polynomial": problem.polynomial,
+                "_single_target": y.ndim == 1,
+                "loss_curve_": np.array(losses),
+                "n_iter_": len(losses),
+                "rank_": len(problem.parameters),
+            }
+            if problem.scale is not None:
+                attributes["scale_"] = float(problem.scale[0]) if y.ndim == 1 else problem.scale
+            return attributes
+
+        if tasks is not None:
+            tasks.train(fitted)
         losses = minimise(
             problem.objective,
             problem.parameters,
             spec,
             n_iter=self.n_iter,
             tol=self.tol,
+            batches=self._batches(problem, n_rows),
+            watch=tasks,
             verbose=int(self.verbose),
         )
+        # A fit with another loss has left what this one does not set.
+        self.__dict__.pop("scale_", None)
+        self.__dict__.update(fitted(losses))
+        if tasks is not None:
+            tasks.finish()
 
-        self._polynomial = problem.polynomial
-        self._single_target = y.ndim == 1
-        self.loss_curve_ = losses
-        self.n_iter_ = len(losses)
-        self.rank_ = len(problem.parameters)
+    def _batches(self, problem: Problem, n_rows: int) -> Callable[[], Iterator[tuple[float, Objective]]] | None:
+        """Return what shuffles the rows into mini-batches for a pass; None where there are none."""
+        objective, size = problem.objective, self.batch_size
+        if size is None or isinstance(objective, GramObjective):
+            return None
+        random = check_random_state(0 if self.random_state is None else self.random_state)
+        return lambda: objective.batches(random.permutation(n_rows), size)
+
+    def _warm(self, n_features: int, n_targets: int) -> FittedPolynomial | None:
+        """Return the polynomial to go on from, if there is one, or refuse it for other data."""
+        polynomial = getattr(self, "_polynomial", None) if self.warm_start else None
+        if polynomial is not None:
+            so_far = len(polynomial.low), polynomial.coefficients.shape[1]
+            if so_far != (n_features, n_targets):
+                raise ValueError(
+                    f"The 'warm_start' parameter got {self.warm_start}, but the fit to go on from had {so_far[0]} "
+                    f"features and {so_far[1]} targets, and X and y have {n_features} and {n_targets}. Set "
+                    "warm_start=False to start anew."
+                )
+        return polynomial
 
     def _check_batch_size(self, n_rows: int, spec: OptimizerSpec) -> None:
         """Refuse batches larger than the data, or for an optimizer that compares values of one and the next."""
@@ -321,7 +380,7 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        predictions = self._polynomial.predict(rows, device_or_cpu(self.device))
+        predictions = self._polynomial.predict(rows, device_or_cpu(self.device), self.extrapolation)
         return predictions[:, 0] if self._single_target else predictions
 
     @property
@@ -348,7 +407,7 @@ class TorchPolynomialRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def module_(self) -> PolynomialModule:
         """The fitted polynomial as a :class:`torch.nn.Module`, built anew at each access."""
         check_is_fitted(self)
-        return PolynomialModule(self._polynomial, squeeze=self._single_target)
+        return PolynomialModule(self._polynomial, squeeze=self._single_target, extrapolation=self.extrapolation)
 
     def equation(self, precision: int = 6) -> str:
         """Write the polynomial in the columns of X, as Python and SymPy read it.

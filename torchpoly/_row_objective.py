@@ -118,13 +118,13 @@ class RowObjective:
         parameters[:] = 0.0
         self._follow_curvature(self._rows.predict(self._origin))
 
-    def batches(self, order: NDArray[np.intp], size: int) -> Iterator[RowObjective]:
-        """Yield the objectives over batches of the rows, taken in this order."""
+    def batches(self, order: NDArray[np.intp], size: int) -> Iterator[tuple[float, RowObjective]]:
+        """Yield the objectives of batches of the rows, taken in this order, with the share of rows before each."""
         for start in range(0, len(order), size):
             batch = copy(self)
             batch._rows = self._rows.batch(order[start : start + size])
             batch._loss = self._loss.for_batches()
-            yield batch
+            yield start / len(order), batch
 
     @property
     def curvature(self) -> float:

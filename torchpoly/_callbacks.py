@@ -1,0 +1,79 @@
+"""scikit-learn's callbacks, from version 1.9 on, told how far a fit is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:  # scikit-learn before 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Nothing: this version of scikit-learn has no callbacks."""
+
+
+# What scikit-learn sets on the estimator during a fit, and takes away after it.
+DURING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
+
+
+class FitTasks:
+    """The tasks of a fit: to read the rows, chunk by chunk, then to train, iteration by iteration.
+
+    Parameters
+    ----------
+    estimator : TorchPolynomialRegressor
+        Whose callbacks are called.
+    X, y : array-like
+        As the user gave them.
+    sample_weight : array-like or None
+    n_chunks, n_iter : int
+        How many tasks there are at most.
+    """
+
+    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any, n_chunks: int, n_iter: int) -> None:
+        self._estimator = estimator
+        self._data = {"X": X, "y": y, "metadata": {} if sample_weight is None else {"sample_weight": sample_weight}}
+        self._n_chunks = n_chunks
+        self._n_iter = n_iter
+        self._fit = estimator._init_callback_context(max_subtasks=2)
+        self._begin(self._fit)
+        self._phase = self._begin(self._fit.subcontext(task_name="read", max_subtasks=n_chunks))
+        self._n_read = 0
+
+    def read_chunk(self) -> None:
+        """Tell that a chunk has been read; where rows are read twice, the second time counts for nothing."""
+        if self._n_read < self._n_chunks:
+            self._n_read += 1
+            self._end(self._begin(self._phase.subcontext(task_name="chunk")))
+
+    def train(self, fitted: Callable[[Sequence[float]], dict[str, Any]]) -> None:
+        """Tell that training begins.
+
+        Parameters
+        ----------
+        fitted : callable
+            Returns the fitted attributes as of now, from the losses so far.
+        """
+        self._end(self._phase)
+        self._fitted = fitted
+        self._phase = self._begin(self._fit.subcontext(task_name="train", max_subtasks=self._n_iter))
+
+    def begin(self) -> None:
+        """Tell that an iteration begins."""
+        self._iteration = self._begin(self._phase.subcontext(task_name="iteration"))
+
+    def end(self, losses: Sequence[float]) -> bool:
+        """Tell that an iteration has ended; return whether a callback asks to stop."""
+        return self._end(self._iteration, reconstruction_attributes=lambda: self._fitted(losses))
+
+    def finish(self) -> None:
+        """Tell that the fit has ended."""
+        self._end(self._phase)
+        self._end(self._fit)
+
+    def _begin(self, task: Any) -> Any:
+        return task.call_on_fit_task_begin(estimator=self._estimator, **self._data)
+
+    def _end(self, task: Any, **fitted: Any) -> bool:
+        return bool(task.call_on_fit_task_end(estimator=self._estimator, **self._data, **fitted))
