@@ -1,7 +1,8 @@
 """Polynomial regression for scikit-learn, trained with torch."""
 
+from torchpoly._display import LossCurveDisplay, PolynomialFitDisplay
 from torchpoly._regressor import TorchPolynomialRegressor
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["TorchPolynomialRegressor", "__version__"]
+__all__ = ["LossCurveDisplay", "PolynomialFitDisplay", "TorchPolynomialRegressor", "__version__"]

@@ -1,15 +1,99 @@
-"""A polynomial written out, as Python and SymPy read it."""
+"""A polynomial in the monomials of X: its coefficients, and written out as Python and SymPy read it."""
 
 from __future__ import annotations
 
 import keyword
 import re
 import unicodedata
+from numbers import Integral
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.utils.validation import check_is_fitted
 
-from torchpoly._basis import Floats
+from torchpoly._basis import Basis, Domain, Floats
+from torchpoly._module import FittedPolynomial
+
+
+class MonomialsMixin:
+    """A fitted estimator's polynomial in the monomials of X."""
+
+    n_features_in_: int
+    _polynomial: FittedPolynomial
+    _single_target: bool
+
+    @property
+    def coef_(self) -> Floats:
+        """Coefficients of the monomials of X but the constant."""
+        coefficients = self._monomials()[:, 1:].copy()
+        return coefficients[0] if self._single_target else coefficients
+
+    @property
+    def intercept_(self) -> float | Floats:
+        """Constant term of the polynomial in X."""
+        intercepts = self._monomials()[:, 0].copy()
+        return float(intercepts[0]) if self._single_target else intercepts
+
+    @property
+    def powers_(self) -> NDArray[np.int64]:
+        """Exponent of each column of X in each of the monomials of ``coef_``."""
+        check_is_fitted(self)
+        basis = self._polynomial.basis
+        every_column = Basis(Domain.identity(self.n_features_in_), basis.degree, basis.interaction_only)
+        return every_column.powers[1:]
+
+    def equation(self, precision: int = 6) -> str:
+        """Write the polynomial in the columns of X, as Python and SymPy read it.
+
+        Terms that nowhere in the range of the training data move y by more than
+        ``10**-precision`` of its standard deviation are left out. For ``basis="monomial"`` all
+        are written.
+
+        Far from 0 or at a high degree, monomials are large and cancel: then it takes a greater
+        `precision` for the equation to agree with :meth:`predict`, and there may be none that does.
+
+        Parameters
+        ----------
+        precision : int, default=6
+            Number of significant digits, at least 1; floats have 17.
+
+        Returns
+        -------
+        str
+            ``"y = ..."``, or a line for each target: ``"y0 = ..."``, ``"y1 = ..."``. Columns are
+            called by their names where X had names, with ``_`` for what Python does not allow
+            in one, else ``x0``, ``x1``, ... Where a name means something to SymPy, as E and beta
+            do, give it to ``sympy.sympify`` among its `locals`.
+
+        Raises
+        ------
+        ValueError
+            If `precision` is not a positive integer.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from torchpoly import TorchPolynomialRegressor
+        >>> x = np.linspace(-np.pi, np.pi, 2000)
+        >>> TorchPolynomialRegressor(degree=3).fit(x[:, None], np.sin(x)).equation(3)
+        'y = 0.857*x0 - 0.0933*x0**3'
+        """
+        coefficients = self._monomials()
+        if not isinstance(precision, Integral) or isinstance(precision, bool) or precision < 1:
+            raise ValueError(f"The 'precision' parameter got {precision!r}; it must be an int of at least 1.")
+        powers = self.powers_
+        with np.errstate(over="ignore", invalid="ignore"):
+            negligible = self._polynomial.reach(powers) * np.abs(coefficients) < 10.0**-precision
+        # A constant is not left out for being small if there is nothing else.
+        negligible[:, 0] &= ~negligible[:, 1:].all(axis=1)
+        coefficients = np.where(negligible, 0.0, coefficients)
+        targets = ["y"] if self._single_target else [f"y{target}" for target in range(len(coefficients))]
+        names = getattr(self, "feature_names_in_", None)
+        return write_equations(targets, names, powers, coefficients, int(precision))
+
+    def _monomials(self) -> Floats:
+        check_is_fitted(self)
+        return self._polynomial.monomials
 
 
 def write_equations(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.utils import check_random_state
 
 from torchpoly._basis import Basis, Domain, Floats, column_ranges
+from torchpoly._callable_loss import CallableLoss, LossFunction
 from torchpoly._gram import orthonormal_coordinates
-from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, LossFunction, make_loss
+from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, named_loss
 from torchpoly._module import FittedPolynomial
 from torchpoly._objective import GramObjective
 from torchpoly._reading import Data, Reading, read, read_well_conditioned
@@ -56,12 +59,26 @@ class Problem:
             coefficients = self.mixing @ coefficients
         return FittedPolynomial(self.basis, coefficients, self.targets, *self.box)
 
-    @property
-    def scale(self) -> Floats | None:
-        """Huber's scale of each target, in the units of y; None for other losses."""
+    def fitted_attributes(self, single_target: bool) -> dict[str, Any]:
+        """Return the attributes of an estimator whose training ends here."""
+        attributes = {
+            "_polynomial": self.polynomial,
+            "_single_target": single_target,
+            "rank_": len(self.parameters),
+        }
         if isinstance(self.loss, HuberLoss) and self.loss.scale is not None:
-            return self.loss.scale * self.targets.half_width
-        return None
+            scale = self.loss.scale * self.targets.half_width
+            attributes["scale_"] = float(scale[0]) if single_target else scale
+        return attributes
+
+    def batches(
+        self, n_rows: int, size: int | None, random_state: int | np.random.RandomState | None
+    ) -> Callable[[], Iterator[tuple[float, RowObjective]]] | None:
+        """Return what shuffles the rows into mini-batches for a pass; None where there are none."""
+        if size is None or isinstance(self.objective, GramObjective):
+            return None
+        objective, random = self.objective, check_random_state(0 if random_state is None else random_state)
+        return lambda: objective.batches(random.permutation(n_rows), size)
 
 
 @dataclass(frozen=True)
@@ -121,15 +138,15 @@ class Model:
         origin = None if warm is None else coordinates @ (coordinates.T @ more)
         if self.is_least_squares and not on_rows:
             return self._on_gram(reading, data, box, origin)
-        loss = make_loss(
-            self.loss,
-            epsilon=self.epsilon,
-            quantile=self.quantile,
-            targets=data.targets,
-            single_target=y.ndim == 1,
-            weighted=weights is not None and np.ptp(weights[weights > 0]) > 0,
-        )
+        loss = self._loss(data, single_target=y.ndim == 1)
         return self._on_rows(reading, data, box, origin, loss, in_stages)
+
+    def _loss(self, data: Data, *, single_target: bool) -> Loss:
+        if isinstance(self.loss, str):
+            units = data.targets.half_width
+            return named_loss(self.loss, epsilon=self.epsilon, quantile=self.quantile, units=units)
+        weighted = data.weights is not None and len(np.unique(data.weights[data.weights > 0])) > 1
+        return CallableLoss(self.loss, data.targets, single_target=single_target, weighted=weighted)
 
     def _targets(self, Y: NDArray, weights: Floats | None) -> Domain:
         """Return the scale of the targets, which outliers do not move where the loss is robust."""
@@ -177,7 +194,7 @@ class Model:
         loss: Loss,
         in_stages: bool,
     ) -> Problem:
-        """Pose the problem on the rows; a cold start is at the least squares or the constant, where the loss is less."""
+        """Pose the problem on the rows: a cold start is at the least squares or the constant, whichever is better."""
         coordinates = reading.coordinates(self.alpha)
         if origin is not None:
             origins = [origin if reading.mixing is None else reading.mixing @ origin]

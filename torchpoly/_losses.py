@@ -1,21 +1,17 @@
-"""The named losses, and the wrapping of callables.
+"""The named losses of the rows.
 
 A loss knows nothing of features: it maps the predictions for the rows to its values and to the
-slopes with which training goes on. Predictions are in the units of training. So are the targets of
-the named losses; those of a callable are y itself.
+slopes with which training goes on. Predictions and targets are in the units of training.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
-from typing import Any, NamedTuple, Protocol, Self, cast
+from typing import NamedTuple, Protocol, Self, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from torchpoly._basis import Array, Domain, Floats, typical_size
+from torchpoly._basis import Array, Floats, typical_size
 from torchpoly._device import like, namespace, to_numpy
 
 # Residuals below this, in units of training, are rounding: no scale or width is smaller.
@@ -24,7 +20,6 @@ _RESOLUTION = 1e-8
 # of L-BFGS lead from a stage to the next. The last leaves about 1e-7 of the loss to its minimum.
 _WIDTHS = tuple(2.0**-stage for stage in range(15))
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
 ROBUST_LOSSES = {"absolute_error", "huber", "quantile"}
 LOSSES = {"squared_error"} | ROBUST_LOSSES
 
@@ -74,7 +69,7 @@ class Loss(Protocol):
         """Return the loss of mini-batches."""
 
 
-class _Unstaged:
+class Unstaged:
     """A loss that stays as it is during training."""
 
     def start(self, predictions: Array, targets: Array, shares: Array, *, in_stages: bool) -> None:
@@ -94,7 +89,7 @@ class _Unstaged:
         return self
 
 
-class SquaredError(_Unstaged):
+class SquaredError(Unstaged):
     """``r**2`` of the residuals r.
 
     Parameters
@@ -288,130 +283,10 @@ class PinballLoss:
         return Evaluation(self._factor * values, self._factor * losses * self._units, slopes)
 
 
-class CallableLoss(_Unstaged):
-    """A loss of the user's own, differentiated by torch at the predictions.
-
-    Values are divided by half the root mean square of the slopes at the constant model, in which
-    the squared error has its usual size; so learning rates and `tol` do not depend on its units.
-
-    Parameters
-    ----------
-    function : callable
-        ``function(y_pred, y_true)`` returns a tensor: a value for each sample, for each sample and
-        target, or for all.
-    targets : Domain
-        What y is scaled by.
-    single_target : bool
-        Whether `function` gets tensors of shape (n_rows,) rather than (n_rows, n_targets).
-    weighted : bool
-        Whether rows have different weights.
-    """
-
-    def __init__(self, function: LossFunction, targets: Domain, *, single_target: bool, weighted: bool) -> None:
-        self._function = function
-        self._targets = targets
-        self._single_target = single_target
-        self._weighted = weighted
-        self._unit: Floats | None = None
-        self._of_batches: CallableLoss | None = None
-
-    def for_batches(self) -> CallableLoss:
-        """Return the loss with a unit of its own: a sum over a batch is smaller than one over all rows."""
-        if self._of_batches is None:
-            self._of_batches = copy(self)
-            self._of_batches._unit = None
-        return self._of_batches
-
-    def __call__(self, predictions: Array, targets: Array, shares: Array) -> Evaluation:
-        """Evaluate the function and its gradient."""
-        if self._unit is None:
-            losses, slopes = self._evaluate(0.0 * predictions, targets, shares)
-            if not (np.isfinite(losses).all() and namespace(slopes).isfinite(slopes).all()):
-                raise ValueError(
-                    f"The 'loss' parameter got {self._name}, which at y_pred = mean of y, where training starts, "
-                    f"returned {losses} or has a gradient that is not finite. Check its logarithms, roots and powers."
-                )
-            squares = to_numpy((slopes * slopes / shares).sum(1))
-            # Targets with values of their own have units of their own.
-            unit = np.sqrt(squares if len(losses) == len(squares) else squares.sum(keepdims=True)) / 2
-            self._unit = np.where(unit > 0.0, unit, 1.0)
-            self.penalty_units = self._targets.half_width**2 / self._unit
-        losses, slopes = self._evaluate(predictions, targets, shares)
-        return Evaluation(losses / self._unit, losses, slopes / like(self._unit[:, None], slopes))
-
-    def _evaluate(self, predictions: Array, targets: Array, shares: Array) -> tuple[Floats, Array]:
-        """Return the losses, of all targets or of each, and their slopes by predictions in units of training."""
-        center, unit = like(self._targets.center, predictions), like(self._targets.half_width, predictions)
-        y_pred, y_true = (
-            torch.as_tensor(rows[0] if self._single_target else rows.T)
-            for rows in (predictions * unit[:, None] + center[:, None], targets)
-        )
-        # Whatever mode the caller is in, this needs a gradient.
-        with torch.inference_mode(False), torch.enable_grad():
-            y_pred = y_pred.clone().requires_grad_()
-            losses = self._mean(self._call(y_pred, y_true.clone()), torch.as_tensor(shares))
-            (gradient,) = torch.autograd.grad(losses.sum(), y_pred, materialize_grads=True)
-        slopes = gradient.reshape(len(y_pred), -1).T * torch.as_tensor(unit)[:, None]
-        return to_numpy(losses.detach()), slopes if isinstance(predictions, Tensor) else slopes.numpy()
-
-    def _call(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
-        """Call the function and refuse what is no loss."""
-        try:
-            result: Any = self._function(y_pred, y_true)
-        except Exception as error:
-            error.add_note(
-                f"Raised by the 'loss' parameter {self._name}, called with y_pred, which requires a gradient, and "
-                f"y_true: float64 tensors of shape {tuple(y_true.shape)}. It has to compute with torch functions."
-            )
-            raise
-        got = f"The 'loss' parameter got {self._name}, which returned "
-        allowed = (
-            f"It must return a torch.Tensor computed from y_pred by torch functions: a value per sample, of shape "
-            f"{tuple(y_true.shape)} here, or a single one."
-        )
-        if not isinstance(result, Tensor):
-            raise ValueError(f"{got}an object of type {type(result).__name__}. {allowed}")
-        if result.shape not in {y_pred.shape, y_pred.shape[:1], torch.Size()}:
-            raise ValueError(f"{got}a tensor of shape {tuple(result.shape)}. {allowed}")
-        if not result.requires_grad:
-            raise ValueError(
-                f"{got}a tensor without gradient. {allowed} detach(), item(), numpy() and comparisons cut the gradient."
-            )
-        if self._weighted and result.ndim == 0:
-            raise ValueError(
-                f"{got}a single value, which cannot weigh samples as the 'sample_weight' parameter asks. Return a value "
-                f"per sample, of shape {tuple(y_true.shape)} here: torch's losses do so with reduction='none'."
-            )
-        return result
-
-    def _mean(self, result: Tensor, shares: Tensor) -> Tensor:
-        """Return the weighted mean over samples, of shape (n_targets,) or (1,)."""
-        if result.ndim == 0:
-            return result.reshape(1)
-        return shares.to(result.dtype) @ result.reshape(len(result), -1)
-
-    @property
-    def _name(self) -> str:
-        return getattr(self._function, "__name__", None) or repr(self._function)
-
-
-def make_loss(
-    loss: str | LossFunction,
-    *,
-    epsilon: float,
-    quantile: float,
-    targets: Domain,
-    single_target: bool,
-    weighted: bool,
-) -> Loss:
-    """Return the loss of that name, or of that function."""
-    units = targets.half_width
-    if loss == "squared_error":
+def named_loss(name: str, *, epsilon: float, quantile: float, units: Floats) -> Loss:
+    """Return the loss of that name."""
+    if name == "squared_error":
         return SquaredError(units)
-    if loss == "huber":
+    if name == "huber":
         return HuberLoss(epsilon, units)
-    if loss == "absolute_error":
-        return PinballLoss(0.5, 2.0, units)
-    if loss == "quantile":
-        return PinballLoss(quantile, 1.0, units)
-    return CallableLoss(cast(LossFunction, loss), targets, single_target=single_target, weighted=weighted)
+    return PinballLoss(quantile, 1.0, units) if name == "quantile" else PinballLoss(0.5, 2.0, units)

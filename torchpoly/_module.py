@@ -66,10 +66,10 @@ class FittedPolynomial:
     def _refuse_outside(self, X: NDArray) -> None:
         outside = (self.low > X) | (self.high < X)
         if outside.any():
+            columns, row = np.flatnonzero(outside.any(axis=0)), outside.any(axis=1).argmax()
             raise ValueError(
-                f"X has values outside the range of the training data in columns {np.flatnonzero(outside.any(axis=0))}, "
-                f"first in row {outside.any(axis=1).argmax()}, and the 'extrapolation' parameter got 'error'. Allow "
-                f"them by 'constant', 'linear' or 'continue'."
+                f"X has values outside the range of the training data in columns {columns}, first in row {row}, and "
+                "the 'extrapolation' parameter got 'error'. Allow them by 'constant', 'linear' or 'continue'."
             )
 
     @cached_property

@@ -131,7 +131,7 @@ class GramObjective:
 
     def parameters(self, coefficients: Floats) -> Floats:
         """Return the parameters of these coefficients, or of the nearest that there are."""
-        return coefficients if self.coordinates is None else np.linalg.lstsq(self.coordinates, coefficients)[0]
+        return coefficients if self.coordinates is None else np.linalg.pinv(self.coordinates) @ coefficients
 
     @cached_property
     def curvature(self) -> float:

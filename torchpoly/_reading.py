@@ -139,7 +139,6 @@ class Reading:
     statistics: GramStatistics
     rows: Array | None
 
-
     def split(self, n_targets: int) -> tuple[Reading, Floats]:
         """Return the reading of the first targets, and the mean products of the features with the others."""
         statistics = self.statistics

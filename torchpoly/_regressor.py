@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -10,31 +9,31 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, _fit_context
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from torchpoly._basis import Basis, Domain, Floats, count_rows
+from torchpoly._basis import Floats, count_rows
+from torchpoly._callable_loss import LossFunction
 from torchpoly._callbacks import DURING_FIT, CallbackSupportMixin, FitTasks
 from torchpoly._device import device_or_cpu, resolve_device
-from torchpoly._equation import write_equations
-from torchpoly._fitting import Model, Problem
+from torchpoly._equation import MonomialsMixin
+from torchpoly._fitting import Model
+from torchpoly._losses import LOSSES
 from torchpoly._module import EXTRAPOLATIONS, FittedPolynomial, PolynomialModule
-from torchpoly._objective import GramObjective
-from torchpoly._losses import LOSSES, LossFunction
 from torchpoly._reading import check_memory, count_chunks
-from torchpoly._training import Objective, OptimizerLike, OptimizerSpec, minimise, resolve_optimizer
+from torchpoly._training import OptimizerLike, OptimizerSpec, minimise, resolve_optimizer
 
 
-class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
+class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Polynomial regression, trained by any torch optimizer.
 
-    Fits all products of powers of the columns of X up to a total degree, by least squares with
-    an optional L2 penalty. It reads the rows once, one chunk at a time, and keeps the Gram matrix
-    of features and targets; training then costs the same for any number of rows. Features are
-    products of Chebyshev polynomials of the scaled columns, and training runs in coordinates
-    that are orthonormal under the data [1]_, so that every optimizer converges at its default
-    learning rate, whatever the units of X and y.
+    Fits all products of powers of the columns of X up to a total degree, under any loss, with an
+    optional L2 penalty. Features are products of Chebyshev polynomials of the scaled columns, and
+    training runs in coordinates that are orthonormal under the data [1]_, so that every optimizer
+    converges at its default learning rate, whatever the units of X and y. For least squares it
+    reads the rows once, one chunk at a time, and keeps the Gram matrix of features and targets;
+    training then costs the same for any number of rows.
 
     Parameters
     ----------
@@ -56,19 +55,43 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
         their own default.
 
     n_iter : int, default=1000
-        Greatest number of iterations.
+        Greatest number of iterations; with `batch_size`, of passes over the rows.
 
     tol : float, default=1e-8
         Training stops where no entry of the gradient exceeds this, in the coordinates of
-        training, in which y has variance 1. ``None`` runs all `n_iter` iterations.
+        training, in which y has a spread of 1. ``None`` runs all `n_iter` iterations.
+
+    loss : str or callable, default="squared_error"
+        What is minimised, on average over the samples:
+
+        - ``"squared_error"``: the conditional mean;
+        - ``"absolute_error"``: the conditional median, which outliers of y do not move;
+        - ``"huber"``: squared for residuals up to `epsilon` times a scale, absolute beyond. The
+          scale is estimated jointly, as :class:`sklearn.linear_model.HuberRegressor` does. For
+          outliers of y where the rest is a conditional mean;
+        - ``"quantile"``: the pinball loss, whose minimum is the conditional `quantile`;
+        - a callable ``(y_pred, y_true) -> tensor``: a function of torch, or a loss of
+          :mod:`torch.nn`. It gets float64 tensors of y's shape, in the units of y, and returns a
+          value for each sample, or one for all. Samples of different weight need the former:
+          ``torch.nn.SmoothL1Loss(reduction="none")``.
+
+        With the default optimizer, the named losses end within about 1e-7 of their least value,
+        kinks or not. Where a callable has kinks, Adam with a large `n_iter` comes closer than L-BFGS.
+
+    epsilon : float, default=1.35
+        At least 1: from how many scales on the Huber loss takes a residual for an outlier's.
+
+    quantile : float, default=0.5
+        Between 0 and 1, for ``loss="quantile"``.
 
     alpha : float, default=0.0
-        Weight of the L2 penalty. To each target's mean squared error, in units of its variance,
-        comes alpha times the sum of squares of its coefficients, but the constant's. These are
-        the coefficients of the products of Chebyshev polynomials of the scaled columns, for
-        ``basis="orthonormal"`` too; for ``"monomial"``, those of the raw powers, and the mean
-        squared error is in units of y. ``Ridge(alpha=a)`` on these features has
-        ``a = alpha * n_samples``.
+        Weight of the L2 penalty. To each target's mean loss comes alpha times the sum of squares
+        of its coefficients, but the constant's. These are the coefficients of the products of
+        Chebyshev polynomials of the scaled columns, for ``basis="orthonormal"`` too; for
+        ``"monomial"``, those of the raw powers. Loss and coefficients are in units of the spread
+        of y: its standard deviation for the squared error, else the median distance from its
+        `quantile` or median. For callables and for ``"monomial"`` they are in units of y.
+        ``Ridge(alpha=a)`` on these features has ``a = alpha * n_samples``.
 
     basis : {"orthonormal", "chebyshev", "monomial"}, default="orthonormal"
         Coordinates that training runs in. ``"chebyshev"`` takes products of Chebyshev
@@ -80,10 +103,27 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
     interaction_only : bool, default=False
         Whether only products of distinct columns are terms.
 
+    batch_size : int, default=None
+        Number of rows in the mini-batches that training steps on, at most all; ``None`` steps on
+        all rows at once, which reaches the optimum sooner wherever it fits the time. Not for L-BFGS.
+
+    extrapolation : {"continue", "constant", "linear", "error"}, default="continue"
+        What :meth:`predict` and ``module_`` do outside the box of the training data, the ranges of
+        the columns of X: evaluate the polynomial there; take its value at the nearest point of
+        the box; go on from that point along the tangent; or raise a ValueError. It may be set
+        after fit.
+
     device : str or torch.device, default="cpu"
         Where features and the Gram matrix are computed, such as ``"cuda"``; ``"auto"`` takes an
         accelerator where there is one. It must compute in float64. Predictions fall back on the
         CPU where the device is absent.
+
+    random_state : int or RandomState instance, default=None
+        Shuffles the rows for mini-batches. ``None`` shuffles alike in every fit.
+
+    warm_start : bool, default=False
+        Whether :meth:`fit` starts from the polynomial of the last fit, or where degree, basis or X
+        have changed, from the one nearest to it on the rows. Optimizers start afresh.
 
     verbose : int or bool, default=0
         Prints iteration and loss every so many iterations.
@@ -107,15 +147,21 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
         Number of iterations run.
 
     loss_curve_ : ndarray of shape (n_iter_,)
-        Mean squared error after each iteration, weighted as the rows, averaged over targets, in
-        squared units of y, without the penalty. The last is that of the fitted model.
+        Mean loss after each iteration, weighted as the rows, averaged over targets, in the units
+        of y (squared for the squared error), without the penalty. The last is that of the fitted
+        model.
+
+    scale_ : float or ndarray of shape (n_targets,)
+        Scale of the residuals in the units of y, for ``loss="huber"`` only: outliers are those
+        beyond ``epsilon * scale_``.
 
     rank_ : int
         Number of independent terms, the constant included.
 
     module_ : torch.nn.Module
-        The fitted polynomial, from X to predictions, differentiable and with no tensor shared:
-        built anew at each access. Fitted state itself holds no tensors.
+        The fitted polynomial, from X to predictions, differentiable in X and with no tensor
+        shared: built anew at each access. It can go through :func:`torch.export.export` and
+        ``torch.onnx.export(dynamo=True)``. Fitted state itself holds no tensors.
 
     n_features_in_ : int
         Number of columns of X.
@@ -132,6 +178,15 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
     not resolved. Where the Gram matrix is ill-conditioned all the same, as on heavy-tailed
     columns at a high degree, the rows are read once or twice more. Where terms are dependent,
     for one because they outnumber the rows, the coefficients of the basis have least norm.
+
+    Losses other than the squared error train on the rows: features of up to 256 MiB are kept,
+    more are evaluated anew in each iteration, chunk by chunk. Training starts at the least squares
+    or at the constant, whichever has the smaller loss. For L-BFGS, the kinks of absolute errors are
+    smoothed by ``sqrt(r**2 + w**2)``, with widths w that are halved from the median of the
+    residuals r to 6e-5 of it, each time in coordinates that are orthonormal under the data and the
+    loss's curvature.
+
+    From scikit-learn 1.9 on, ``set_callbacks`` takes its callbacks.
 
     The same data give the same bits. A process forked after torch has used its threads hangs in
     torch's next use of them, as in any torch program: ``joblib`` with its default backend does not
@@ -162,12 +217,12 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
         "lr": [Interval(Real, 0, np.inf, closed="neither"), None],
         "n_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, np.inf, closed="left"), None],
+        "loss": [StrOptions(LOSSES), callable],
+        "epsilon": [Interval(Real, 1.0, np.inf, closed="left")],
+        "quantile": [Interval(Real, 0.0, 1.0, closed="neither")],
         "alpha": [Interval(Real, 0, np.inf, closed="left")],
         "basis": [StrOptions({"orthonormal", "chebyshev", "monomial"})],
         "interaction_only": ["boolean"],
-        "loss": [StrOptions(LOSSES), callable],
-        "epsilon": [Interval(Real, 1.0, None, closed="left")],
-        "quantile": [Interval(Real, 0.0, 1.0, closed="neither")],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "extrapolation": [StrOptions(EXTRAPOLATIONS)],
         "device": [str, torch.device],
@@ -184,12 +239,12 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
         lr: float | None = None,
         n_iter: int = 1000,
         tol: float | None = 1e-8,
-        alpha: float = 0.0,
-        basis: str = "orthonormal",
-        interaction_only: bool = False,
         loss: str | LossFunction = "squared_error",
         epsilon: float = 1.35,
         quantile: float = 0.5,
+        alpha: float = 0.0,
+        basis: str = "orthonormal",
+        interaction_only: bool = False,
         batch_size: int | None = None,
         extrapolation: str = "continue",
         device: str | torch.device = "cpu",
@@ -202,12 +257,12 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
         self.lr = lr
         self.n_iter = n_iter
         self.tol = tol
-        self.alpha = alpha
-        self.basis = basis
-        self.interaction_only = interaction_only
         self.loss = loss
         self.epsilon = epsilon
         self.quantile = quantile
+        self.alpha = alpha
+        self.basis = basis
+        self.interaction_only = interaction_only
         self.batch_size = batch_size
         self.extrapolation = extrapolation
         self.device = device
@@ -244,7 +299,8 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
         ------
         ValueError
             If a parameter or the data are not as described, if the terms are more than memory
-            holds, or if training diverges. The estimator is then what it was before.
+            holds, if a callable `loss` returns what is no loss, or if training diverges. The
+            estimator is then what it was before, as after any other exception.
 
         Warns
         -----
@@ -292,17 +348,11 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
             on_chunk=None if tasks is None else tasks.read_chunk,
         )
 
-        def fitted(losses: Sequence[float]) -> dict[str, Any]:
-            attributes = {
-                "_polynomial": problem.polynomial,
-                "_single_target": y.ndim == 1,
+        def fitted(losses: ArrayLike) -> dict[str, Any]:
+            return problem.fitted_attributes(y.ndim == 1) | {
                 "loss_curve_": np.array(losses),
-                "n_iter_": len(losses),
-                "rank_": len(problem.parameters),
+                "n_iter_": np.size(losses),
             }
-            if problem.scale is not None:
-                attributes["scale_"] = float(problem.scale[0]) if y.ndim == 1 else problem.scale
-            return attributes
 
         if tasks is not None:
             tasks.train(fitted)
@@ -312,7 +362,7 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
             spec,
             n_iter=self.n_iter,
             tol=self.tol,
-            batches=self._batches(problem, n_rows),
+            batches=problem.batches(n_rows, self.batch_size, self.random_state),
             watch=tasks,
             verbose=int(self.verbose),
         )
@@ -321,14 +371,6 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
         self.__dict__.update(fitted(losses))
         if tasks is not None:
             tasks.finish()
-
-    def _batches(self, problem: Problem, n_rows: int) -> Callable[[], Iterator[tuple[float, Objective]]] | None:
-        """Return what shuffles the rows into mini-batches for a pass; None where there are none."""
-        objective, size = problem.objective, self.batch_size
-        if size is None or isinstance(objective, GramObjective):
-            return None
-        random = check_random_state(0 if self.random_state is None else self.random_state)
-        return lambda: objective.batches(random.permutation(n_rows), size)
 
     def _warm(self, n_features: int, n_targets: int) -> FittedPolynomial | None:
         """Return the polynomial to go on from, if there is one, or refuse it for other data."""
@@ -349,8 +391,8 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
             return
         if self.batch_size > n_rows:
             raise ValueError(
-                f"The 'batch_size' parameter got {self.batch_size}, more than the {n_rows} rows of positive weight. Use "
-                f"a smaller one, or None for all rows at once."
+                f"The 'batch_size' parameter got {self.batch_size}, more than the {n_rows} rows of positive weight. "
+                "Use a smaller one, or None for all rows at once."
             )
         if spec.is_lbfgs:
             raise ValueError(
@@ -364,7 +406,8 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Finite numbers. Outside the range of the training data the polynomial goes on.
+            Finite numbers. `extrapolation` says what predictions are outside the range of the
+            training data.
 
         Returns
         -------
@@ -376,7 +419,8 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If X has other columns than in fit, or is not of finite numbers.
+            If X has other columns than in fit, or is not of finite numbers; with
+            ``extrapolation="error"``, if it is outside the range of the training data.
         """
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
@@ -384,83 +428,10 @@ class TorchPolynomialRegressor(CallbackSupportMixin, MultiOutputMixin, Regressor
         return predictions[:, 0] if self._single_target else predictions
 
     @property
-    def coef_(self) -> Floats:
-        """Coefficients of the monomials of X but the constant."""
-        coefficients = self._monomials()[:, 1:].copy()
-        return coefficients[0] if self._single_target else coefficients
-
-    @property
-    def intercept_(self) -> float | Floats:
-        """Constant term of the polynomial in X."""
-        intercepts = self._monomials()[:, 0].copy()
-        return float(intercepts[0]) if self._single_target else intercepts
-
-    @property
-    def powers_(self) -> NDArray[np.int64]:
-        """Exponent of each column of X in each of the monomials of ``coef_``."""
-        check_is_fitted(self)
-        basis = self._polynomial.basis
-        every_column = Basis(Domain.identity(self.n_features_in_), basis.degree, basis.interaction_only)
-        return every_column.powers[1:]
-
-    @property
     def module_(self) -> PolynomialModule:
         """The fitted polynomial as a :class:`torch.nn.Module`, built anew at each access."""
         check_is_fitted(self)
         return PolynomialModule(self._polynomial, squeeze=self._single_target, extrapolation=self.extrapolation)
-
-    def equation(self, precision: int = 6) -> str:
-        """Write the polynomial in the columns of X, as Python and SymPy read it.
-
-        Terms that nowhere in the range of the training data move y by more than
-        ``10**-precision`` of its standard deviation are left out. For ``basis="monomial"`` all
-        are written.
-
-        Far from 0 or at a high degree, monomials are large and cancel: then it takes a greater
-        `precision` for the equation to agree with :meth:`predict`, and there may be none that does.
-
-        Parameters
-        ----------
-        precision : int, default=6
-            Number of significant digits, at least 1; floats have 17.
-
-        Returns
-        -------
-        str
-            ``"y = ..."``, or a line for each target: ``"y0 = ..."``, ``"y1 = ..."``. Columns are
-            called by their names where X had names, with ``_`` for what Python does not allow
-            in one, else ``x0``, ``x1``, ... Where a name means something to SymPy, as E and beta
-            do, give it to ``sympy.sympify`` among its `locals`.
-
-        Raises
-        ------
-        ValueError
-            If `precision` is not a positive integer.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from torchpoly import TorchPolynomialRegressor
-        >>> x = np.linspace(-np.pi, np.pi, 2000)
-        >>> TorchPolynomialRegressor(degree=3).fit(x[:, None], np.sin(x)).equation(3)
-        'y = 0.857*x0 - 0.0933*x0**3'
-        """
-        coefficients = self._monomials()
-        if not isinstance(precision, Integral) or isinstance(precision, bool) or precision < 1:
-            raise ValueError(f"The 'precision' parameter got {precision!r}; it must be an int of at least 1.")
-        powers = self.powers_
-        with np.errstate(over="ignore", invalid="ignore"):
-            negligible = self._polynomial.reach(powers) * np.abs(coefficients) < 10.0**-precision
-        # A constant is not left out for being small if there is nothing else.
-        negligible[:, 0] &= ~negligible[:, 1:].all(axis=1)
-        coefficients = np.where(negligible, 0.0, coefficients)
-        targets = ["y"] if self._single_target else [f"y{target}" for target in range(len(coefficients))]
-        names = getattr(self, "feature_names_in_", None)
-        return write_equations(targets, names, powers, coefficients, int(precision))
-
-    def _monomials(self) -> Floats:
-        check_is_fitted(self)
-        return self._polynomial.monomials
 
 
 def _check_weights(sample_weight: ArrayLike, X: NDArray) -> Floats:

@@ -56,8 +56,8 @@ class RowObjective:
         self._loss = loss
         self._origin = origin = self._best(origins, in_stages)
         self._orthonormal = orthonormal
-        self._coordinates = None if orthonormal is None else np.broadcast_to(
-            orthonormal, (origin.shape[1], *orthonormal.shape)
+        self._coordinates = (
+            None if orthonormal is None else np.broadcast_to(orthonormal, (origin.shape[1], *orthonormal.shape))
         )
         self._alpha = alpha
         self._curvature: float | None = None
@@ -152,9 +152,6 @@ class RowObjective:
         penalty = self._orthonormal[1:].T @ self._orthonormal[1:]
         grams = self._rows.gram(self._orthonormal, curvatures * self._rows.shares)
         self._coordinates = np.stack(
-            [
-                self._orthonormal @ InverseRoots(gram + 2.0 * self._alpha * penalty).complete
-                for gram in grams
-            ]
+            [self._orthonormal @ InverseRoots(gram + 2.0 * self._alpha * penalty).complete for gram in grams]
         )
         self._curvature = 0.5

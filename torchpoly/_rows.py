@@ -60,8 +60,8 @@ class Rows:
             shares = weights / weights.sum()
         Y = data.Y if indices is None else data.Y[indices]
         targets = data.targets.scale(Y) if scale_targets else np.array(Y.T, dtype=np.float64, order="C")
-        here = (to_device(values, data.device) for values in (targets, shares))
-        rows = cls(basis, data.X, indices, *here, data.device)
+        targets, shares = to_device(targets, data.device), to_device(shares, data.device)
+        rows = cls(basis, data.X, indices, targets, shares, data.device)
         return replace(rows, kept=rows._all_features()) if 8 * basis.n_terms * len(rows) <= _BUDGET else rows
 
     def __len__(self) -> int:

@@ -88,10 +88,10 @@ class Watch(Protocol):
     """What sees training from iteration to iteration."""
 
     def begin(self) -> None:
-        """An iteration begins."""
+        """Learn that an iteration begins."""
 
     def end(self, losses: Sequence[float]) -> bool:
-        """An iteration ends, with the losses so far; return whether training is to stop."""
+        """Learn that an iteration has ended, with the losses so far; return whether training is to stop."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,358 @@
+"""Pictures of training and of fits, after scikit-learn's Display convention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils.validation import _get_feature_names, check_is_fitted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class LossCurveDisplay:
+    """The loss over the iterations of a fit.
+
+    Make it with :meth:`from_estimator`; its parameters become attributes.
+
+    Parameters
+    ----------
+    loss_curve : ndarray of shape (n_iterations,)
+        The loss after each iteration.
+
+    name : str, default=None
+        Name in the legend; there is none without it.
+
+    baseline : float, default=0.0
+        Is subtracted from the loss: on a logarithmic axis, convergence shows as the distance to
+        the optimum.
+
+    Attributes
+    ----------
+    line_ : matplotlib Line2D
+        The curve.
+
+    ax_ : matplotlib Axes
+        Axes with the curve.
+
+    figure_ : matplotlib Figure
+        Figure of the axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torchpoly import LossCurveDisplay, TorchPolynomialRegressor
+    >>> x = np.linspace(-np.pi, np.pi, 200)
+    >>> X, y = x[:, None], np.sin(x)
+    >>> adam = TorchPolynomialRegressor(optimizer="adam").fit(X, y)
+    >>> sgd = TorchPolynomialRegressor(optimizer="sgd").fit(X, y)
+    >>> display = LossCurveDisplay.from_estimator(adam, name="Adam")
+    >>> display = LossCurveDisplay.from_estimator(sgd, name="SGD", ax=display.ax_)
+    """
+
+    line_: Any
+    ax_: Any
+    figure_: Any
+
+    def __init__(self, loss_curve: NDArray, *, name: str | None = None, baseline: float = 0.0) -> None:
+        self.loss_curve = loss_curve
+        self.name = name
+        self.baseline = baseline
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        name: str | None = None,
+        baseline: float = 0.0,
+        ax: Axes | None = None,
+        **kwargs: Any,
+    ) -> LossCurveDisplay:
+        """Draw the loss curve of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : estimator instance
+            Fitted, with a ``loss_curve_``; or a Pipeline that ends in one.
+
+        name : str, default=None
+            Name in the legend; ``None`` takes the estimator with its parameters.
+
+        baseline : float, default=0.0
+            Is subtracted from the loss, such as the loss at the optimum.
+
+        ax : matplotlib Axes, default=None
+            Where to draw, beside what is there; ``None`` makes new axes.
+
+        **kwargs : dict
+            Go to :meth:`matplotlib.axes.Axes.plot`.
+
+        Returns
+        -------
+        LossCurveDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        NotFittedError
+            If the estimator is not fitted.
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        last = estimator[-1] if hasattr(estimator, "named_steps") else estimator
+        check_is_fitted(last, "loss_curve_")
+        name = " ".join(repr(last).split()) if name is None else name
+        return cls(np.asarray(last.loss_curve_), name=name, baseline=baseline).plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax: Axes | None = None, **kwargs: Any) -> LossCurveDisplay:
+        """Draw the curve.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw, beside what is there; ``None`` makes new axes.
+
+        **kwargs : dict
+            Go to :meth:`matplotlib.axes.Axes.plot`.
+
+        Returns
+        -------
+        LossCurveDisplay
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        self.ax_ = _axes(ax)
+        self.figure_ = self.ax_.figure
+        curve = self.loss_curve - self.baseline
+        # A fit of one iteration is a point, which a line does not show.
+        options = {"label": self.name, "marker": "o" if len(curve) == 1 else None} | kwargs
+        (self.line_,) = self.ax_.plot(np.arange(1, len(curve) + 1), curve, **options)
+        if (curve > 0).all() or self.baseline:
+            self.ax_.set_yscale("log")
+        self.ax_.set(xlabel="iteration", ylabel="loss − optimum" if self.baseline else "loss")
+        if self.name:
+            self.ax_.legend()
+        return self
+
+
+class PolynomialFitDisplay:
+    """Data and fitted curve over one feature, the others at their median.
+
+    Make it with :meth:`from_estimator`; its parameters become attributes.
+
+    Parameters
+    ----------
+    grid, curve : ndarray of shape (n_points,)
+        The feature, and the predictions there.
+
+    feature : ndarray of shape (n_samples,)
+        The feature's values in the data.
+
+    y : ndarray of shape (n_samples,) or None
+        The target; without it the curve is drawn alone.
+
+    predictions : ndarray of shape (n_samples,) or None
+        Predictions for the data, for their residuals.
+
+    feature_name, target_name : str
+        Labels of the axes.
+
+    Attributes
+    ----------
+    line_ : matplotlib Line2D
+        The curve.
+
+    ax_ : matplotlib Axes
+        Axes with data and curve.
+
+    residuals_ax_ : matplotlib Axes or None
+        Axes with the residuals.
+
+    figure_ : matplotlib Figure
+        Figure of the axes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torchpoly import PolynomialFitDisplay, TorchPolynomialRegressor
+    >>> x = np.linspace(-np.pi, np.pi, 200)
+    >>> X, y = x[:, None], np.sin(x)
+    >>> model = TorchPolynomialRegressor().fit(X, y)
+    >>> display = PolynomialFitDisplay.from_estimator(model, X, y, residuals=True)
+    """
+
+    line_: Any
+    ax_: Any
+    residuals_ax_: Any
+    figure_: Any
+
+    def __init__(
+        self,
+        *,
+        grid: NDArray,
+        curve: NDArray,
+        feature: NDArray,
+        y: NDArray | None,
+        predictions: NDArray | None,
+        feature_name: str,
+        target_name: str,
+    ) -> None:
+        self.grid = grid
+        self.curve = curve
+        self.feature = feature
+        self.y = y
+        self.predictions = predictions
+        self.feature_name = feature_name
+        self.target_name = target_name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        feature: int | str = 0,
+        target: int = 0,
+        residuals: bool = False,
+        grid_resolution: int = 200,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> PolynomialFitDisplay:
+        """Draw the fit of an estimator.
+
+        Parameters
+        ----------
+        estimator : estimator instance
+            Any fitted regressor of numeric columns, a Pipeline too.
+
+        X : array-like or dataframe of shape (n_samples, n_features)
+            The data: the curve spans the feature's range there.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            The target; without it the curve is drawn alone, as one of several on one `ax`.
+
+        feature : int or str, default=0
+            The feature's index, or its name in a dataframe.
+
+        target : int, default=0
+            Which of several targets.
+
+        residuals : bool, default=False
+            Whether ``y - predictions`` is drawn beside, over the feature.
+
+        grid_resolution : int, default=200
+            Number of points of the curve.
+
+        ax : matplotlib Axes, or two of them with `residuals`, default=None
+            Where to draw, beside what is there; ``None`` makes new axes.
+
+        **kwargs : dict
+            Go to :meth:`matplotlib.axes.Axes.plot` for the curve.
+
+        Returns
+        -------
+        PolynomialFitDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If there is no such feature, or residuals are asked for without y.
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        check_is_fitted(estimator)
+        if residuals and y is None:
+            raise ValueError("The 'residuals' parameter got True, which takes the 'y' parameter. It got None.")
+        names = _get_feature_names(X)
+        columns = np.asarray(X, dtype=np.float64)
+        index = _column(feature, names, columns.shape[1])
+        grid = np.linspace(columns[:, index].min(), columns[:, index].max(), grid_resolution)
+        points = np.tile(np.median(columns, axis=0), (grid_resolution, 1))
+        points[:, index] = grid
+        # Estimators that were fitted on a dataframe want one, of the same kind.
+        frame: Any = points if names is None else type(X)(dict(zip(names, points.T, strict=True)))
+        display = cls(
+            grid=grid,
+            curve=_column_of(estimator.predict(frame), target),
+            feature=columns[:, index],
+            y=None if y is None else _column_of(y, target),
+            predictions=_column_of(estimator.predict(X), target) if residuals else None,
+            feature_name=f"x{index}" if names is None else str(names[index]),
+            target_name=str(getattr(y, "name", None) or "y"),
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax: Any = None, **kwargs: Any) -> PolynomialFitDisplay:
+        """Draw data and curve, and the residuals if there are predictions for the data.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, or two of them for the residuals too, default=None
+            Where to draw, beside what is there; ``None`` makes new axes.
+
+        **kwargs : dict
+            Go to :meth:`matplotlib.axes.Axes.plot` for the curve.
+
+        Returns
+        -------
+        PolynomialFitDisplay
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        self.ax_, self.residuals_ax_ = _axes(ax), None
+        if self.predictions is not None:
+            self.ax_, self.residuals_ax_ = _two_axes(ax)
+        self.figure_ = self.ax_.figure
+        dots: dict[str, Any] = {"s": 12, "color": "0.6", "linewidths": 0}
+        if self.y is not None:
+            self.ax_.scatter(self.feature, self.y, **dots)
+        (self.line_,) = self.ax_.plot(self.grid, self.curve, **({"color": "tab:red"} | kwargs))
+        self.ax_.set(xlabel=self.feature_name, ylabel=self.target_name)
+        if self.line_.get_label()[0] != "_":
+            self.ax_.legend()
+        if self.residuals_ax_ is not None and self.y is not None:
+            self.residuals_ax_.axhline(0.0, color=self.line_.get_color(), linewidth=1)
+            self.residuals_ax_.scatter(self.feature, self.y - self.predictions, **dots)
+            self.residuals_ax_.set(xlabel=self.feature_name, ylabel="residual")
+        return self
+
+
+def _axes(ax: Axes | None) -> Any:
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(layout="constrained")[1]
+
+
+def _two_axes(ax: Any) -> Any:
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        return plt.subplots(1, 2, figsize=(10, 4), layout="constrained")[1]
+    if np.size(ax) != 2:
+        raise ValueError(
+            f"The 'ax' parameter got {np.size(ax)} axes; with residuals it must be two, as plt.subplots(1, 2) makes."
+        )
+    return np.ravel(ax)
+
+
+def _column(feature: int | str, names: NDArray | None, n_features: int) -> int:
+    """Return the index of a column by index or name."""
+    if isinstance(feature, str):
+        if names is None or feature not in names:
+            there = "X has no column names" if names is None else f"X has columns {list(names)}"
+            raise ValueError(f"The 'feature' parameter got {feature!r}, but {there}.")
+        return list(names).index(feature)
+    if not 0 <= feature < n_features:
+        raise ValueError(f"The 'feature' parameter got {feature}; it must be from 0 to {n_features - 1}.")
+    return feature
+
+
+def _column_of(values: Any, target: int) -> NDArray:
+    """Return one target of predictions or of y."""
+    return np.asarray(values, dtype=np.float64).reshape(len(values), -1)[:, target]
