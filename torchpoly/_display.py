@@ -132,7 +132,7 @@ class LossCurveDisplay:
         (self.line_,) = self.ax_.plot(np.arange(1, len(curve) + 1), curve, **options)
         if (curve > 0).all() or self.baseline:
             self.ax_.set_yscale("log")
-        self.ax_.set(xlabel="iteration", ylabel="loss − optimum" if self.baseline else "loss")
+        self.ax_.set(xlabel="iteration", ylabel=f"loss above {self.baseline:.6g}" if self.baseline else "loss")
         if self.name:
             self.ax_.legend()
         return self
@@ -212,7 +212,7 @@ class PolynomialFitDisplay:
     def from_estimator(
         cls,
         estimator: Any,
-        X: ArrayLike,
+        X: Any,
         y: ArrayLike | None = None,
         *,
         feature: int | str = 0,

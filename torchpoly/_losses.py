@@ -56,6 +56,10 @@ class Loss(Protocol):
         """What the square of each target's coefficients, in units of training, is in those of `values`."""
 
     @property
+    def width(self) -> float:
+        """The least distance over which the slopes of this stage change, in units of training."""
+
+    @property
     def is_final(self) -> bool:
         """Whether this is the last of the stages in which the loss is minimised."""
 
@@ -76,6 +80,7 @@ class Unstaged:
         """Need nothing of the predictions."""
 
     penalty_units: float | Floats = 1.0
+    width = 1.0
     is_final = True
 
     def narrow(self) -> None:
@@ -155,6 +160,11 @@ class HuberLoss:
         self.scale = self._best_scales(residuals * residuals, shares)
         if in_stages:
             self._floor = np.maximum(self.scale / 2, _RESOLUTION)
+
+    @property
+    def width(self) -> float:
+        """The least scale that there can be."""
+        return float(self._floor.min())
 
     @property
     def is_final(self) -> bool:
@@ -246,6 +256,11 @@ class PinballLoss:
         widths = [np.maximum(width * sizes, _RESOLUTION) for width in _WIDTHS]
         stages = [width for width in widths[:-1] if in_stages and (width > _RESOLUTION).any()]
         self._widths = [*stages, widths[-1]]
+
+    @property
+    def width(self) -> float:
+        """The least width of the targets'."""
+        return float(self._widths[0].min())
 
     @property
     def is_final(self) -> bool:

@@ -148,8 +148,11 @@ class GramObjective:
         """True: there is one stage."""
         return True
 
-    def sharpen(self, parameters: Floats) -> None:
-        """There is no next stage."""
+    follows_curvature = False
+    stage_tol = 0.0
+
+    def restart(self, parameters: Floats, *, narrower: bool) -> None:
+        """Never needed."""
 
     def _half_gradient(self, parameters: Floats) -> Floats:
         if self.gram is None:

@@ -37,7 +37,7 @@ class RowObjective:
     alpha : float
         Weight of the penalty.
     in_stages : bool
-        Whether :meth:`sharpen` is going to be called; else the loss starts in its last stage.
+        Whether :meth:`restart` is going to be called; else the loss starts in its last stage.
     """
 
     isotropic = False
@@ -61,6 +61,7 @@ class RowObjective:
         )
         self._alpha = alpha
         self._curvature: float | None = None
+        self.follows_curvature = False
         predictions = rows.predict(origin)
         loss.start(predictions, rows.targets, rows.shares, in_stages=in_stages)
         if in_stages:
@@ -111,9 +112,20 @@ class RowObjective:
         """Whether the loss is in its last stage."""
         return self._loss.is_final
 
-    def sharpen(self, parameters: Floats) -> None:
-        """Go on to the next stage of the loss, from these parameters, which become 0."""
-        self._loss.narrow()
+    @property
+    def stage_tol(self) -> float:
+        """The gradient entry at which a stage is over.
+
+        As many rows as there are parameters lie at kinks, so about ``width * rank / n_rows`` of the
+        value is what the next stage can change. In the coordinates of a stage, half the square of
+        the gradient is what is left of its own.
+        """
+        return float(np.sqrt(self._loss.width * self.shape[0] / len(self._rows)))
+
+    def restart(self, parameters: Floats, *, narrower: bool) -> None:
+        """Go on from these parameters, which become 0, in new coordinates, and maybe in the loss's next stage."""
+        if narrower:
+            self._loss.narrow()
         self._origin = self.coefficients(parameters)
         parameters[:] = 0.0
         self._follow_curvature(self._rows.predict(self._origin))
@@ -154,4 +166,4 @@ class RowObjective:
         self._coordinates = np.stack(
             [self._orthonormal @ InverseRoots(gram + 2.0 * self._alpha * penalty).complete for gram in grams]
         )
-        self._curvature = 0.5
+        self.follows_curvature, self._curvature = True, 0.5

@@ -58,8 +58,8 @@ _LBFGS_SCALE = 2.0**40
 # Differences of values below this have lost more digits to rounding than a line search can spare.
 _ROUNDING = 1e-12
 
-# A stage that is not the last is over when no gradient entry exceeds this, or after so many iterations.
-_STAGE_TOL, _STAGE_ITERATIONS = 0.1, 50
+# After so many iterations coordinates are made anew, or where they cannot be, the next stage begins.
+_STAGE_ITERATIONS = 10
 
 
 class Objective(Protocol):
@@ -80,8 +80,16 @@ class Objective(Protocol):
     def is_final(self) -> bool:
         """Whether this is the last of the stages in which it is minimised."""
 
-    def sharpen(self, parameters: Floats) -> None:
-        """Go on to the next stage, for which the parameters change in place."""
+    @property
+    def follows_curvature(self) -> bool:
+        """Whether coordinates are made for the curvature where they start."""
+
+    @property
+    def stage_tol(self) -> float:
+        """The gradient entry at which a stage that is not the last is over."""
+
+    def restart(self, parameters: Floats, *, narrower: bool) -> None:
+        """Go on from these parameters, which change in place, in new coordinates and maybe the next stage."""
 
 
 class Watch(Protocol):
@@ -230,9 +238,9 @@ class _Trainee:
 
         return closure
 
-    def sharpen(self, objective: Objective) -> None:
-        """Take the objective to its next stage."""
-        objective.sharpen(self.parameters)
+    def restart(self, objective: Objective, *, narrower: bool) -> None:
+        """Take the objective to its next stage, or to new coordinates in this one."""
+        objective.restart(self.parameters, narrower=narrower)
         self._latest = None
         self.evaluate(objective)
 
@@ -310,11 +318,13 @@ def minimise(
             if watch is not None and watch.end(losses):
                 break
             steepest = max(trainee.gradient.max(), -trainee.gradient.min())
-            if objective.is_final:
-                if tol is not None and steepest <= tol:
-                    break
-            elif steepest <= _STAGE_TOL or iteration + 1 - stage_start == _STAGE_ITERATIONS:
-                trainee.sharpen(objective)
+            if objective.is_final and tol is not None and steepest <= tol:
+                break
+            # Where coordinates cannot follow the curvature, there is no use in waiting longer.
+            long = iteration + 1 - stage_start == _STAGE_ITERATIONS
+            is_over = steepest <= objective.stage_tol or (long and not objective.follows_curvature)
+            if (is_over and not objective.is_final) or (long and objective.follows_curvature):
+                trainee.restart(objective, narrower=is_over and not objective.is_final)
                 optimizer = _build(spec, trainee.tensor, objective)
                 rate = _default_rate(spec, objective, trainee.gradient, n_iter)
                 stage_start = iteration + 1

@@ -1,0 +1,339 @@
+"""Losses other than the squared error, against scikit-learn's and SciPy's solvers."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.polynomial import Polynomial
+from scipy import optimize
+from sklearn.linear_model import HuberRegressor, QuantileRegressor
+from sklearn.metrics import mean_absolute_error, mean_pinball_loss, mean_squared_error
+
+import torchpoly._rows
+from torchpoly import TorchPolynomialRegressor
+from torchpoly._callable_loss import CallableLoss
+from torchpoly._losses import named_loss
+from torchpoly._training import optimizer_names
+
+
+def squared(y_pred, y_true):
+    return (y_pred - y_true) ** 2
+
+
+def log_cosh(y_pred, y_true):
+    return torch.log(torch.cosh(y_pred - y_true))
+
+
+NAMED = [
+    {"loss": "absolute_error"},
+    {"loss": "huber"},
+    {"loss": "huber", "epsilon": 2.0},
+    {"loss": "quantile", "quantile": 0.1},
+    {"loss": "quantile", "quantile": 0.9},
+]
+PER_SAMPLE = [*NAMED, {"loss": squared}, {"loss": log_cosh}, {"loss": torch.nn.SmoothL1Loss(reduction="none")}]
+
+
+def name(settings):
+    return " ".join(getattr(value, "__name__", str(value)) for value in settings.values())
+
+
+@pytest.fixture
+def heavy_tailed(rng):
+    """A cubic surface under noise of Student's t with 1.5 degrees of freedom, which has no variance."""
+    X = rng.uniform(-1, 1, (2000, 3))
+    return X, X[:, 0] ** 3 - 2 * X[:, 0] * X[:, 1] + np.sin(2 * X[:, 2]) + 0.3 * rng.standard_t(1.5, 2000)
+
+
+def orthonormal_features(X, degree=3):
+    """Orthonormal columns that span the polynomials, without the constant, on which solvers are at their best."""
+    powers = TorchPolynomialRegressor(degree).fit(X, X[:, 0]).powers_
+    features = np.column_stack([np.ones(len(X)), *(np.prod(X**power, axis=1) for power in powers)])
+    return np.linalg.qr(features)[0][:, 1:] * np.sqrt(len(X))
+
+
+@pytest.mark.parametrize("quantile", [0.1, 0.5, 0.9])
+def test_quantile_reaches_the_optimum_of_linear_programming(quantile, heavy_tailed):
+    X, y = heavy_tailed
+    features = orthonormal_features(X)
+    program = QuantileRegressor(quantile=quantile, alpha=0).fit(features, y)
+    least = mean_pinball_loss(y, program.predict(features), alpha=quantile)
+
+    model = TorchPolynomialRegressor(loss="quantile", quantile=quantile).fit(X, y)
+    assert least * (1 - 1e-9) <= mean_pinball_loss(y, model.predict(X), alpha=quantile) <= least * (1 + 1e-6)
+    assert np.mean(y < model.predict(X)) == pytest.approx(quantile, abs=20 / 2000)
+    if quantile == 0.5:
+        absolute = TorchPolynomialRegressor(loss="absolute_error").fit(X, y)
+        np.testing.assert_allclose(absolute.predict(X), model.predict(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [1.1, 1.35, 3.0])
+def test_huber_is_huber_regressor(epsilon, heavy_tailed):
+    X, y = heavy_tailed
+    features = orthonormal_features(X)
+    reference = HuberRegressor(epsilon=epsilon, alpha=0, tol=1e-10, max_iter=10_000).fit(features, y)
+    model = TorchPolynomialRegressor(loss="huber", epsilon=epsilon).fit(X, y)
+
+    deviation = reference.predict(features).std()
+    np.testing.assert_allclose(model.predict(X), reference.predict(features), atol=1e-4 * deviation)
+    assert model.scale_ == pytest.approx(reference.scale_, rel=1e-4)
+    assert model.n_iter_ < 50
+
+
+def test_huber_with_the_least_epsilon_is_the_absolute_error(heavy_tailed):
+    X, y = heavy_tailed
+    least = TorchPolynomialRegressor(loss="absolute_error").fit(X, y).loss_curve_[-1]
+    model = TorchPolynomialRegressor(loss="huber", epsilon=1.0).fit(X, y)
+    assert mean_absolute_error(y, model.predict(X)) == pytest.approx(least, rel=1e-6)
+
+
+def test_hubers_penalty_is_that_of_huber_regressor(heavy_tailed):
+    X, y = heavy_tailed
+    model = TorchPolynomialRegressor(loss="huber", alpha=0.05).fit(X, y)
+    basis, targets = model._polynomial.basis, model._polynomial.targets
+    features = basis.evaluate(basis.domain.scale(X)).T[:, 1:]
+    spread = np.median(np.abs(y - np.median(y)))
+    assert targets.center[0] == pytest.approx(np.median(y), abs=1e-2 * spread)
+    assert targets.half_width[0] == pytest.approx(spread, rel=1e-2)
+
+    reference = HuberRegressor(alpha=0.05 * len(X), tol=1e-10, max_iter=10_000)
+    reference.fit(features, (y - targets.center) / targets.half_width)
+    expected = targets.center + targets.half_width * reference.predict(features)
+    np.testing.assert_allclose(model.predict(X), expected, atol=1e-4 * y.std())
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [log_cosh, torch.nn.HuberLoss(), torch.nn.HuberLoss(delta=0.1), torch.nn.SmoothL1Loss(reduction="sum")],
+    ids=lambda loss: getattr(loss, "__name__", str(loss)),
+)
+def test_callables_reach_scipys_optimum(loss, heavy_tailed):
+    X, y = heavy_tailed
+    features = np.column_stack([np.ones(len(X)), orthonormal_features(X)])
+
+    def value(coefficients):
+        return float(loss(torch.from_numpy(features @ coefficients), torch.from_numpy(y)).mean())
+
+    model = TorchPolynomialRegressor(loss=loss).fit(X, y)
+    start = np.linalg.lstsq(features, model.predict(X), rcond=None)[0]
+    best = optimize.minimize(value, 0.9 * start, method="BFGS", options={"gtol": 1e-9})
+    assert value(start) <= best.fun * (1 + 1e-9)
+    np.testing.assert_allclose(features @ best.x, model.predict(X), atol=1e-3)
+    assert model.loss_curve_[-1] == pytest.approx(value(start), rel=1e-9)
+
+
+def test_program_d_with_its_loss_as_a_function(rng):
+    x = np.linspace(0, 1, 100)
+    y = 20 * x**2 + 5 * x - 3 + rng.normal(size=100)
+    best = Polynomial.fit(x, y, 2).convert().coef
+    for optimizer in ("lbfgs", "adam", "sgd"):
+        model = TorchPolynomialRegressor(2, loss=squared, optimizer=optimizer).fit(x[:, None], y)
+        np.testing.assert_allclose(np.r_[model.intercept_, model.coef_], best, rtol=1e-3)
+    loop = TorchPolynomialRegressor(2, loss=squared, basis="monomial", optimizer="adam", lr=0.1, n_iter=5000)
+    loop.fit(x[:, None], y)
+    np.testing.assert_allclose(np.r_[loop.intercept_, loop.coef_], best, rtol=1e-3)
+
+
+def test_a_callable_gets_y_as_it_is():
+    seen = []
+
+    def loss(y_pred, y_true):
+        seen.append((y_pred.dtype, y_true.clone()))
+        return torch.where(y_true == 3.0, 10.0, 1.0) * (y_pred - y_true) ** 2
+
+    y = np.array([1.0, 2.0, 3.0, 4.0])
+    model = TorchPolynomialRegressor(0, loss=loss).fit(np.arange(4.0)[:, None], y)
+    assert {dtype for dtype, _ in seen} == {torch.float64}
+    np.testing.assert_array_equal(seen[0][1].numpy(), y)
+    assert model.intercept_ == pytest.approx(np.average(y, weights=[1, 1, 10, 1]))
+    TorchPolynomialRegressor(0, loss=loss).fit(np.arange(4.0)[:, None], np.column_stack([y, y]))
+    assert seen[-1][1].shape == (4, 2)
+
+
+def test_a_squared_function_is_the_squared_error_penalty_included(surface):
+    X, Y = surface
+    for alpha in (0.0, 0.01):
+        own = TorchPolynomialRegressor(loss=lambda p, t: ((p - t) ** 2).mean(), alpha=alpha).fit(X, 7 * Y[:, 0])
+        named = TorchPolynomialRegressor(alpha=alpha).fit(X, 7 * Y[:, 0])
+        np.testing.assert_allclose(own.predict(X), named.predict(X), atol=1e-6)
+        assert own.loss_curve_[-1] == pytest.approx(named.loss_curve_[-1])
+
+
+@pytest.mark.parametrize("settings", PER_SAMPLE, ids=name)
+def test_weight_is_repetition(settings, heavy_tailed, rng):
+    X, y = heavy_tailed[0][:300], heavy_tailed[1][:300]
+    weights = rng.integers(0, 4, 300)
+    rows = np.repeat(np.arange(300), weights)
+    weighted = TorchPolynomialRegressor(2, **settings).fit(X, y, sample_weight=weights)
+    repeated = TorchPolynomialRegressor(2, **settings).fit(X[rows], y[rows])
+    np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-6, atol=1e-6)
+    assert weighted.loss_curve_[-1] == pytest.approx(repeated.loss_curve_[-1])
+
+
+@pytest.mark.parametrize("settings", PER_SAMPLE, ids=name)
+def test_targets_are_fitted_as_if_alone(settings, surface):
+    X, Y = surface
+    Y = Y * [1.0, 3.0]
+    both = TorchPolynomialRegressor(**settings).fit(X, Y)
+    for target in range(2):
+        alone = TorchPolynomialRegressor(**settings).fit(X, Y[:, target])
+        np.testing.assert_allclose(both.predict(X)[:, target], alone.predict(X), atol=1e-5)
+    if settings["loss"] == "huber":
+        assert both.scale_.shape == (2,)
+
+
+@pytest.mark.parametrize("settings", NAMED, ids=name)
+def test_units_do_not_matter(settings, heavy_tailed):
+    X, y = heavy_tailed
+    model = TorchPolynomialRegressor(**settings).fit(X, y)
+    moved = TorchPolynomialRegressor(**settings).fit(X * 1e6 + 1e7, y * 1e-9)
+    np.testing.assert_allclose(moved.predict(X * 1e6 + 1e7) * 1e9, model.predict(X), atol=1e-5)
+    shifted = TorchPolynomialRegressor(**settings).fit(X, y + 1e6)
+    np.testing.assert_allclose(shifted.predict(X) - 1e6, model.predict(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"loss": "absolute_error"}, {"loss": "huber"}], ids=name)
+@pytest.mark.parametrize("size", [1e3, 1e12])
+def test_gross_outliers_do_not_move_the_fit(settings, size, rng):
+    X = rng.uniform(-1, 1, (500, 2))
+    clean = X[:, 0] ** 3 - X[:, 0] * X[:, 1]
+    y = clean + 1e-3 * rng.normal(size=500)
+    y[::10] += size
+    model = TorchPolynomialRegressor(**settings).fit(X, y)
+    assert np.abs(model.predict(X) - clean).max() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "metric"),
+    [
+        ({"loss": "absolute_error"}, mean_absolute_error),
+        ({"loss": "quantile", "quantile": 0.2}, lambda y, p, **w: mean_pinball_loss(y, p, alpha=0.2, **w)),
+        ({"loss": squared, "optimizer": "adam"}, mean_squared_error),
+        ({"batch_size": 100, "optimizer": "adam"}, mean_squared_error),
+    ],
+    ids=lambda value: name(value) if isinstance(value, dict) else "",
+)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_last_loss_is_that_of_the_model(settings, metric, surface, rng):
+    X, Y = surface
+    weights = rng.uniform(0, 2, len(X))
+    for n_iter in (3, 100):
+        model = TorchPolynomialRegressor(n_iter=n_iter, tol=None, **settings).fit(X, Y[:, 0], weights)
+        expected = metric(Y[:, 0], model.predict(X), sample_weight=weights)
+        assert model.loss_curve_[-1] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", optimizer_names())
+def test_every_optimizer_reaches_hubers_optimum(optimizer, heavy_tailed):
+    X, y = heavy_tailed
+    best = TorchPolynomialRegressor(loss="huber").fit(X, y)
+    model = TorchPolynomialRegressor(loss="huber", optimizer=optimizer).fit(X, y)
+    np.testing.assert_allclose(model.predict(X), best.predict(X), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("loss", ["absolute_error", lambda p, t: (p - t).abs()], ids=["named", "callable"])
+def test_first_order_optimizers_settle_on_kinks(loss, heavy_tailed):
+    X, y = heavy_tailed
+    least = TorchPolynomialRegressor(loss="absolute_error").fit(X, y).loss_curve_[-1]
+    for optimizer in ("adam", "sgd", "rmsprop"):
+        assert TorchPolynomialRegressor(loss=loss, optimizer=optimizer).fit(X, y).loss_curve_[-1] < least * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("settings", [*PER_SAMPLE, {"loss": "huber", "batch_size": 64, "optimizer": "adam"}], ids=name)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_features_beyond_the_memory_budget_are_evaluated_anew(settings, surface, rng, monkeypatch):
+    X, Y = surface
+    weights = rng.integers(0, 3, len(X))
+    kept = TorchPolynomialRegressor(n_iter=200, **settings).fit(X, Y, weights)
+    monkeypatch.setattr(torchpoly._rows, "_BUDGET", 0)
+    monkeypatch.setattr(torchpoly._rows, "chunk_size", lambda n_columns: 70)
+    rebuilt = TorchPolynomialRegressor(n_iter=200, **settings).fit(X, Y, weights)
+    np.testing.assert_allclose(rebuilt.predict(X), kept.predict(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", NAMED, ids=name)
+def test_more_terms_than_rows_interpolate(settings, rng):
+    X, y = rng.normal(size=(20, 4)), rng.normal(size=20)
+    model = TorchPolynomialRegressor(**settings).fit(X, y)
+    np.testing.assert_allclose(model.predict(X), y, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", NAMED, ids=name)
+def test_data_without_noise_are_met(settings, rng):
+    X = rng.uniform(-1, 1, (200, 2))
+    y = 1 + X[:, 0] ** 3 - 2 * X[:, 1]
+    assert TorchPolynomialRegressor(**settings).fit(X, y).equation(4) == "y = 1 - 2*x1 + x0**3"
+    constant = TorchPolynomialRegressor(**settings).fit(X, np.full(200, 3.0))
+    np.testing.assert_allclose(constant.predict(X), 3.0, atol=1e-7)
+
+
+@pytest.mark.parametrize("quantile", [0.2, 0.5])
+def test_a_constant_is_the_quantile(quantile, rng):
+    y = rng.standard_cauchy(101)
+    model = TorchPolynomialRegressor(0, loss="quantile", quantile=quantile).fit(y[:, None], y)
+    assert model.intercept_ == pytest.approx(np.quantile(y, quantile, method="inverted_cdf"), abs=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{"loss": "huber"}, {"loss": "absolute_error"}, {"loss": log_cosh}], ids=name)
+@pytest.mark.parametrize("basis", ["chebyshev", "monomial"])
+def test_other_bases_have_the_same_optimum(settings, basis, rng):
+    X = rng.uniform(-1, 1, (400, 2))
+    y = X[:, 0] - X[:, 1] ** 2 + 0.1 * rng.standard_t(2, 400)
+    best = TorchPolynomialRegressor(2, **settings).fit(X, y)
+    model = TorchPolynomialRegressor(2, basis=basis, **settings).fit(X, y)
+    assert model.loss_curve_[-1] == pytest.approx(best.loss_curve_[-1], rel=1e-5)
+
+
+def hostile():
+    return [torch.no_grad(), torch.inference_mode(), torch.autocast("cpu")]
+
+
+@pytest.mark.parametrize("mode", hostile(), ids=lambda mode: type(mode).__name__)
+def test_torchs_modes_do_no_harm(mode, surface):
+    X, Y = surface
+    expected = TorchPolynomialRegressor(loss=log_cosh).fit(X, Y).predict(X)
+    with mode:
+        model = TorchPolynomialRegressor(loss=log_cosh).fit(X, Y)
+        np.testing.assert_array_equal(model.predict(X), expected)
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("settings", PER_SAMPLE, ids=name)
+def test_tensors_give_what_arrays_give(settings, rng):
+    """On other devices predictions are tensors."""
+    predictions, targets = rng.normal(size=(2, 2, 50))
+    shares = rng.dirichlet(np.ones(50))
+    evaluations = []
+    for convert in (np.asarray, torch.from_numpy):
+        if isinstance(settings["loss"], str):
+            loss = named_loss(**{"epsilon": 1.35, "quantile": 0.5, "units": np.ones(2)} | named(settings))
+        else:
+            domain = TorchPolynomialRegressor().fit(targets.T, targets.T)._polynomial.targets
+            loss = CallableLoss(settings["loss"], domain, single_target=False, weighted=True)
+        here = convert(predictions), convert(targets), convert(shares)
+        loss.start(*here, in_stages=True)
+        curvatures = None if loss.is_final else np.asarray(loss.curvatures(*here[:2]))
+        evaluations.append((*map(np.asarray, loss(*here)), curvatures))
+    for array, tensor in zip(*evaluations, strict=True):
+        if array is not None:
+            np.testing.assert_allclose(array, tensor, rtol=1e-12)
+
+
+def named(settings):
+    return {{"loss": "name"}.get(key, key): value for key, value in settings.items()}
+
+
+@pytest.mark.parametrize("settings", PER_SAMPLE, ids=name)
+def test_slopes_are_derivatives(settings, rng):
+    predictions, targets = rng.normal(size=(2, 1, 30))
+    shares = rng.dirichlet(np.ones(30))
+    if not isinstance(settings["loss"], str):
+        domain = TorchPolynomialRegressor().fit(targets.T, targets.T)._polynomial.targets
+        loss = CallableLoss(settings["loss"], domain, single_target=True, weighted=True)
+    else:
+        loss = named_loss(**{"epsilon": 1.35, "quantile": 0.5, "units": np.ones(1)} | named(settings))
+    loss.start(predictions, targets, shares, in_stages=True)
+    direction = rng.normal(size=predictions.shape)
+    ahead, behind = (loss(predictions + step * direction, targets, shares).values for step in (1e-6, -1e-6))
+    slope = (loss(predictions, targets, shares).slopes * direction).sum()
+    assert slope == pytest.approx((ahead - behind)[0] / 2e-6, rel=1e-5)
