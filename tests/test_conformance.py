@@ -1,9 +1,15 @@
 """scikit-learn's own checks, none skipped and none expected to fail."""
 
 import pytest
+import torch
 from sklearn.utils.estimator_checks import check_estimator
 
 from torchpoly import TorchPolynomialRegressor
+
+
+def log_cosh(y_pred, y_true):
+    return torch.log(torch.cosh(y_pred - y_true))
+
 
 SETTINGS = [
     {},
@@ -16,6 +22,21 @@ SETTINGS = [
     {"interaction_only": True},
     {"alpha": 0.1},
     {"alpha": 0.1, "basis": "chebyshev", "degree": 2},
+    {"extrapolation": "constant"},
+    {"extrapolation": "linear"},
+    {"warm_start": True},
+    *(
+        settings | more
+        for settings in [
+            {"loss": "absolute_error"},
+            {"loss": "huber"},
+            {"loss": "quantile"},
+            {"loss": "quantile", "quantile": 0.9},
+            {"loss": log_cosh},
+            {"loss": torch.nn.SmoothL1Loss(reduction="none")},
+        ]
+        for more in [{}, {"degree": 1}, {"alpha": 0.1}]
+    ),
     *(
         {"optimizer": name}
         for name in [
@@ -36,9 +57,13 @@ SETTINGS = [
 ]
 
 
+def name(settings):
+    return ",".join(getattr(value, "__name__", str(value)) for value in settings.values()) or "defaults"
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: ",".join(map(str, settings.values())) or "defaults")
+@pytest.mark.parametrize("settings", SETTINGS, ids=name)
 def test_check_estimator(settings):
     results = check_estimator(TorchPolynomialRegressor(**settings), on_fail=None, on_skip=None)
 

@@ -28,6 +28,18 @@ Y = X[:, 0] ** 2 - X[:, 1]
         ("n_iter", 10.0, "int"),
         ("tol", -1e-3, r"range \[0"),
         ("tol", np.nan, r"range \[0"),
+        ("loss", "hinge", "'absolute_error'"),
+        ("loss", None, "callable"),
+        ("epsilon", 0.99, r"range \[1.0"),
+        ("epsilon", np.nan, r"range \[1.0"),
+        ("quantile", 0.0, r"range \(0.0"),
+        ("quantile", 1.0, r"range \(0.0"),
+        ("quantile", -3, r"range \(0.0"),
+        ("batch_size", 0, r"range \[1"),
+        ("batch_size", 2.5, "int"),
+        ("extrapolation", "periodic", "'continue'"),
+        ("random_state", "seed", "RandomState"),
+        ("warm_start", "yes", "bool"),
         ("alpha", -1, r"range \[0"),
         ("alpha", np.inf, r"range \[0"),
         ("basis", "legendre", "'chebyshev'"),
@@ -188,3 +200,96 @@ def test_an_interrupted_fit_leaves_the_estimator_as_it_was():
     with pytest.raises(KeyboardInterrupt):
         model.set_params(optimizer=Interrupting).fit(X[:, :1], Y)
     np.testing.assert_array_equal(model.predict(X), expected)
+
+
+def no_number(y_pred, y_true):
+    return (y_pred - y_true) ** 2 + torch.nan
+
+
+def no_slope(y_pred, y_true):
+    return torch.sqrt(0 * (y_pred - y_true))
+
+
+@pytest.mark.parametrize(
+    ("loss", "weights", "message"),
+    [
+        (no_number, None, "'loss' parameter got no_number, which at y_pred = mean of y.*returned.*nan"),
+        (no_slope, None, "'loss' parameter got no_slope.*gradient that is not finite"),
+        (lambda p, t: (p - t).detach().numpy(), None, "returned an object of type ndarray.*must return a torch.Tensor"),
+        (lambda p, t: ((p - t) ** 2).mean().item(), None, "returned an object of type float"),
+        (lambda p, t: ((p - t) ** 2).detach(), None, "returned a tensor without gradient"),
+        (lambda p, t: (p > t).double(), None, "returned a tensor without gradient"),
+        (lambda p, t: (p - t)[:-1] ** 2, None, r"returned a tensor of shape \(29,\).*of shape \(30,\) here"),
+        (lambda p, t: (p[:, None] - t) ** 2, None, r"returned a tensor of shape \(30, 30\)"),
+        (torch.nn.HuberLoss, None, r"'loss' parameter got the class HuberLoss; .* HuberLoss\(\)"),
+        (torch.nn.HuberLoss(), Y**2, r"a single value.*'sample_weight'.*reduction='none'"),
+    ],
+)
+def test_callables_that_are_no_losses(loss, weights, message):
+    model = TorchPolynomialRegressor(2, loss=loss)
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, Y, sample_weight=weights)
+    assert_unfitted(model)
+    model.set_params(loss="squared_error").fit(X, Y)
+    expected = model.predict(X)
+    with pytest.raises(ValueError, match=message):
+        model.set_params(loss=loss).fit(X[:, :1], Y, sample_weight=weights)
+    np.testing.assert_array_equal(model.predict(X), expected)
+
+
+def test_a_reduced_callable_takes_weights_that_are_all_the_same():
+    loss = torch.nn.HuberLoss()
+    expected = TorchPolynomialRegressor(2, loss=loss).fit(X, Y).predict(X)
+    same = TorchPolynomialRegressor(2, loss=loss).fit(X, Y, sample_weight=np.full(30, 3.0))
+    np.testing.assert_allclose(same.predict(X), expected)
+
+
+def test_what_a_callable_raises_says_how_it_was_called():
+    model = TorchPolynomialRegressor(2, loss=lambda p, t: np.abs(p - t))
+    with pytest.raises(RuntimeError, match="numpy") as caught:
+        model.fit(X, Y)
+    assert "'loss' parameter <lambda>" in caught.value.__notes__[0]
+    assert "torch functions" in caught.value.__notes__[0]
+    assert_unfitted(model)
+
+
+def test_a_loss_that_fails_on_the_way_is_divergence():
+    calls = []
+
+    def loss(y_pred, y_true):
+        calls.append(1)
+        return torch.abs(y_pred - y_true) ** (1.5 if len(calls) < 20 else torch.nan)
+
+    model = TorchPolynomialRegressor(2, loss=loss, optimizer="sgd")
+    with pytest.raises(ValueError, match="Training diverged: the loss is not finite after iteration"):
+        model.fit(X, Y)
+    assert_unfitted(model)
+
+
+def test_batches_must_fit_the_rows_and_the_optimizer():
+    with pytest.raises(ValueError, match="'batch_size' parameter got 31, more than the 30 rows"):
+        TorchPolynomialRegressor(batch_size=31, optimizer="adam").fit(X, Y)
+    with pytest.raises(ValueError, match="'batch_size' parameter got 31, more than the 20 rows of positive weight"):
+        TorchPolynomialRegressor(batch_size=31, optimizer="adam").fit(X, Y, np.arange(30) < 20)
+    with pytest.raises(ValueError, match=r"'batch_size' parameter got 10 with an L-BFGS optimizer.*optimizer='adam'"):
+        TorchPolynomialRegressor(batch_size=10).fit(X, Y)
+
+
+def test_a_warm_start_wants_the_same_columns_and_targets():
+    model = TorchPolynomialRegressor(2, warm_start=True).fit(X, Y)
+    with pytest.raises(ValueError, match=r"'warm_start' parameter got True.*2 features and 1 targets.*1 and 1"):
+        model.fit(X[:, :1], Y)
+    with pytest.raises(ValueError, match=r"2 features and 1 targets.*2 and 2"):
+        model.fit(X, np.column_stack([Y, Y]))
+    assert model.n_features_in_ == 2
+
+
+def test_extrapolation_error_names_columns_and_row():
+    model = TorchPolynomialRegressor(2, extrapolation="error").fit(X, Y)
+    model.predict(X)
+    far = X.copy()
+    far[7, 1] = 1.5
+    with pytest.raises(ValueError, match=r"columns \[1\], first in row 7.*'extrapolation' parameter got 'error'"):
+        model.predict(far)
+    with pytest.raises(ValueError, match="'extrapolation' parameter got 'error'"):
+        model.module_(torch.tensor(far))

@@ -250,3 +250,75 @@ def test_the_same_data_give_the_same_bits(surface):
     first, second = (TorchPolynomialRegressor(optimizer="adam").fit(X, Y) for _ in range(2))
     np.testing.assert_array_equal(first.predict(X), second.predict(X))
     np.testing.assert_array_equal(first.coef_, second.coef_)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("loss", ["squared_error", "huber", "absolute_error", torch.nn.HuberLoss()], ids=str)
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
+@pytest.mark.parametrize("batch_size", [32, 300])
+def test_mini_batches_come_close_to_the_optimum(loss, optimizer, batch_size, surface):
+    X, Y = surface
+    best = TorchPolynomialRegressor(loss=loss).fit(X, Y).predict(X)
+    settings = {"loss": loss, "optimizer": optimizer, "batch_size": batch_size, "n_iter": 100}
+    model = TorchPolynomialRegressor(**settings).fit(X, Y)
+    assert np.abs(model.predict(X) - best).mean() < 0.02 * best.std()
+    assert model.n_iter_ <= 100
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_random_state_repeats_the_shuffling(surface):
+    X, Y = surface
+
+    def predictions(random_state):
+        settings = {"optimizer": "adam", "batch_size": 64, "n_iter": 3, "random_state": random_state}
+        return TorchPolynomialRegressor(**settings).fit(X, Y).predict(X)
+
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    np.testing.assert_array_equal(predictions(7), predictions(7))
+    np.testing.assert_array_equal(predictions(None), predictions(None))
+    np.testing.assert_array_equal(predictions(np.random.RandomState(7)), predictions(7))
+    assert np.abs(predictions(7) - predictions(8)).max() > 0
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+def test_n_iter_counts_passes(surface):
+    X, Y = surface
+    steps = []
+
+    class Counting(torch.optim.SGD):
+        def step(self, closure=None):
+            steps.append(1)
+            return super().step(closure)
+
+    model = TorchPolynomialRegressor(optimizer=Counting, lr=0.01, batch_size=128, n_iter=4, tol=None).fit(X, Y)
+    assert len(steps) == 4 * 3  # 300 rows are batches of 128, 128 and 44
+    assert model.n_iter_ == len(model.loss_curve_) == 4
+
+
+@pytest.mark.parametrize("basis", ["orthonormal", "chebyshev"])
+@pytest.mark.parametrize("loss", ["squared_error", "huber", "absolute_error", torch.nn.HuberLoss()], ids=str)
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_warm_start_goes_on_from_the_fitted_polynomial(basis, loss, alpha, surface, rng):
+    X, Y = surface
+    model = TorchPolynomialRegressor(2).fit(X, Y)
+    before = model.predict(X)
+    # A step too small to be seen.
+    model.set_params(degree=4, basis=basis, loss=loss, alpha=alpha, warm_start=True)
+    model.set_params(optimizer="sgd", lr=1e-15, n_iter=1, tol=None).fit(X, Y)
+    np.testing.assert_allclose(model.predict(X), before, atol=1e-8)
+    far = 2 * X
+    np.testing.assert_allclose(model.predict(far), TorchPolynomialRegressor(2).fit(X, Y).predict(far), rtol=1e-5)
+    # Rows of another range make another basis, for the same polynomial.
+    model.fit(far, rng.normal(size=Y.shape))
+    np.testing.assert_allclose(model.predict(X), before, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_warm_starts_add_up_to_one_training(surface):
+    X, Y = surface
+    settings = {"optimizer": "sgd", "lr": 0.1, "tol": None}
+    once = TorchPolynomialRegressor(n_iter=30, **settings).fit(X, Y)
+    thrice = TorchPolynomialRegressor(n_iter=10, warm_start=True, **settings)
+    losses = np.concatenate([thrice.fit(X, Y).loss_curve_ for _ in range(3)])
+    np.testing.assert_allclose(thrice.predict(X), once.predict(X), atol=1e-10)
+    np.testing.assert_allclose(losses, once.loss_curve_, rtol=1e-10)

@@ -200,10 +200,14 @@ def _window(low: Floats, high: Floats) -> tuple[Floats, Floats]:
 
 def weighted_quantile(values: Floats, weights: Floats, quantile: float) -> float:
     """Return the least value up to which the values hold that share of the weight."""
+    # Rounding decides no tie: k copies of a value are the same as weight k.
+    quantile *= 1 - 1e-9
+    if weights.min() == weights.max():
+        rank = max(math.ceil(quantile * len(values)) - 1, 0)
+        return float(np.partition(values, rank)[rank])
     order = np.argsort(values, kind="stable")
     cumulated = np.cumsum(weights[order])
-    # Rounding decides no tie: k copies of a value are the same as weight k.
-    return float(values[order[np.searchsorted(cumulated, quantile * (1 - 1e-9) * cumulated[-1])]])
+    return float(values[order[np.searchsorted(cumulated, quantile * cumulated[-1])]])
 
 
 def typical_size(values: Floats, weights: Floats) -> float:

@@ -17,6 +17,15 @@ from torchpoly._losses import Evaluation, Unstaged
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
+def refuse_class(loss: object) -> None:
+    """Refuse a class of losses in the place of one of its instances."""
+    if isinstance(loss, type):
+        raise ValueError(
+            f"The 'loss' parameter got the class {loss.__name__}; it must be a name, a function or an instance, "
+            f"such as {loss.__name__}()."
+        )
+
+
 class CallableLoss(Unstaged):
     """A loss of the user's own, differentiated by torch at the predictions.
 

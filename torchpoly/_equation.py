@@ -158,5 +158,4 @@ def _signed_term(value: float, product: str, precision: int) -> str:
     """Return a term with its sign in front: ``"+ 2*x0"``."""
     number = f"{abs(value):.{precision}g}"
     sign = "-" if value < 0 else "+"
-    factors = [factor for factor in (number, product) if factor]
-    return f"{sign} {'*'.join(factors[1:] if product and number == '1' else factors)}"
+    return f"{sign} {number}*{product}" if product else f"{sign} {number}"

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 
 from torchpoly._basis import Basis, Domain, Floats, column_ranges
 from torchpoly._callable_loss import CallableLoss, LossFunction
-from torchpoly._gram import orthonormal_coordinates
+from torchpoly._gram import GramStatistics, orthonormal_coordinates
 from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, named_loss
 from torchpoly._module import FittedPolynomial
 from torchpoly._objective import GramObjective
@@ -134,14 +134,12 @@ class Model:
         # its coefficients in the new basis, whatever that is.
         extended = data if warm is None else data.with_more_targets(warm.predict(X, device).astype(np.float64))
         reading, more = self._read(self._features(box), extended).split(n_targets)
-        coordinates = orthonormal_coordinates(reading.statistics, 0.0)
-        origin = None if warm is None else coordinates @ (coordinates.T @ more)
+        warm_products = None if warm is None else more
         if self.is_least_squares and not on_rows:
-            return self._on_gram(reading, data, box, origin)
-        loss = self._loss(data, single_target=y.ndim == 1)
-        return self._on_rows(reading, data, box, origin, loss, in_stages)
+            return self._on_gram(reading, data, box, warm_products)
+        return self._on_rows(reading, data, box, warm_products, self._loss(data, y.ndim == 1), in_stages)
 
-    def _loss(self, data: Data, *, single_target: bool) -> Loss:
+    def _loss(self, data: Data, single_target: bool) -> Loss:
         if isinstance(self.loss, str):
             units = data.targets.half_width
             return named_loss(self.loss, epsilon=self.epsilon, quantile=self.quantile, units=units)
@@ -176,13 +174,17 @@ class Model:
             origin[0] = -targets.center
         return origin
 
-    def _on_gram(self, reading: Reading, data: Data, box: tuple[Floats, Floats], origin: Floats | None) -> Problem:
-        objective_over = GramObjective.orthonormal if self.basis == "orthonormal" else GramObjective.in_basis
+    def _on_gram(self, reading: Reading, data: Data, box: tuple[Floats, Floats], warm: Floats | None) -> Problem:
+        orthonormal = self.basis == "orthonormal"
+        objective_over = GramObjective.orthonormal if orthonormal else GramObjective.in_basis
         objective = objective_over(reading.statistics, self.alpha, data.targets.half_width, reading.rows)
-        if origin is not None:
-            parameters = objective.parameters(origin)
-        else:
+        if warm is None:
             parameters = self._zero(len(objective.linear), data.targets)
+        else:
+            coordinates = orthonormal_coordinates(reading.statistics, self.alpha)
+            parameters = self._warm(reading.statistics, coordinates, warm)
+            if not orthonormal:
+                parameters = coordinates @ parameters
         return Problem(objective, parameters, reading.basis, reading.mixing, data.targets, box, None)
 
     def _on_rows(
@@ -190,24 +192,34 @@ class Model:
         reading: Reading,
         data: Data,
         box: tuple[Floats, Floats],
-        origin: Floats | None,
+        warm: Floats | None,
         loss: Loss,
         in_stages: bool,
     ) -> Problem:
         """Pose the problem on the rows: a cold start is at the least squares or the constant, whichever is better."""
-        coordinates = reading.coordinates(self.alpha)
-        if origin is not None:
-            origins = [origin if reading.mixing is None else reading.mixing @ origin]
-        else:
-            origins = [self._zero(reading.basis.n_terms, data.targets)]
-            if not self._is_textbook:
-                origins.append(reading.least_squares(self.alpha))
-        objective = RowObjective(
-            Rows.of(reading.basis, data, scale_targets=not callable(self.loss)),
-            loss,
-            origins,
-            coordinates if self.basis == "orthonormal" else None,
-            self.alpha,
-            in_stages=in_stages,
-        )
+        statistics = reading.statistics
+        coordinates = orthonormal_coordinates(statistics, self.alpha)
+        mixing: Floats | None = coordinates if reading.mixing is None else reading.mixing @ coordinates
+        least_squares = coordinates.T @ statistics.cross
+        starts = [least_squares if warm is None else self._warm(statistics, coordinates, warm)]
+        if self.basis != "orthonormal":
+            starts, mixing = [coordinates @ start for start in starts], None
+        if warm is None:
+            zero = self._zero(len(starts[0]), data.targets)
+            starts = [zero] if self._is_textbook else [zero, *starts]
+        rows = Rows.of(reading.basis, mixing, data, scale_targets=isinstance(self.loss, str))
+        objective = RowObjective(rows, loss, starts, self.alpha, in_stages=in_stages)
         return Problem(objective, np.zeros(objective.shape), reading.basis, None, data.targets, box, loss)
+
+    def _warm(self, statistics: GramStatistics, coordinates: Floats, products: Floats) -> Floats:
+        """Return the polynomial so far in these coordinates T, for which ``T' (G + alpha P) T`` is the identity.
+
+        With its coefficients c, and their products with the features G c, that is
+        ``T' (G + alpha P) c``.
+        """
+        if self.alpha:
+            unpenalised = orthonormal_coordinates(statistics, 0.0)
+            coefficients = unpenalised @ (unpenalised.T @ products)
+            coefficients[0] = 0.0
+            products = products + self.alpha * coefficients
+        return coordinates.T @ products

@@ -246,7 +246,7 @@ class PinballLoss:
         self._tilt = quantile - 0.5
         self._factor = factor
         self._units = units
-        self._widths: list[Floats] = []
+        self._widths = [np.full((len(units), 1), _RESOLUTION)]
         self.penalty_units = 1.0
 
     def start(self, predictions: Array, targets: Array, shares: Array, *, in_stages: bool) -> None:

@@ -129,10 +129,6 @@ class GramObjective:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
         return parameters if self.coordinates is None else self.coordinates @ parameters
 
-    def parameters(self, coefficients: Floats) -> Floats:
-        """Return the parameters of these coefficients, or of the nearest that there are."""
-        return coefficients if self.coordinates is None else np.linalg.pinv(self.coordinates) @ coefficients
-
     @cached_property
     def curvature(self) -> float:
         """The largest eigenvalue of half the second derivative, but for what the constant is spared."""

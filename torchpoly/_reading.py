@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torchpoly._basis import Array, Basis, Domain, Floats, count_rows, count_terms, row_chunks, sum_weights
 from torchpoly._device import to_device
-from torchpoly._gram import GramFactor, GramStatistics, InverseRoots, orthonormal_coordinates
+from torchpoly._gram import GramFactor, GramStatistics, InverseRoots
 
 # A chunk of features takes 8 MiB, about what stays in cache between its evaluation and its
 # product, unless terms are so many that a chunk would have few rows.
@@ -61,7 +61,7 @@ class Data:
     device : torch.device
         Where the features are computed.
     on_chunk : callable, optional
-        Is called after each chunk of rows.
+        Is called at each chunk of rows.
     """
 
     X: NDArray
@@ -113,9 +113,9 @@ def design_chunks(basis: Basis, data: Data, size: int) -> Iterator[Array]:
         chunk[basis.n_terms :] = to_device(data.targets.scale(data.Y[rows]), data.device)
         if data.weights is not None:
             chunk *= to_device(np.sqrt(data.weights[rows]), data.device)
-        yield chunk
         if data.on_chunk is not None:
             data.on_chunk()
+        yield chunk
 
 
 @dataclass(frozen=True)
@@ -146,17 +146,6 @@ class Reading:
         more = statistics.cross[:, n_targets:]
         rows = None if self.rows is None else self.rows[: len(self.rows) - more.shape[1]]
         return replace(self, statistics=first, rows=rows), more
-
-    def coordinates(self, alpha: float) -> Floats:
-        """Return coordinates in which the basis is orthonormal, of shape (n_terms, rank)."""
-        coordinates = orthonormal_coordinates(self.statistics, alpha)
-        return coordinates if self.mixing is None else self.mixing @ coordinates
-
-    def least_squares(self, alpha: float) -> Floats:
-        """Return the coefficients of the basis with the least squared error and penalty."""
-        coordinates = orthonormal_coordinates(self.statistics, alpha)
-        optimum = coordinates @ (coordinates.T @ self.statistics.cross)
-        return optimum if self.mixing is None else self.mixing @ optimum
 
 
 def read(basis: Basis, data: Data, mixing: Floats | None = None) -> Reading:

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from torchpoly._basis import Floats, count_rows
-from torchpoly._callable_loss import LossFunction
+from torchpoly._callable_loss import LossFunction, refuse_class
 from torchpoly._callbacks import DURING_FIT, CallbackSupportMixin, FitTasks
 from torchpoly._device import device_or_cpu, resolve_device
 from torchpoly._equation import MonomialsMixin
@@ -323,6 +323,7 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
         as_given = X, y, sample_weight
         spec = resolve_optimizer(self.optimizer, self.lr)
         device = resolve_device(self.device)
+        refuse_class(self.loss)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
         weights = None if sample_weight is None else _check_weights(sample_weight, X)
         n_rows = count_rows(X, weights)

@@ -20,89 +20,78 @@ _SECANT = 1e-3
 class RowObjective:
     """Mean loss of the rows plus L2 penalty.
 
-    The parameters ``theta_j`` of target j stand for the coefficients ``c_j = origin_j + T_j theta_j``.
-    T_j makes features orthonormal under the data: under the rows as they are weighted or, where
-    the loss goes on in stages, under the rows times the second derivatives of their loss. Then
-    every direction is about as curved as every other, as in Newton's method.
+    The parameters ``theta_j`` of target j stand for the coefficients
+    ``c_j = origin_j + S_j theta_j`` of the features. Where the loss goes on in stages, S_j makes the
+    features orthonormal under the rows times the second derivatives of their loss: then every
+    direction is about as curved as every other, as in Newton's method.
 
     Parameters
     ----------
     rows : Rows
+        With orthonormal features, unless parameters are to be the coefficients of the basis.
     loss : Loss
-    origins : list of ndarray of shape (n_terms, n_targets)
+    origins : list of ndarray of shape (n_features, n_targets)
         Coefficients at which training may start: it does, for each target, at those of the least
         loss, with parameters of 0.
-    orthonormal : ndarray of shape (n_terms, rank) or None
-        T under the rows; None stands for the identity, in all stages.
     alpha : float
-        Weight of the penalty.
+        Weight of the penalty, which is on the coefficients of the basis.
     in_stages : bool
         Whether :meth:`restart` is going to be called; else the loss starts in its last stage.
     """
 
     isotropic = False
 
-    def __init__(
-        self,
-        rows: Rows,
-        loss: Loss,
-        origins: Sequence[Floats],
-        orthonormal: Floats | None,
-        alpha: float,
-        *,
-        in_stages: bool,
-    ) -> None:
+    def __init__(self, rows: Rows, loss: Loss, origins: Sequence[Floats], alpha: float, *, in_stages: bool) -> None:
         self._rows = rows
         self._loss = loss
-        self._origin = origin = self._best(origins, in_stages)
-        self._orthonormal = orthonormal
-        self._coordinates = (
-            None if orthonormal is None else np.broadcast_to(orthonormal, (origin.shape[1], *orthonormal.shape))
-        )
         self._alpha = alpha
+        self._origin = self._best(origins)
+        self._coordinates: Floats | None = None
         self._curvature: float | None = None
         self.follows_curvature = False
-        predictions = rows.predict(origin)
+        predictions = rows.predict(self._origin)
         loss.start(predictions, rows.targets, rows.shares, in_stages=in_stages)
         if in_stages:
             self._follow_curvature(predictions)
 
-    def _best(self, origins: Sequence[Floats], in_stages: bool) -> Floats:
+    def _best(self, origins: Sequence[Floats]) -> Floats:
         """Return the origin of the least loss for each target, or for all where their losses are one."""
-        losses = []
-        for origin in origins:
-            predictions = self._rows.predict(origin)
-            self._loss.start(predictions, self._rows.targets, self._rows.shares, in_stages=in_stages)
-            losses.append(self._loss(predictions, self._rows.targets, self._rows.shares).losses)
+        rows = self._rows
+        losses = [self._loss(rows.predict(origin), rows.targets, rows.shares).losses for origin in origins]
         best = np.nan_to_num(losses, nan=np.inf).argmin(axis=0)
         return np.stack(origins)[best, :, np.arange(len(best))].T if len(best) > 1 else origins[best[0]]
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the parameters: rank and number of targets."""
-        terms, targets = self._origin.shape
-        return (terms if self._orthonormal is None else self._orthonormal.shape[1]), targets
+        """Of the parameters: number of features and of targets."""
+        return self._origin.shape[0], self._origin.shape[1]
 
     def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
         """Return the value, summed over targets, and the loss; write the value's gradient.
 
         The loss is averaged over targets, in the units of y, without the penalty.
         """
-        coefficients = self.coefficients(parameters)
-        predictions = self._rows.predict(coefficients)
+        combined = self._combined(parameters)
+        predictions = self._rows.predict(combined)
         values, losses, slopes = self._loss(predictions, self._rows.targets, self._rows.shares)
-        by_coefficients = self._rows.gather(slopes)
-        penalised = coefficients[1:]
-        alpha = self._alpha * self._loss.penalty_units
-        by_coefficients[1:] += 2.0 * alpha * penalised
-        if self._coordinates is None:
-            gradient[:] = by_coefficients
-        else:
-            gradient[:] = (by_coefficients.T[:, None] @ self._coordinates)[:, 0].T
-        return float(values.sum() + (alpha * np.square(penalised).sum(axis=0)).sum()), float(losses.mean())
+        value, slope = values.sum(), self._rows.gather(slopes)
+        if self._alpha:
+            penalised = self._rows.of_terms(combined)
+            penalised[0] = 0.0
+            alpha = self._alpha * self._loss.penalty_units
+            value += (alpha * np.square(penalised).sum(axis=0)).sum()
+            slope += 2.0 * alpha * (penalised if self._rows.mixing is None else self._rows.mixing.T @ penalised)
+        if self._coordinates is not None:
+            slope = (slope.T[:, None] @ self._coordinates)[:, 0].T
+        gradient[:] = slope
+        return float(value), float(losses.mean())
 
     def coefficients(self, parameters: Floats) -> Floats:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
+        return self._rows.of_terms(self._combined(parameters))
+
+    def _combined(self, parameters: Floats) -> Floats:
+        """Return the coefficients of the features, in an array of their own."""
         if self._coordinates is None:
             return self._origin + parameters
         return self._origin + (self._coordinates @ parameters.T[:, :, None])[:, :, 0].T
@@ -126,7 +115,7 @@ class RowObjective:
         """Go on from these parameters, which become 0, in new coordinates, and maybe in the loss's next stage."""
         if narrower:
             self._loss.narrow()
-        self._origin = self.coefficients(parameters)
+        self._origin = self._combined(parameters)
         parameters[:] = 0.0
         self._follow_curvature(self._rows.predict(self._origin))
 
@@ -159,11 +148,10 @@ class RowObjective:
     def _follow_curvature(self, predictions: Array) -> None:
         """Make the features orthonormal under the loss's second derivatives."""
         curvatures = self._loss.curvatures(predictions, self._rows.targets)
-        if curvatures is None or self._orthonormal is None:
+        if curvatures is None or self._rows.mixing is None:
             return
-        penalty = self._orthonormal[1:].T @ self._orthonormal[1:]
-        grams = self._rows.gram(self._orthonormal, curvatures * self._rows.shares)
-        self._coordinates = np.stack(
-            [self._orthonormal @ InverseRoots(gram + 2.0 * self._alpha * penalty).complete for gram in grams]
-        )
+        varying = self._rows.mixing[1:]
+        penalty = 2.0 * self._alpha * varying.T @ varying if self._alpha else 0.0
+        grams = self._rows.gram(curvatures * self._rows.shares)
+        self._coordinates = np.stack([InverseRoots(gram + penalty).complete for gram in grams])
         self.follows_curvature, self._curvature = True, 0.5

@@ -26,8 +26,9 @@ class Rows:
     Parameters
     ----------
     basis : Basis
-        The features.
-    X : ndarray of shape (n_samples, n_features)
+    mixing : ndarray of shape (n_terms, n_features) or None
+        The features are ``mixing.T @ terms``; None stands for the terms of the basis themselves.
+    X : ndarray of shape (n_samples, n_columns)
     indices : ndarray of shape (n_rows,) or None
         Which rows of X these are; None stands for all.
     targets : ndarray or Tensor of shape (n_targets, n_rows)
@@ -35,11 +36,12 @@ class Rows:
         Each row's share in the total weight.
     device : torch.device
         Where the features are computed.
-    kept : ndarray or Tensor of shape (n_terms, n_rows) or None
+    kept : ndarray or Tensor of shape (n_features, n_rows) or None
         The features, if they are kept.
     """
 
     basis: Basis
+    mixing: Floats | None
     X: NDArray
     indices: NDArray[np.intp] | None
     targets: Array
@@ -48,7 +50,7 @@ class Rows:
     kept: Array | None = None
 
     @classmethod
-    def of(cls, basis: Basis, data: Data, *, scale_targets: bool) -> Rows:
+    def of(cls, basis: Basis, mixing: Floats | None, data: Data, *, scale_targets: bool) -> Rows:
         """Return the rows of a fit, with scaled targets or with y itself."""
         weights, indices = data.weights, None
         if weights is None:
@@ -61,11 +63,15 @@ class Rows:
         Y = data.Y if indices is None else data.Y[indices]
         targets = data.targets.scale(Y) if scale_targets else np.array(Y.T, dtype=np.float64, order="C")
         targets, shares = to_device(targets, data.device), to_device(shares, data.device)
-        rows = cls(basis, data.X, indices, targets, shares, data.device)
-        return replace(rows, kept=rows._all_features()) if 8 * basis.n_terms * len(rows) <= _BUDGET else rows
+        rows = cls(basis, mixing, data.X, indices, targets, shares, data.device)
+        return replace(rows, kept=rows._all_features()) if 8 * rows.n_features * len(rows) <= _BUDGET else rows
 
     def __len__(self) -> int:
         return len(self.shares)
+
+    @property
+    def n_features(self) -> int:
+        return self.basis.n_terms if self.mixing is None else self.mixing.shape[1]
 
     def batch(self, chosen: NDArray[np.intp]) -> Rows:
         """Return some of the rows; their shares keep the mean of what is summed over them."""
@@ -73,65 +79,71 @@ class Rows:
             self,
             targets=self.targets[:, chosen],
             shares=self.shares[chosen] * (len(self) / len(chosen)),
-            kept=self.kept[:, chosen] if self.kept is not None else self._evaluate(chosen, self._empty(len(chosen))),
+            kept=self._mix(self._evaluate(chosen)) if self.kept is None else self.kept[:, chosen],
         )
 
     def predict(self, coefficients: Floats) -> Array:
-        """Return the values of polynomials, of shape (n_targets, n_rows)."""
-        transposed = to_device(coefficients.T, self.device)
-        values = [transposed @ features for _, features in self._chunks()]
-        return values[0] if len(values) == 1 else namespace(values[0]).concatenate(values, 1)
+        """Return the values of linear combinations of the features, of shape (n_targets, n_rows)."""
+        if self.kept is not None:
+            return to_device(coefficients.T, self.device) @ self.kept
+        # A product with the mixing costs less than one of the mixing with the terms.
+        transposed = to_device(self.of_terms(coefficients).T, self.device)
+        values = [transposed @ terms for _, terms in self._chunks()]
+        return namespace(values[0]).concatenate(values, 1)
 
     def gather(self, slopes: Array) -> Floats:
-        """Return the sums over rows of features times slopes, of shape (n_terms, n_targets).
+        """Return the sums over rows of features times slopes, of shape (n_features, n_targets).
 
         That is the gradient by the coefficients where the slopes are those by the predictions.
         """
+        if self.kept is not None:
+            return to_numpy(self.kept @ slopes.T)
         total: Any = 0.0
-        for rows, features in self._chunks():
-            total = total + features @ slopes[:, rows].T
-        return to_numpy(total)
+        for rows, terms in self._chunks():
+            total = total + terms @ slopes[:, rows].T
+        return to_numpy(total) if self.mixing is None else self.mixing.T @ to_numpy(total)
 
-    def gram(self, mixing: Floats, weights: Array) -> Floats:
-        """Return the Gram matrices of ``mixing.T @ features``, one for each row of weights.
+    def gram(self, weights: Array) -> Floats:
+        """Return the Gram matrices of the features, one for each row of weights.
 
         Parameters
         ----------
-        mixing : ndarray of shape (n_terms, n_mixed)
         weights : ndarray or Tensor of shape (n_targets, n_rows)
 
         Returns
         -------
-        ndarray of shape (n_targets, n_mixed, n_mixed)
+        ndarray of shape (n_targets, n_features, n_features)
         """
-        transposed = to_device(np.ascontiguousarray(mixing.T), self.device)
         totals: list[Any] = [0.0] * len(weights)
-        for rows, features in self._chunks(chunk_size(self.basis.n_terms)):
-            mixed = transposed @ features
+        for rows, terms in self._chunks():
+            features = self._mix(terms) if self.kept is None else self.kept[:, rows]
             for target, row_weights in enumerate(weights[:, rows]):
-                totals[target] = totals[target] + (mixed * row_weights) @ mixed.T
+                scaled = features * namespace(row_weights).sqrt(row_weights)
+                totals[target] = totals[target] + scaled @ scaled.T
         return np.stack([to_numpy(total) for total in totals])
 
-    def _chunks(self, size: int | None = None) -> Iterator[tuple[Any, Array]]:
-        """Yield slices of the rows with their features: of all at once if they are kept."""
-        if size is None:
-            size = len(self) if self.kept is not None else chunk_size(self.basis.n_terms)
-        for rows in row_chunks(len(self), size):
-            yield rows, self._evaluate(rows, self._buffer) if self.kept is None else self.kept[:, rows]
+    def of_terms(self, coefficients: Floats) -> Floats:
+        """Return the coefficients of the basis that are these of the features."""
+        return coefficients if self.mixing is None else self.mixing @ coefficients
+
+    def _mix(self, terms: Array) -> Array:
+        return terms if self.mixing is None else to_device(np.ascontiguousarray(self.mixing.T), self.device) @ terms
 
     def _all_features(self) -> Array:
-        features = self._empty(len(self))
-        for rows in row_chunks(len(self), chunk_size(self.basis.n_terms)):
-            self._evaluate(rows, features[:, rows])
-        return features
+        chunks = [self._mix(terms) if self.mixing is not None else terms + 0.0 for _, terms in self._chunks()]
+        return chunks[0] if len(chunks) == 1 else namespace(chunks[0]).concatenate(chunks, 1)
 
-    def _evaluate(self, rows: Any, out: Array) -> Array:
+    def _chunks(self) -> Iterator[tuple[Any, Any]]:
+        """Yield slices of the rows with their terms, None where features are kept, in a buffer that all share."""
+        for rows in row_chunks(len(self), chunk_size(self.basis.n_terms)):
+            yield rows, None if self.kept is not None else self._evaluate(rows, self._buffer)
+
+    def _evaluate(self, rows: Any, out: Array | None = None) -> Array:
         X = self.X[rows if self.indices is None else self.indices[rows]]
-        return self.basis.evaluate(to_device(self.basis.domain.scale(X), self.device), out=out[:, : len(X)])
+        variables = to_device(self.basis.domain.scale(X), self.device)
+        return self.basis.evaluate(variables, out=None if out is None else out[:, : len(X)])
 
     @cached_property
     def _buffer(self) -> Array:
-        return self._empty(min(chunk_size(self.basis.n_terms), len(self)))
-
-    def _empty(self, n_rows: int) -> Array:
+        n_rows = min(chunk_size(self.basis.n_terms), len(self))
         return to_device(np.empty((self.basis.n_terms, n_rows)), self.device)

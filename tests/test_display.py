@@ -1,0 +1,128 @@
+"""Displays: what they draw, and what they say without matplotlib."""
+
+import sys
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LinearRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from torchpoly import LossCurveDisplay, PolynomialFitDisplay, TorchPolynomialRegressor
+
+
+@pytest.fixture(autouse=True)
+def no_windows():
+    backend = mpl.get_backend()
+    mpl.use("Agg")
+    yield
+    plt.close("all")
+    mpl.use(backend)
+
+
+@pytest.fixture
+def adam(surface):
+    X, Y = surface
+    return TorchPolynomialRegressor(optimizer="adam", n_iter=50, tol=None).fit(X, Y[:, 0])
+
+
+def test_loss_curves_of_several_estimators(adam, surface):
+    X, Y = surface
+    display = LossCurveDisplay.from_estimator(adam, color="k")
+    pipeline = make_pipeline(StandardScaler(), TorchPolynomialRegressor(optimizer="sgd", n_iter=9, tol=None))
+    second = LossCurveDisplay.from_estimator(pipeline.fit(X, Y[:, 0]), name="SGD", ax=display.ax_)
+
+    assert second.ax_ is display.ax_
+    assert second.figure_ is display.ax_.figure
+    first, other = display.ax_.lines
+    np.testing.assert_array_equal(first.get_ydata(), adam.loss_curve_)
+    np.testing.assert_array_equal(other.get_xdata(), np.arange(1, 10))
+    assert first.get_color() == "k"
+    assert display.ax_.get_yscale() == "log"
+    assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == ("iteration", "loss")
+    labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert labels == ["TorchPolynomialRegressor(n_iter=50, optimizer='adam', tol=None)", "SGD"]
+
+
+def test_loss_above_a_baseline(adam):
+    best = adam.loss_curve_.min() / 2
+    display = LossCurveDisplay.from_estimator(adam, baseline=best)
+    np.testing.assert_allclose(display.line_.get_ydata(), adam.loss_curve_ - best)
+    assert display.ax_.get_ylabel() == f"loss above {best:.6g}"
+
+
+def test_losses_that_are_negative_are_on_a_linear_axis():
+    assert LossCurveDisplay(np.array([1.0, -1.0])).plot().ax_.get_yscale() == "linear"
+    single = LossCurveDisplay(np.array([2.0])).plot()
+    assert single.line_.get_marker() == "o"
+    assert single.ax_.get_legend() is None
+
+
+@pytest.mark.parametrize("frame", [None, pd.DataFrame, pl.DataFrame])
+@pytest.mark.filterwarnings("error")
+def test_fit_over_one_feature_the_others_at_their_median(frame, surface):
+    X, Y = surface
+    y = pd.Series(Y[:, 0], name="yield")
+    data, feature, label = X, 1, "x1"
+    if frame is not None:
+        data, feature, label = frame(dict(zip(["a", "pressure", "c"], X.T, strict=True))), "pressure", "pressure"
+    model = make_pipeline(StandardScaler(), TorchPolynomialRegressor()).fit(data, y)
+    display = PolynomialFitDisplay.from_estimator(model, data, y, feature=feature, residuals=True, color="b")
+
+    grid = display.line_.get_xdata()
+    assert (grid[0], grid[-1], len(grid)) == (X[:, 1].min(), X[:, 1].max(), 200)
+    points = np.column_stack([np.full(200, np.median(X[:, 0])), grid, np.full(200, np.median(X[:, 2]))])
+    reference = TorchPolynomialRegressor().fit(X, y)
+    np.testing.assert_allclose(display.line_.get_ydata(), reference.predict(points), atol=1e-6)
+    np.testing.assert_array_equal(display.ax_.collections[0].get_offsets(), np.column_stack([X[:, 1], y]))
+    residuals = display.residuals_ax_.collections[0].get_offsets()[:, 1]
+    np.testing.assert_allclose(residuals, y - reference.predict(X), atol=1e-6)
+    assert (display.ax_.get_xlabel(), display.ax_.get_ylabel()) == (label, "yield")
+    assert (display.residuals_ax_.get_xlabel(), display.residuals_ax_.get_ylabel()) == (label, "residual")
+
+
+def test_several_fits_on_one_axis(surface):
+    X, Y = surface
+    display = PolynomialFitDisplay.from_estimator(TorchPolynomialRegressor().fit(X, Y), X, Y, target=1, label="cubic")
+    line = PolynomialFitDisplay.from_estimator(LinearRegression().fit(X, Y), X, target=1, ax=display.ax_)
+    assert len(display.ax_.lines) == 2
+    assert len(display.ax_.collections) == 1
+    assert line.residuals_ax_ is None
+    np.testing.assert_array_equal(display.ax_.collections[0].get_offsets()[:, 1], Y[:, 1])
+    assert [text.get_text() for text in display.ax_.get_legend().get_texts()] == ["cubic"]
+
+
+def test_bad_input(adam, surface):
+    X, Y = surface
+    model = TorchPolynomialRegressor()
+    with pytest.raises(NotFittedError):
+        LossCurveDisplay.from_estimator(model)
+    with pytest.raises(NotFittedError):
+        PolynomialFitDisplay.from_estimator(model, X)
+    draw = PolynomialFitDisplay.from_estimator
+    with pytest.raises(ValueError, match="'feature' parameter got 3; it must be from 0 to 2"):
+        draw(adam, X, feature=3)
+    with pytest.raises(ValueError, match="'feature' parameter got 'a', but X has no column names"):
+        draw(adam, X, feature="a")
+    with pytest.raises(ValueError, match=r"'feature' parameter got 'd', but X has columns \['a', 'b', 'c'\]"):
+        draw(adam, pd.DataFrame(X, columns=["a", "b", "c"]), feature="d")
+    with pytest.raises(ValueError, match=r"'residuals' parameter got True.*'y' parameter"):
+        draw(adam, X, residuals=True)
+    with pytest.raises(ValueError, match="'ax' parameter got 1 axes; with residuals it must be two"):
+        draw(adam, X, Y[:, 0], residuals=True, ax=plt.subplots()[1])
+    both = plt.subplots(1, 2)[1]
+    assert draw(adam, X, Y[:, 0], residuals=True, ax=both).residuals_ax_ is both[1]
+
+
+def test_without_matplotlib_a_clear_message(adam, surface, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        with pytest.raises(ImportError, match=r"LossCurveDisplay.from_estimator requires matplotlib.*pip install"):
+            LossCurveDisplay.from_estimator(adam)
+        with pytest.raises(ImportError, match=r"PolynomialFitDisplay.from_estimator requires matplotlib"):
+            PolynomialFitDisplay.from_estimator(adam, surface[0])
