@@ -311,7 +311,9 @@ class PolynomialFitDisplay:
         if self.y is not None:
             self.ax_.scatter(self.feature, self.y, **dots)
         (self.line_,) = self.ax_.plot(self.grid, self.curve, **({"color": "tab:red"} | kwargs))
-        self.ax_.set(xlabel=self.feature_name, ylabel=self.target_name)
+        # A further curve without data has no better name for the target than the axes have.
+        if self.y is not None or not self.ax_.get_ylabel():
+            self.ax_.set(xlabel=self.feature_name, ylabel=self.target_name)
         if self.line_.get_label()[0] != "_":
             self.ax_.legend()
         if self.residuals_ax_ is not None and self.y is not None:

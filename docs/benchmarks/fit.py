@@ -7,14 +7,11 @@ ratios are printed as Markdown tables. Run with::
     python docs/benchmarks/fit.py
 """
 
-import platform
 import warnings
-from statistics import median
-from time import perf_counter
 
 import numpy as np
-import sklearn
 import torch
+from side_by_side import alternate, environment, table
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, Ridge
@@ -22,7 +19,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from skorch import NeuralNetRegressor
 
-import torchpoly
 from torchpoly import TorchPolynomialRegressor
 
 SHAPES = [
@@ -34,36 +30,6 @@ SHAPES = [
     (1_000_000, 5, 3),
     (1_000_000, 1, 10),
 ]
-
-
-def alternate(contestants, rounds, before=None):
-    """Return the median seconds of each contestant, run in turn in every round.
-
-    What takes less than 20 ms is repeated until it lasts that long, as ``timeit`` does, unless
-    something else must come right before it.
-    """
-    repetitions = {}
-    for name, run in contestants.items():
-        run()
-        start = perf_counter()
-        run()
-        repetitions[name] = 1 if before else max(1, round(0.02 / (perf_counter() - start)))
-    times = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            if before:
-                before()
-            start = perf_counter()
-            for _ in range(repetitions[name]):
-                run()
-            times[name].append((perf_counter() - start) / repetitions[name])
-    return {name: median(values) for name, values in times.items()}
-
-
-def table(rows):
-    header, *body = [[str(cell) for cell in row] for row in rows]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
-    print("\n".join(f"| {' | '.join(line)} |" for line in lines), end="\n\n", flush=True)
 
 
 def surface(n_rows, n_features):
@@ -174,11 +140,7 @@ def loops():
 
 
 def main():
-    print(
-        f"torchpoly {torchpoly.__version__}, scikit-learn {sklearn.__version__}, torch {torch.__version__}, NumPy "
-        f"{np.__version__}, Python {platform.python_version()}, {platform.machine()}, "
-        f"{torch.get_num_threads()} threads\n"
-    )
+    print(environment())
     print("A fit:\n")
     fits(SHAPES, rounds=lambda n_rows: 15 if n_rows < 10_000 else 7)
     print("The same right after scikit-learn has used its threads, in KMeans:\n")
