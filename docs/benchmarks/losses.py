@@ -8,6 +8,7 @@ ratios are printed as Markdown tables. Run with::
 """
 
 import warnings
+from functools import partial
 
 import numpy as np
 import torch
@@ -36,6 +37,10 @@ def pipeline(regressor):
     return make_pipeline(StandardScaler(), PolynomialFeatures(3, include_bias=False), regressor)
 
 
+def alternate_fits(models, X, y, rounds):
+    return alternate({name: partial(model.fit, X, y) for name, model in models.items()}, rounds)
+
+
 def quantiles():
     rows = [["rows x 3, degree 3", "quantile", "torchpoly, ms", "QuantileRegressor, ms", "ratio", "loss above its"]]
     for n_rows in QUANTILE_ROWS:
@@ -43,8 +48,7 @@ def quantiles():
         for quantile in (0.1, 0.5, 0.9):
             ours = TorchPolynomialRegressor(loss="quantile", quantile=quantile)
             program = pipeline(QuantileRegressor(quantile=quantile, alpha=0))
-            fits = {"ours": lambda ours=ours: ours.fit(X, y), "program": lambda program=program: program.fit(X, y)}
-            times = alternate(fits, 3)
+            times = alternate_fits({"ours": ours, "program": program}, X, y, 3)
             losses = [mean_pinball_loss(y, model.predict(X), alpha=quantile) for model in (ours, program)]
             ratio = times["program"] / times["ours"]
             milliseconds = [f"{1000 * time:.1f}" for time in times.values()]
@@ -58,8 +62,7 @@ def huber():
         X, y = heavy_tailed(n_rows)
         ours = TorchPolynomialRegressor(loss="huber")
         theirs = pipeline(HuberRegressor(alpha=0, max_iter=10_000))
-        fits = {"ours": lambda ours=ours: ours.fit(X, y), "theirs": lambda theirs=theirs: theirs.fit(X, y)}
-        times = alternate(fits, 7)
+        times = alternate_fits({"ours": ours, "theirs": theirs}, X, y, 7)
         difference = np.abs(ours.predict(X) - theirs.predict(X)).mean() / theirs.predict(X).std()
         milliseconds = [f"{1000 * time:.1f}" for time in times.values()]
         rows.append([n_rows, *milliseconds, f"{times['theirs'] / times['ours']:.1f}", f"{difference:.1e}"])
@@ -74,7 +77,7 @@ def optimizers():
     columns = []
     for loss in losses:
         models = {name: TorchPolynomialRegressor(loss=loss, optimizer=name) for name in OPTIMIZERS}
-        times = alternate({name: lambda model=model: model.fit(X, y) for name, model in models.items()}, 3)
+        times = alternate_fits(models, X, y, 3)
         least = min(model.loss_curve_[-1] for model in models.values())
         columns.append(
             [
@@ -95,7 +98,7 @@ def batches():
         name: TorchPolynomialRegressor(loss="huber", optimizer="adam", batch_size=size, n_iter=60)
         for name, size in settings.items()
     }
-    times = alternate({name: lambda model=model: model.fit(X, y) for name, model in models.items()}, 3)
+    times = alternate_fits(models, X, y, 3)
     for name, model in models.items():
         difference = np.abs(model.predict(X) - best).mean() / best.std()
         rows.append([name, f"{1000 * times[name]:.0f}", f"{difference:.1e}"])
@@ -113,7 +116,7 @@ def callables():
         "torch.nn.HuberLoss()": torch.nn.HuberLoss(),
     }
     models = {name: TorchPolynomialRegressor(loss=loss) for name, loss in losses.items()}
-    times = alternate({name: lambda model=model: model.fit(X, y) for name, model in models.items()}, 7)
+    times = alternate_fits(models, X, y, 7)
     rows += [[name, f"{1000 * times[name]:.1f}", model.n_iter_] for name, model in models.items()]
     table(rows)
 
