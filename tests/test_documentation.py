@@ -15,12 +15,12 @@ ROOT = Path(__file__).parents[1]
 
 def test_readme(tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     printed = StringIO()
     with chdir(tmp_path), redirect_stdout(printed):
         exec("\n".join(blocks), {})
     promised = re.findall(r"print\(.*\)  # (.*)", "\n".join(blocks))
-    assert len(promised) == 5
+    assert len(promised) == 7
     assert set(promised) <= set(printed.getvalue().splitlines())
 
 
