@@ -8,6 +8,8 @@ from scipy import optimize
 from sklearn.linear_model import HuberRegressor, QuantileRegressor
 from sklearn.metrics import mean_absolute_error, mean_pinball_loss, mean_squared_error
 
+import torchpoly._module
+import torchpoly._reading
 import torchpoly._rows
 from torchpoly import TorchPolynomialRegressor
 from torchpoly._callable_loss import CallableLoss
@@ -337,3 +339,23 @@ def test_slopes_are_derivatives(settings, rng):
     ahead, behind = (loss(predictions + step * direction, targets, shares).values for step in (1e-6, -1e-6))
     slope = (loss(predictions, targets, shares).slopes * direction).sum()
     assert slope == pytest.approx((ahead - behind)[0] / 2e-6, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, *PER_SAMPLE, {"loss": "huber", "batch_size": 64, "optimizer": "adam"}], ids=name
+)
+@pytest.mark.parametrize("budget", [0, 2**28])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_fits_on_tensors_are_those_on_arrays(settings, budget, surface, rng, monkeypatch):
+    """What other devices do, done on the CPU."""
+    X, Y = surface
+    weights = rng.integers(0, 3, len(X))
+    on_arrays = TorchPolynomialRegressor(n_iter=100, extrapolation="linear", **settings).fit(X, Y, weights)
+    far = 2 * X
+    expected = on_arrays.predict(X), on_arrays.predict(far)
+    monkeypatch.setattr(torchpoly._rows, "_BUDGET", budget)
+    for room in (torchpoly._rows, torchpoly._reading, torchpoly._module):
+        monkeypatch.setattr(room, "to_device", lambda values, device: torch.tensor(values))
+    on_tensors = TorchPolynomialRegressor(n_iter=100, extrapolation="linear", **settings).fit(X, Y, weights)
+    np.testing.assert_allclose(on_tensors.predict(X), expected[0], atol=1e-6)
+    np.testing.assert_allclose(on_tensors.predict(far), expected[1], rtol=1e-4)
