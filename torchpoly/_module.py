@@ -58,7 +58,7 @@ class FittedPolynomial:
             if extrapolation == "linear":
                 outside = np.flatnonzero((X[rows] != inside).any(axis=1))
                 steps = self.basis.domain.scale_steps((X[rows] - inside)[outside])
-                slopes = to_device(self.slopes, device).mT @ chunk[:, outside]
+                slopes = to_device(self.slopes, device) @ chunk[:, outside]
                 values[:, outside] += (to_numpy(slopes) * steps[:, None]).sum(axis=0)
             predictions[rows] = values.T * self.targets.half_width + self.targets.center
         return predictions
@@ -74,10 +74,10 @@ class FittedPolynomial:
 
     @cached_property
     def slopes(self) -> Floats:
-        """Coefficients of the derivatives by each basis variable, of shape (n_variables, n_terms, n_targets)."""
+        """Coefficients of the derivatives by each basis variable, of shape (n_variables, n_targets, n_terms)."""
         variables = range(self.basis.domain.n_variables)
-        derivatives = [self.basis.differentiate(self.coefficients, variable) for variable in variables]
-        return np.array(derivatives).reshape(-1, *self.coefficients.shape)
+        derivatives = [self.basis.differentiate(self.coefficients, variable).T for variable in variables]
+        return np.array(derivatives).reshape(-1, *self.coefficients.T.shape)
 
     @cached_property
     def monomials(self) -> Floats:
@@ -184,7 +184,7 @@ class PolynomialModule(nn.Module):
         values = self.coefficients.T @ features
         if self._extrapolation == "linear":
             steps = ((x - inside) / self.half_width) @ self.axes
-            values = values + ((self.slopes.mT @ features) * steps.T[:, None]).sum(0)
+            values = values + ((self.slopes @ features) * steps.T[:, None]).sum(0)
         if self._extrapolation == "error":
             outside = (x != inside).any(1)
             if torch.compiler.is_compiling():
