@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -49,6 +50,13 @@ def test_loss_curves_of_several_estimators(adam, surface):
     assert labels == ["TorchPolynomialRegressor(n_iter=50, optimizer='adam', tol=None)", "SGD"]
 
 
+def test_loss_curve_of_a_search(surface):
+    X, Y = surface
+    search = GridSearchCV(TorchPolynomialRegressor(optimizer="adam"), {"degree": [2, 3]}, cv=2).fit(X, Y[:, 0])
+    display = LossCurveDisplay.from_estimator(search)
+    np.testing.assert_array_equal(display.loss_curve, search.best_estimator_.loss_curve_)
+
+
 def test_loss_above_a_baseline(adam):
     best = adam.loss_curve_.min() / 2
     display = LossCurveDisplay.from_estimator(adam, baseline=best)
@@ -73,6 +81,7 @@ def test_fit_over_one_feature_the_others_at_their_median(frame, surface):
         data, feature, label = frame(dict(zip(["a", "pressure", "c"], X.T, strict=True))), "pressure", "pressure"
     model = make_pipeline(StandardScaler(), TorchPolynomialRegressor()).fit(data, y)
     display = PolynomialFitDisplay.from_estimator(model, data, y, feature=feature, residuals=True, color="b")
+    assert plt.get_fignums() == [1]
 
     grid = display.line_.get_xdata()
     assert (grid[0], grid[-1], len(grid)) == (X[:, 1].min(), X[:, 1].max(), 200)
@@ -105,7 +114,7 @@ def test_bad_input(adam, surface):
     with pytest.raises(NotFittedError):
         PolynomialFitDisplay.from_estimator(model, X)
     draw = PolynomialFitDisplay.from_estimator
-    with pytest.raises(ValueError, match="'feature' parameter got 3; it must be from 0 to 2"):
+    with pytest.raises(ValueError, match="'feature' parameter got 3; it must be an int from 0 to 2"):
         draw(adam, X, feature=3)
     with pytest.raises(ValueError, match="'feature' parameter got 'a', but X has no column names"):
         draw(adam, X, feature="a")
@@ -115,6 +124,12 @@ def test_bad_input(adam, surface):
         draw(adam, X, residuals=True)
     with pytest.raises(ValueError, match="'ax' parameter got 1 axes; with residuals it must be two"):
         draw(adam, X, Y[:, 0], residuals=True, ax=plt.subplots()[1])
+    with pytest.raises(ValueError, match="'ax' parameter got 2 axes; it must be one, or two with residuals=True"):
+        draw(adam, X, ax=plt.subplots(1, 2)[1])
+    with pytest.raises(ValueError, match="'target' parameter got 1; it must be an int from 0 to 0"):
+        draw(adam, X, target=1)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        draw(adam, X, Y[:9, 0])
     both = plt.subplots(1, 2)[1]
     assert draw(adam, X, Y[:, 0], residuals=True, ax=both).residuals_ax_ is both[1]
 

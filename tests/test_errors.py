@@ -213,7 +213,7 @@ def no_slope(y_pred, y_true):
 @pytest.mark.parametrize(
     ("loss", "weights", "message"),
     [
-        (no_number, None, "'loss' parameter got no_number, which at y_pred = mean of y.*returned.*nan"),
+        (no_number, None, "'loss' parameter got no_number, which where training starts returned.*nan"),
         (no_slope, None, "'loss' parameter got no_slope.*gradient that is not finite"),
         (lambda p, t: (p - t).detach().numpy(), None, "returned an object of type ndarray.*must return a torch.Tensor"),
         (lambda p, t: ((p - t) ** 2).mean().item(), None, "returned an object of type float"),

@@ -13,7 +13,7 @@ import torchpoly._reading
 import torchpoly._rows
 from torchpoly import TorchPolynomialRegressor
 from torchpoly._callable_loss import CallableLoss
-from torchpoly._losses import named_loss
+from torchpoly._losses import Stages, named_loss
 from torchpoly._training import optimizer_names
 
 
@@ -313,8 +313,9 @@ def test_tensors_give_what_arrays_give(settings, rng):
             domain = TorchPolynomialRegressor().fit(targets.T, targets.T)._polynomial.targets
             loss = CallableLoss(settings["loss"], domain, single_target=False, weighted=True)
         here = convert(predictions), convert(targets), convert(shares)
-        loss.start(*here, in_stages=True)
-        curvatures = None if loss.is_final else np.asarray(loss.curvatures(*here[:2]))
+        loss.start(*here, Stages.ALL)
+        curvatures = loss.curvatures(*here[:2])
+        curvatures = None if curvatures is None else np.asarray(curvatures)
         evaluations.append((*map(np.asarray, loss(*here)), curvatures))
     for array, tensor in zip(*evaluations, strict=True):
         if array is not None:
@@ -334,7 +335,7 @@ def test_slopes_are_derivatives(settings, rng):
         loss = CallableLoss(settings["loss"], domain, single_target=True, weighted=True)
     else:
         loss = named_loss(**{"epsilon": 1.35, "quantile": 0.5, "units": np.ones(1)} | named(settings))
-    loss.start(predictions, targets, shares, in_stages=True)
+    loss.start(predictions, targets, shares, Stages.ALL)
     direction = rng.normal(size=predictions.shape)
     ahead, behind = (loss(predictions + step * direction, targets, shares).values for step in (1e-6, -1e-6))
     slope = (loss(predictions, targets, shares).slopes * direction).sum()

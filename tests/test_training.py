@@ -291,7 +291,7 @@ def test_n_iter_counts_passes(surface):
             return super().step(closure)
 
     model = TorchPolynomialRegressor(optimizer=Counting, lr=0.01, batch_size=128, n_iter=4, tol=None).fit(X, Y)
-    assert len(steps) == 4 * 3  # 300 rows are batches of 128, 128 and 44
+    assert len(steps) == 4 * 3  # 300 rows are three batches of at most 128
     assert model.n_iter_ == len(model.loss_curve_) == 4
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchpoly._basis import Array, Domain, Floats
 from torchpoly._device import like, namespace, to_numpy
-from torchpoly._losses import Evaluation, Unstaged
+from torchpoly._losses import Evaluation, Stages
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -26,11 +26,17 @@ def refuse_class(loss: object) -> None:
         )
 
 
-class CallableLoss(Unstaged):
+# How far apart slopes are compared to find second derivatives, in units of training.
+_SECANT = 1e-3
+
+
+class CallableLoss:
     """A loss of the user's own, differentiated by torch at the predictions.
 
-    Values are divided by half the root mean square of the slopes at the constant model, in which
-    the squared error has its usual size; so learning rates and `tol` do not depend on its units.
+    Values are divided by a unit: half the root mean square of the second derivatives by the
+    predictions. So the squared error has its usual size, and learning rates and `tol` do not depend
+    on the units of the loss. Where they change much on the way, as exponentials do, training goes
+    on in stages with the units of then.
 
     Parameters
     ----------
@@ -52,9 +58,42 @@ class CallableLoss(Unstaged):
         self._weighted = weighted
         self._unit: Floats | None = None
         self._of_batches: CallableLoss | None = None
+        self._is_reduced = False
+        self.is_final = True
+
+    @property
+    def penalty_units(self) -> Floats:
+        """Coefficients are penalised in the units of y, values are in those of the loss."""
+        return self._targets.half_width**2 / (1.0 if self._unit is None else self._unit)
+
+    def start(self, predictions: Array, targets: Array, shares: Array, stages: Stages) -> None:
+        """Find the unit there, and refuse a loss that has no value."""
+        losses, slopes = self._evaluate(predictions, targets, shares)
+        if not (np.isfinite(losses).all() and namespace(slopes).isfinite(slopes).all()):
+            raise ValueError(
+                f"The 'loss' parameter got {self._name}, which where training starts returned {losses} or has a "
+                "gradient that is not finite. It starts at the best of three: y_pred is 0, the mean of y, or the least "
+                "squares. Check the function's logarithms, roots and powers."
+            )
+        self._unit = self._unit_at(predictions, targets, shares)
+        self.is_final = stages is Stages.NONE
+
+    def stage_tol(self, share: float) -> float:
+        """Return the default of `tol`."""
+        return 1e-8
+
+    def narrow(self, predictions: Array, targets: Array, shares: Array) -> None:
+        """Take the unit here; if it is about the same, this is the last stage."""
+        before, self._unit = cast(Floats, self._unit), self._unit_at(predictions, targets, shares)
+        self.is_final = bool((np.abs(np.log(self._unit / before)) < np.log(10)).all())
+
+    def curvatures(self, predictions: Array, targets: Array) -> None:
+        """Return None: they are unknown."""
 
     def for_batches(self) -> CallableLoss:
-        """Return the loss with a unit of its own: a sum over a batch is smaller than one over all rows."""
+        """Return the loss, with a unit of its own if the function may be a sum, which is less over a batch."""
+        if not self._is_reduced:
+            return self
         if self._of_batches is None:
             self._of_batches = copy(self)
             self._of_batches._unit = None
@@ -62,20 +101,21 @@ class CallableLoss(Unstaged):
 
     def __call__(self, predictions: Array, targets: Array, shares: Array) -> Evaluation:
         """Evaluate the function and its gradient."""
-        if self._unit is None:
-            losses, slopes = self._evaluate(0.0 * predictions, targets, shares)
-            if not (np.isfinite(losses).all() and namespace(slopes).isfinite(slopes).all()):
-                raise ValueError(
-                    f"The 'loss' parameter got {self._name}, which at y_pred = mean of y, where training starts, "
-                    f"returned {losses} or has a gradient that is not finite. Check its logarithms, roots and powers."
-                )
-            squares = to_numpy((slopes * slopes / shares).sum(1))
-            # Targets with values of their own have units of their own.
-            unit = np.sqrt(squares if len(losses) == len(squares) else squares.sum(keepdims=True)) / 2
-            self._unit = np.where(unit > 0.0, unit, 1.0)
-            self.penalty_units = self._targets.half_width**2 / self._unit
         losses, slopes = self._evaluate(predictions, targets, shares)
+        if self._unit is None:
+            self._unit = self._unit_at(predictions, targets, shares)
         return Evaluation(losses / self._unit, losses, slopes / like(self._unit[:, None], slopes))
+
+    def _unit_at(self, predictions: Array, targets: Array, shares: Array) -> Floats:
+        """Return the unit of each target that has a loss of its own, or of all; that of slopes where they are flat."""
+        losses, ahead = self._evaluate(predictions + _SECANT, targets, shares)
+        _, behind = self._evaluate(predictions - _SECANT, targets, shares)
+        for changes in ((ahead - behind) / (2 * _SECANT), ahead):
+            squares = to_numpy((changes * changes / shares).sum(1))
+            unit = np.sqrt(squares if len(losses) == len(squares) else squares.sum(keepdims=True)) / 2
+            if np.isfinite(unit).all() and (unit > 0.0).all():
+                return unit
+        return np.ones_like(losses)
 
     def _evaluate(self, predictions: Array, targets: Array, shares: Array) -> tuple[Floats, Array]:
         """Return the losses, of all targets or of each, and their slopes by predictions in units of training."""
@@ -109,8 +149,8 @@ class CallableLoss(Unstaged):
         )
         if not isinstance(result, Tensor):
             raise ValueError(f"{got}an object of type {type(result).__name__}. {allowed}")
-        if result.shape not in {y_pred.shape, y_pred.shape[:1], torch.Size()}:
-            raise ValueError(f"{got}a tensor of shape {tuple(result.shape)}. {allowed}")
+        if result.shape not in {y_pred.shape, y_pred.shape[:1], torch.Size()} or result.is_complex():
+            raise ValueError(f"{got}a tensor of shape {tuple(result.shape)} and {result.dtype}. {allowed}")
         if not result.requires_grad:
             raise ValueError(
                 f"{got}a tensor without gradient. {allowed} detach(), item(), numpy() and comparisons cut the gradient."
@@ -124,7 +164,8 @@ class CallableLoss(Unstaged):
 
     def _mean(self, result: Tensor, shares: Tensor) -> Tensor:
         """Return the weighted mean over samples, of shape (n_targets,) or (1,)."""
-        if result.ndim == 0:
+        self._is_reduced = result.ndim == 0
+        if self._is_reduced:
             return result.reshape(1)
         return shares.to(result.dtype) @ result.reshape(len(result), -1)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils._optional_dependencies import check_matplotlib_support
-from sklearn.utils.validation import _get_feature_names, check_is_fitted
+from sklearn.utils.validation import _get_feature_names, check_consistent_length, check_is_fitted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +78,8 @@ class LossCurveDisplay:
         Parameters
         ----------
         estimator : estimator instance
-            Fitted, with a ``loss_curve_``; or a Pipeline that ends in one.
+            Fitted, with a ``loss_curve_``; or a Pipeline that ends in one; or a search, of which it
+            is the best one that was refitted.
 
         name : str, default=None
             Name in the legend; ``None`` takes the estimator with its parameters.
@@ -103,7 +105,8 @@ class LossCurveDisplay:
             If the estimator is not fitted.
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
-        last = estimator[-1] if hasattr(estimator, "named_steps") else estimator
+        last = getattr(estimator, "best_estimator_", estimator)
+        last = last[-1] if hasattr(last, "named_steps") else last
         check_is_fitted(last, "loss_curve_")
         name = " ".join(repr(last).split()) if name is None else name
         return cls(np.asarray(last.loss_curve_), name=name, baseline=baseline).plot(ax=ax, **kwargs)
@@ -268,6 +271,7 @@ class PolynomialFitDisplay:
         check_is_fitted(estimator)
         if residuals and y is None:
             raise ValueError("The 'residuals' parameter got True, which takes the 'y' parameter. It got None.")
+        check_consistent_length(X, y)
         names = _get_feature_names(X)
         columns = np.asarray(X, dtype=np.float64)
         index = _column(feature, names, columns.shape[1])
@@ -303,9 +307,7 @@ class PolynomialFitDisplay:
         PolynomialFitDisplay
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
-        self.ax_, self.residuals_ax_ = _axes(ax), None
-        if self.predictions is not None:
-            self.ax_, self.residuals_ax_ = _two_axes(ax)
+        self.ax_, self.residuals_ax_ = (_axes(ax), None) if self.predictions is None else _two_axes(ax)
         self.figure_ = self.ax_.figure
         dots: dict[str, Any] = {"s": 12, "color": "0.6", "linewidths": 0}
         if self.y is not None:
@@ -323,7 +325,9 @@ class PolynomialFitDisplay:
         return self
 
 
-def _axes(ax: Axes | None) -> Any:
+def _axes(ax: Any) -> Any:
+    if np.size(ax) != 1:
+        raise ValueError(f"The 'ax' parameter got {np.size(ax)} axes; it must be one, or two with residuals=True.")
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
@@ -350,11 +354,14 @@ def _column(feature: int | str, names: NDArray | None, n_features: int) -> int:
             there = "X has no column names" if names is None else f"X has columns {list(names)}"
             raise ValueError(f"The 'feature' parameter got {feature!r}, but {there}.")
         return list(names).index(feature)
-    if not 0 <= feature < n_features:
-        raise ValueError(f"The 'feature' parameter got {feature}; it must be from 0 to {n_features - 1}.")
-    return feature
+    if not isinstance(feature, Integral) or not 0 <= feature < n_features:
+        raise ValueError(f"The 'feature' parameter got {feature}; it must be an int from 0 to {n_features - 1}.")
+    return int(feature)
 
 
 def _column_of(values: Any, target: int) -> NDArray:
     """Return one target of predictions or of y."""
-    return np.asarray(values, dtype=np.float64).reshape(len(values), -1)[:, target]
+    columns = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+    if not isinstance(target, Integral) or not 0 <= target < columns.shape[1]:
+        raise ValueError(f"The 'target' parameter got {target}; it must be an int from 0 to {columns.shape[1] - 1}.")
+    return columns[:, target]

@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from torchpoly._basis import Basis, Domain, Floats, column_ranges
 from torchpoly._callable_loss import CallableLoss, LossFunction
 from torchpoly._gram import GramStatistics, orthonormal_coordinates
-from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, named_loss
+from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, Stages, named_loss
 from torchpoly._module import FittedPolynomial
 from torchpoly._objective import GramObjective
 from torchpoly._reading import Data, Reading, read, read_well_conditioned
@@ -72,13 +72,14 @@ class Problem:
         return attributes
 
     def batches(
-        self, n_rows: int, size: int | None, random_state: int | np.random.RandomState | None
+        self, n_rows: int, random_state: int | np.random.RandomState | None
     ) -> Callable[[], Iterator[tuple[float, RowObjective]]] | None:
         """Return what shuffles the rows into mini-batches for a pass; None where there are none."""
-        if size is None or isinstance(self.objective, GramObjective):
+        objective = self.objective
+        if isinstance(objective, GramObjective) or not objective.has_batches:
             return None
-        objective, random = self.objective, check_random_state(0 if random_state is None else random_state)
-        return lambda: objective.batches(random.permutation(n_rows), size)
+        random = check_random_state(0 if random_state is None else random_state)
+        return lambda: objective.batches(random.permutation(n_rows))
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Model:
         weights: Floats | None,
         *,
         device: torch.device,
-        on_rows: bool,
+        batch_size: int | None,
         in_stages: bool,
         warm: FittedPolynomial | None,
         on_chunk: Callable[[], object] | None,
@@ -118,8 +119,8 @@ class Model:
         y : ndarray of shape (n_samples,) or (n_samples, n_targets)
         weights : ndarray of shape (n_samples,) or None
         device : torch.device
-        on_rows : bool
-            Whether the rows are needed even for least squares, as mini-batches do.
+        batch_size : int or None
+            How many rows there are to a step; None for all.
         in_stages : bool
             Whether the loss may be minimised in stages.
         warm : FittedPolynomial or None
@@ -135,9 +136,10 @@ class Model:
         extended = data if warm is None else data.with_more_targets(warm.predict(X, device).astype(np.float64))
         reading, more = self._read(self._features(box), extended).split(n_targets)
         warm_products = None if warm is None else more
-        if self.is_least_squares and not on_rows:
+        if self.is_least_squares and batch_size is None:
             return self._on_gram(reading, data, box, warm_products)
-        return self._on_rows(reading, data, box, warm_products, self._loss(data, y.ndim == 1), in_stages)
+        loss = self._loss(data, y.ndim == 1)
+        return self._on_rows(reading, data, box, warm_products, loss, in_stages, batch_size)
 
     def _loss(self, data: Data, single_target: bool) -> Loss:
         if isinstance(self.loss, str):
@@ -195,8 +197,9 @@ class Model:
         warm: Floats | None,
         loss: Loss,
         in_stages: bool,
+        batch_size: int | None,
     ) -> Problem:
-        """Pose the problem on the rows: a cold start is at the least squares or the constant, whichever is better."""
+        """Pose the problem on the rows: a cold start is at the best of the least squares and constants."""
         statistics = reading.statistics
         coordinates = orthonormal_coordinates(statistics, self.alpha)
         mixing: Floats | None = coordinates if reading.mixing is None else reading.mixing @ coordinates
@@ -204,11 +207,17 @@ class Model:
         starts = [least_squares if warm is None else self._warm(statistics, coordinates, warm)]
         if self.basis != "orthonormal":
             starts, mixing = [coordinates @ start for start in starts], None
+        rows = Rows.of(reading.basis, mixing, data, scale_targets=isinstance(self.loss, str))
         if warm is None:
             zero = self._zero(len(starts[0]), data.targets)
             starts = [zero] if self._is_textbook else [zero, *starts]
-        rows = Rows.of(reading.basis, mixing, data, scale_targets=isinstance(self.loss, str))
-        objective = RowObjective(rows, loss, starts, self.alpha, in_stages=in_stages)
+            if isinstance(loss, CallableLoss):
+                # A loss that takes the logarithm of a rate, say, is at home near y_pred = 0.
+                starts.append(-rows.constant * data.targets.center / data.targets.half_width)
+        stages = Stages.NONE if not in_stages else Stages.ALL if warm is None else Stages.LAST
+        # Of the starts, a loss of the user's own may overflow at some.
+        with np.errstate(all="ignore"):
+            objective = RowObjective(rows, loss, starts, self.alpha, stages, batch_size)
         return Problem(objective, np.zeros(objective.shape), reading.basis, None, data.targets, box, loss)
 
     def _warm(self, statistics: GramStatistics, coordinates: Floats, products: Floats) -> Floats:

@@ -7,7 +7,8 @@ slopes with which training goes on. Predictions and targets are in the units of 
 from __future__ import annotations
 
 from copy import copy
-from typing import NamedTuple, Protocol, Self, cast
+from enum import Enum
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -16,9 +17,8 @@ from torchpoly._device import like, namespace, to_numpy
 
 # Residuals below this, in units of training, are rounding: no scale or width is smaller.
 _RESOLUTION = 1e-8
-# Widths of the pinball loss's smoothing, in median absolute residuals. Halved, one or two iterations
-# of L-BFGS lead from a stage to the next. The last leaves about 1e-7 of the loss to its minimum.
-_WIDTHS = tuple(2.0**-stage for stage in range(15))
+# The smallest width of smoothing and bound of the scale, in median absolute residuals.
+_FINEST = 2.0**-17
 
 ROBUST_LOSSES = {"absolute_error", "huber", "quantile"}
 LOSSES = {"squared_error"} | ROBUST_LOSSES
@@ -42,59 +42,45 @@ class Evaluation(NamedTuple):
     slopes: Array
 
 
+class Stages(Enum):
+    """How training goes on where a loss has kinks."""
+
+    NONE = "with the kinks as they are"
+    ALL = "with kinks that are smoothed less and less"
+    LAST = "smoothed least, as close to the optimum"
+
+
 class Loss(Protocol):
     """What an objective over the rows needs to know of a loss."""
 
     def __call__(self, predictions: Array, targets: Array, shares: Array) -> Evaluation:
         """Evaluate at predictions and targets of shape (n_targets, n_rows); rows have shares in the weight."""
 
-    def start(self, predictions: Array, targets: Array, shares: Array, *, in_stages: bool) -> None:
-        """Look at the predictions from which training starts, in stages or not."""
+    def start(self, predictions: Array, targets: Array, shares: Array, stages: Stages) -> None:
+        """Look at the predictions from which training starts."""
 
     @property
     def penalty_units(self) -> float | Floats:
         """What the square of each target's coefficients, in units of training, is in those of `values`."""
 
     @property
-    def width(self) -> float:
-        """The least distance over which the slopes of this stage change, in units of training."""
-
-    @property
     def is_final(self) -> bool:
         """Whether this is the last of the stages in which the loss is minimised."""
 
-    def narrow(self) -> None:
-        """Go on to the next stage."""
+    def stage_tol(self, share: float) -> float:
+        """Return the gradient entry at which a stage is over, for so many parameters per row."""
+
+    def narrow(self, predictions: Array, targets: Array, shares: Array) -> None:
+        """Go on to the next stage from these predictions."""
 
     def curvatures(self, predictions: Array, targets: Array) -> Array | None:
-        """Return second derivatives for the rows, made for the step to the next stage; None without stages."""
+        """Return second derivatives for the rows, made for the step to the next stage; None if unknown."""
 
     def for_batches(self) -> Loss:
         """Return the loss of mini-batches."""
 
 
-class Unstaged:
-    """A loss that stays as it is during training."""
-
-    def start(self, predictions: Array, targets: Array, shares: Array, *, in_stages: bool) -> None:
-        """Need nothing of the predictions."""
-
-    penalty_units: float | Floats = 1.0
-    width = 1.0
-    is_final = True
-
-    def narrow(self) -> None:
-        """There is no next stage."""
-
-    def curvatures(self, predictions: Array, targets: Array) -> Array | None:
-        """Return None: there is one stage."""
-
-    def for_batches(self) -> Self:
-        """Return the loss itself."""
-        return self
-
-
-class SquaredError(Unstaged):
+class SquaredError:
     """``r**2`` of the residuals r.
 
     Parameters
@@ -103,8 +89,28 @@ class SquaredError(Unstaged):
         The units of training in the units of y.
     """
 
+    penalty_units = 1.0
+    is_final = True
+
     def __init__(self, units: Floats) -> None:
         self._units = units
+
+    def start(self, predictions: Array, targets: Array, shares: Array, stages: Stages) -> None:
+        """Need nothing of the predictions."""
+
+    def stage_tol(self, share: float) -> float:
+        """Return 0: there is one stage."""
+        return 0.0
+
+    def narrow(self, predictions: Array, targets: Array, shares: Array) -> None:
+        """Never needed."""
+
+    def curvatures(self, predictions: Array, targets: Array) -> None:
+        """Return None: orthonormal coordinates have the curvature already."""
+
+    def for_batches(self) -> SquaredError:
+        """Return the loss itself."""
+        return self
 
     def __call__(self, predictions: Array, targets: Array, shares: Array) -> Evaluation:
         """Evaluate the loss."""
@@ -151,30 +157,29 @@ class HuberLoss:
         self._units = units
         self._fixed = False
         self._floor = np.full(len(units), _RESOLUTION)
+        self.is_final = True
         self.scale: Floats | None = None
 
-    def start(self, predictions: Array, targets: Array, shares: Array, *, in_stages: bool) -> None:
-        """Begin with a bound that is half the scale there."""
-        residuals = targets - predictions
-        self._floor = np.full(len(self._units), _RESOLUTION)
-        self.scale = self._best_scales(residuals * residuals, shares)
-        if in_stages:
-            self._floor = np.maximum(self.scale / 2, _RESOLUTION)
+    def start(self, predictions: Array, targets: Array, shares: Array, stages: Stages) -> None:
+        """Begin with a bound that few scales are below, or with the last one."""
+        finest = self._finest(targets - predictions, shares)
+        if stages is not Stages.NONE:
+            self._floor = finest / _FINEST / 4 if stages is Stages.ALL else finest
+        self.is_final = bool((self._floor <= finest).all())
 
-    @property
-    def width(self) -> float:
-        """The least scale that there can be."""
-        return float(self._floor.min())
+    def stage_tol(self, share: float) -> float:
+        """Return what leaves as much of the value as the next bound can change."""
+        return float(np.sqrt(self._floor.min() * share))
 
-    @property
-    def is_final(self) -> bool:
-        """Whether the scale has no bound but rounding."""
-        return bool((self._floor <= _RESOLUTION).all())
-
-    def narrow(self) -> None:
+    def narrow(self, predictions: Array, targets: Array, shares: Array) -> None:
         """Halve the bounds that the scale has come to, and drop the others."""
+        finest = self._finest(targets - predictions, shares)
         reached = cast(Floats, self.scale) <= self._floor
-        self._floor = np.maximum(np.where(reached, self._floor / 2, 0.0), _RESOLUTION)
+        self._floor = np.maximum(np.where(reached, self._floor / 2, 0.0), finest)
+        self.is_final = bool((self._floor <= finest).all())
+
+    def _finest(self, residuals: Array, shares: Array) -> Floats:
+        return np.maximum(_FINEST * _typical_sizes(residuals, shares), _RESOLUTION)
 
     def curvatures(self, predictions: Array, targets: Array) -> Array:
         """Return ``2 / s`` up to epsilon s, and beyond, where it is 0, what falls as the pinball loss's."""
@@ -209,6 +214,8 @@ class HuberLoss:
         In s**2 that is concave and made of straight pieces. Newton's method ends at the root after
         finitely many steps from its right, and its first step leads there.
         """
+        if self._epsilon == 1.0:
+            return self._floor  # all scales up to the least residual are equally good
         roots = np.empty(len(squares))
         for target, row in enumerate(squares):
             everything = float(row @ shares)
@@ -242,34 +249,34 @@ class PinballLoss:
         The units of training in the units of y.
     """
 
+    penalty_units = 1.0
+
     def __init__(self, quantile: float, factor: float, units: Floats) -> None:
         self._tilt = quantile - 0.5
         self._factor = factor
         self._units = units
-        self._widths = [np.full((len(units), 1), _RESOLUTION)]
-        self.penalty_units = 1.0
+        self._width = np.full((len(units), 1), _RESOLUTION)
+        # Towards extreme quantiles the loss is small beside the residuals.
+        self._fineness = _FINEST * 2 * min(quantile, 1 - quantile)
+        self.is_final = True
 
-    def start(self, predictions: Array, targets: Array, shares: Array, *, in_stages: bool) -> None:
-        """Lay out the widths, in multiples of the median absolute residuals."""
-        residuals = to_numpy(targets - predictions)
-        sizes = np.array([typical_size(row, to_numpy(shares)) for row in residuals])[:, None]
-        widths = [np.maximum(width * sizes, _RESOLUTION) for width in _WIDTHS]
-        stages = [width for width in widths[:-1] if in_stages and (width > _RESOLUTION).any()]
-        self._widths = [*stages, widths[-1]]
+    def start(self, predictions: Array, targets: Array, shares: Array, stages: Stages) -> None:
+        """Begin with a width of the median absolute residual, with the last one, or with hardly any."""
+        sizes = np.maximum(_typical_sizes(targets - predictions, shares), _RESOLUTION)[:, None]
+        finest = np.maximum(self._fineness * sizes, _RESOLUTION)
+        self._width = {Stages.ALL: sizes, Stages.LAST: finest}.get(stages, np.full_like(sizes, _RESOLUTION))
+        self.is_final = stages is Stages.NONE or bool((self._width <= _RESOLUTION).all())
 
-    @property
-    def width(self) -> float:
-        """The least width of the targets'."""
-        return float(self._widths[0].min())
+    def stage_tol(self, share: float) -> float:
+        """Return what leaves as much of the value as the next width can change."""
+        return float(np.sqrt(self._width.min() * share))
 
-    @property
-    def is_final(self) -> bool:
-        """Whether the width is the smallest."""
-        return len(self._widths) == 1
-
-    def narrow(self) -> None:
-        """Go on to the next smaller width."""
-        del self._widths[0]
+    def narrow(self, predictions: Array, targets: Array, shares: Array) -> None:
+        """Halve the width, or more if the residuals have become smaller than that."""
+        sizes = _typical_sizes(targets - predictions, shares)[:, None]
+        finest = np.maximum(self._fineness * sizes, _RESOLUTION)
+        self._width = np.maximum(np.minimum(self._width / 2, sizes), finest)
+        self.is_final = bool((self._width <= finest).all())
 
     def curvatures(self, predictions: Array, targets: Array) -> Array:
         """Return ``width**1.5 / (r**2 + width**2)**1.25``, times half the factor.
@@ -278,7 +285,7 @@ class PinballLoss:
         that in a step; 0 and 0.5 would be enough for every step. These were measured to take the
         fewest iterations.
         """
-        residuals, width = targets - predictions, like(self._widths[0], predictions)
+        residuals, width = targets - predictions, like(self._width, predictions)
         squares = residuals * residuals + width * width
         return self._factor / 2 * width**1.5 / squares**1.25
 
@@ -289,13 +296,18 @@ class PinballLoss:
     def __call__(self, predictions: Array, targets: Array, shares: Array) -> Evaluation:
         """Evaluate the loss: smoothed for training, as it is to report."""
         xp = namespace(predictions)
-        residuals, width = targets - predictions, like(self._widths[0], predictions)
+        residuals, width = targets - predictions, like(self._width, predictions)
         smooth = xp.sqrt(residuals * residuals + width * width)
         tilted = self._tilt * to_numpy(residuals @ shares)
         values = tilted + 0.5 * to_numpy((smooth - width) @ shares)
         losses = tilted + 0.5 * to_numpy(xp.abs(residuals) @ shares)
         slopes = (self._tilt + 0.5 * residuals / smooth) * (-self._factor * shares)
         return Evaluation(self._factor * values, self._factor * losses * self._units, slopes)
+
+
+def _typical_sizes(residuals: Array, shares: Array) -> Floats:
+    """Return the median absolute residual of each target; where that is 0, the mean."""
+    return np.array([typical_size(row, to_numpy(shares)) for row in to_numpy(residuals)])
 
 
 def named_loss(name: str, *, epsilon: float, quantile: float, units: Floats) -> Loss:

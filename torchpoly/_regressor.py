@@ -343,7 +343,7 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
             y,
             weights,
             device=device,
-            on_rows=self.batch_size is not None,
+            batch_size=self.batch_size,
             in_stages=spec.is_lbfgs,
             warm=warm,
             on_chunk=None if tasks is None else tasks.read_chunk,
@@ -363,7 +363,7 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
             spec,
             n_iter=self.n_iter,
             tol=self.tol,
-            batches=problem.batches(n_rows, self.batch_size, self.random_state),
+            batches=problem.batches(n_rows, self.random_state),
             watch=tasks,
             verbose=int(self.verbose),
         )

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from torchpoly._basis import Array, Floats
 from torchpoly._gram import InverseRoots
-from torchpoly._losses import Loss
+from torchpoly._losses import Loss, Stages
 from torchpoly._rows import Rows
 
 # How far along the gradient slopes are compared to find the curvature, in units of training.
-_SECANT = 1e-3
+_SECANT = 1e-2
 
 
 class RowObjective:
@@ -35,13 +35,18 @@ class RowObjective:
         loss, with parameters of 0.
     alpha : float
         Weight of the penalty, which is on the coefficients of the basis.
-    in_stages : bool
-        Whether :meth:`restart` is going to be called; else the loss starts in its last stage.
+    stages : Stages
+        In which the loss is minimised.
+    batch_size : int or None
+        How many rows there are to a step.
     """
 
     isotropic = False
 
-    def __init__(self, rows: Rows, loss: Loss, origins: Sequence[Floats], alpha: float, *, in_stages: bool) -> None:
+    def __init__(
+        self, rows: Rows, loss: Loss, origins: Sequence[Floats], alpha: float, stages: Stages, batch_size: int | None
+    ) -> None:
+        self._batch_size = batch_size
         self._rows = rows
         self._loss = loss
         self._alpha = alpha
@@ -50,8 +55,8 @@ class RowObjective:
         self._curvature: float | None = None
         self.follows_curvature = False
         predictions = rows.predict(self._origin)
-        loss.start(predictions, rows.targets, rows.shares, in_stages=in_stages)
-        if in_stages:
+        loss.start(predictions, rows.targets, rows.shares, stages)
+        if stages is not Stages.NONE:
             self._follow_curvature(predictions)
 
     def _best(self, origins: Sequence[Floats]) -> Floats:
@@ -97,41 +102,50 @@ class RowObjective:
         return self._origin + (self._coordinates @ parameters.T[:, :, None])[:, :, 0].T
 
     @property
+    def has_batches(self) -> bool:
+        """Whether training steps on mini-batches."""
+        return self._batch_size is not None
+
+    @property
     def is_final(self) -> bool:
         """Whether the loss is in its last stage."""
         return self._loss.is_final
 
     @property
     def stage_tol(self) -> float:
-        """The gradient entry at which a stage is over.
-
-        As many rows as there are parameters lie at kinks, so about ``width * rank / n_rows`` of the
-        value is what the next stage can change. In the coordinates of a stage, half the square of
-        the gradient is what is left of its own.
-        """
-        return float(np.sqrt(self._loss.width * self.shape[0] / len(self._rows)))
+        """The gradient entry at which a stage is over."""
+        return self._loss.stage_tol(self.shape[0] / len(self._rows))
 
     def restart(self, parameters: Floats, *, narrower: bool) -> None:
         """Go on from these parameters, which become 0, in new coordinates, and maybe in the loss's next stage."""
-        if narrower:
-            self._loss.narrow()
         self._origin = self._combined(parameters)
         parameters[:] = 0.0
-        self._follow_curvature(self._rows.predict(self._origin))
+        predictions = self._rows.predict(self._origin)
+        if narrower:
+            self._loss.narrow(predictions, self._rows.targets, self._rows.shares)
+        self._curvature = None
+        self._follow_curvature(predictions)
 
-    def batches(self, order: NDArray[np.intp], size: int) -> Iterator[tuple[float, RowObjective]]:
-        """Yield the objectives of batches of the rows, taken in this order, with the share of rows before each."""
-        for start in range(0, len(order), size):
+    def batches(self, order: NDArray[np.intp]) -> Iterator[tuple[float, RowObjective]]:
+        """Yield the objectives of equal batches of the rows, taken in this order, with the share done before."""
+        size = len(order) if self._batch_size is None else self._batch_size
+        parts = np.array_split(order, -(-len(order) // size))
+        for done, chosen in enumerate(parts):
             batch = copy(self)
-            batch._rows = self._rows.batch(order[start : start + size])
+            batch._rows = self._rows.batch(chosen)
             batch._loss = self._loss.for_batches()
-            yield start / len(order), batch
+            yield done / len(parts), batch
 
     @property
     def curvature(self) -> float:
-        """Half the second derivative: along the gradient at the start, where coordinates do not follow it."""
+        """Half the second derivative: along the gradient at the start, where coordinates do not follow it.
+
+        That of a batch can be as large as the squared norm of a row's features asks.
+        """
         if self._curvature is None:
             self._curvature = self._secant()
+            if self._batch_size is not None:
+                self._curvature *= 1 + self._rows.greatest_square() / self._batch_size
         return self._curvature
 
     def _secant(self) -> float:

@@ -73,6 +73,14 @@ class Rows:
     def n_features(self) -> int:
         return self.basis.n_terms if self.mixing is None else self.mixing.shape[1]
 
+    @property
+    def constant(self) -> Floats:
+        """Coefficients of the polynomial that is 1, of shape (n_features, 1)."""
+        if self.mixing is None:
+            return np.eye(self.n_features, 1)
+        # Of orthonormal features these are their means.
+        return self.gather(self.shares[None])
+
     def batch(self, chosen: NDArray[np.intp]) -> Rows:
         """Return some of the rows; their shares keep the mean of what is summed over them."""
         return replace(
@@ -102,6 +110,11 @@ class Rows:
         for rows, terms in self._chunks():
             total = total + terms @ slopes[:, rows].T
         return to_numpy(total) if self.mixing is None else self.mixing.T @ to_numpy(total)
+
+    def greatest_square(self) -> float:
+        """Return the greatest squared norm of a row's features."""
+        chunks = (self._mix(terms) if self.kept is None else self.kept[:, rows] for rows, terms in self._chunks())
+        return max(float((features * features).sum(0).max()) for features in chunks)
 
     def gram(self, weights: Array) -> Floats:
         """Return the Gram matrices of the features, one for each row of weights.

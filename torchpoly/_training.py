@@ -58,6 +58,9 @@ _LBFGS_SCALE = 2.0**40
 # Differences of values below this have lost more digits to rounding than a line search can spare.
 _ROUNDING = 1e-12
 
+# Relative progress of the value, between coordinates that follow its curvature, that is none.
+_STALL = 1e-13
+
 # After so many iterations coordinates are made anew, or where they cannot be, the next stage begins.
 _STAGE_ITERATIONS = 10
 
@@ -227,13 +230,17 @@ class _Trainee:
         in most of their digits. Where rounding would be more than 1e-4 of the difference, it comes
         from the gradients at both ends, by the trapezoidal rule.
         """
-        origin, slope, (base, _) = self.parameters.copy(), self.gradient.copy(), self.evaluate(objective)
+        (base, _), origin, slope = self.evaluate(objective), self.parameters.copy(), self.gradient.copy()
 
         def closure() -> Tensor:
             value, _ = self.evaluate(objective)
-            difference = value - base
-            if abs(difference) < _ROUNDING * max(1.0, abs(base)):
-                difference = 0.5 * float(np.vdot(self.parameters - origin, self.gradient + slope))
+            difference, step = value - base, self.parameters - origin
+            if not (math.isfinite(difference) and np.isfinite(self.gradient).all()):
+                # Where the loss overflows, the line search sees a bowl that it turns back from.
+                difference = 1.0 + abs(base)
+                self._scaled[:] = step * (2.0 * difference * self._scale / float(np.vdot(step, step)))
+            elif abs(difference) < _ROUNDING * max(1.0, abs(base)):
+                difference = 0.5 * float(np.vdot(step, self.gradient + slope))
             return torch.tensor(difference * self._scale, dtype=torch.float64, device="cpu")
 
         return closure
@@ -300,7 +307,7 @@ def minimise(
         _, start = trainee.evaluate(objective)
         optimizer = _build(spec, trainee.tensor, objective)
         rate = _default_rate(spec, objective, trainee.gradient, n_iter)
-        stage_start = 0
+        stage_start, restart_value = 0, math.inf
         for iteration in range(n_iter):
             if watch is not None:
                 watch.begin()
@@ -323,11 +330,15 @@ def minimise(
             # Where coordinates cannot follow the curvature, there is no use in waiting longer.
             long = iteration + 1 - stage_start == _STAGE_ITERATIONS
             is_over = steepest <= objective.stage_tol or (long and not objective.follows_curvature)
-            if (is_over and not objective.is_final) or (long and objective.follows_curvature):
-                trainee.restart(objective, narrower=is_over and not objective.is_final)
+            stalls = long and objective.follows_curvature and restart_value - value <= _STALL * abs(value)
+            if stalls and objective.is_final:
+                break  # working precision allows no more
+            narrower = (is_over or stalls) and not objective.is_final
+            if narrower or (long and objective.follows_curvature):
+                trainee.restart(objective, narrower=narrower)
                 optimizer = _build(spec, trainee.tensor, objective)
                 rate = _default_rate(spec, objective, trainee.gradient, n_iter)
-                stage_start = iteration + 1
+                stage_start, restart_value = iteration + 1, trainee.evaluate(objective)[0]
         else:
             if tol is not None:
                 _warn_not_converged(spec, optimizer, n_iter, tol, steepest, start, losses[-1])
@@ -393,10 +404,13 @@ def _diverged(spec: OptimizerSpec, optimizer: Optimizer, iteration: int) -> str:
 def _warn_not_converged(
     spec: OptimizerSpec, optimizer: Optimizer, n_iter: int, tol: float, steepest: float, start: float, end: float
 ) -> None:
-    if end > start:
+    if end > start + 0.01 * abs(start):
         cause = f"The loss grew from {start:.3g} to {end:.3g}: use an 'lr' smaller than {_rates(optimizer)}."
     else:
-        cause = "Increase 'n_iter' or 'tol', choose another 'lr', or set tol=None to run all iterations without this."
+        cause = (
+            "Increase 'n_iter' or 'tol', choose another 'lr', or optimizer='adam' where the loss has kinks, or set "
+            "tol=None to run all iterations without this."
+        )
     warnings.warn(
         f"{spec.factory.__name__} ended after n_iter={n_iter} iterations with a gradient entry of {steepest:.3g}, "
         f"above tol={tol:.3g}. {cause}",
