@@ -5,7 +5,7 @@ import pytest
 import torch
 from numpy.polynomial import Polynomial
 from scipy import optimize
-from sklearn.linear_model import HuberRegressor, QuantileRegressor
+from sklearn.linear_model import HuberRegressor, PoissonRegressor, QuantileRegressor
 from sklearn.metrics import mean_absolute_error, mean_pinball_loss, mean_squared_error
 
 import torchpoly._module
@@ -360,3 +360,63 @@ def test_fits_on_tensors_are_those_on_arrays(settings, budget, surface, rng, mon
     on_tensors = TorchPolynomialRegressor(n_iter=100, extrapolation="linear", **settings).fit(X, Y, weights)
     np.testing.assert_allclose(on_tensors.predict(X), expected[0], atol=1e-6)
     np.testing.assert_allclose(on_tensors.predict(far), expected[1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("log_mean", [1, 4, 6, 8])
+@pytest.mark.filterwarnings("error")
+def test_a_loss_in_logarithms_of_the_rate(log_mean, rng):
+    """Its curvature at the mean of y is e to the mean; the optimum is far from there."""
+    X = rng.normal(size=(300, 1))
+    counts = rng.poisson(np.exp(log_mean + 0.5 * X[:, 0]))
+    reference = PoissonRegressor(alpha=0, solver="newton-cholesky", tol=1e-10).fit(X, counts)
+    model = TorchPolynomialRegressor(1, loss=torch.nn.PoissonNLLLoss()).fit(X, counts)
+    np.testing.assert_allclose([model.intercept_, *model.coef_], [reference.intercept_, *reference.coef_], rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"loss": "absolute_error"}, {"loss": "quantile"}, {"loss": "huber"}], ids=name)
+@pytest.mark.parametrize("signal", [1.0, 1e2, 1e4])
+@pytest.mark.filterwarnings("error")
+def test_outliers_beside_a_good_signal(settings, signal, rng):
+    X = rng.uniform(-1, 1, (400, 1))
+    clean = signal * (X[:, 0] + X[:, 0] ** 3)
+    y = clean + 1e-3 * rng.normal(size=400)
+    y[rng.choice(400, 40, replace=False)] += 1e8 * signal
+    model = TorchPolynomialRegressor(**settings).fit(X, y)
+    assert np.abs(model.predict(X) - clean).max() < 1e-3
+
+
+@pytest.mark.parametrize("quantile", [0.01, 0.99])
+def test_extreme_quantiles(quantile, heavy_tailed):
+    X, y = heavy_tailed
+    features = orthonormal_features(X, 2)
+    program = QuantileRegressor(quantile=quantile, alpha=0).fit(features, y)
+    least = mean_pinball_loss(y, program.predict(features), alpha=quantile)
+    model = TorchPolynomialRegressor(2, loss="quantile", quantile=quantile).fit(X, y)
+    assert mean_pinball_loss(y, model.predict(X), alpha=quantile) <= least * (1 + 1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("settings", NAMED, ids=name)
+def test_few_rows_one_of_them_wild(settings, rng):
+    """The rounding of one row is more than the residuals of others: training knows when to stop."""
+    X, y = rng.uniform(-1, 1, (6, 1)), rng.normal(size=6)
+    y[0] *= 1e9
+    model = TorchPolynomialRegressor(6, **settings).fit(X, y)
+    np.testing.assert_allclose(model.predict(X), y, atol=1e-4)
+    assert model.n_iter_ < 500
+
+
+@pytest.mark.parametrize("settings", NAMED, ids=name)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_warm_start_is_never_worse(settings, surface):
+    X, Y = surface
+    model = TorchPolynomialRegressor(warm_start=True, **settings).fit(X, Y)
+    least = model.loss_curve_[-1]
+    for n_iter in (1, 2, 5):
+        assert model.set_params(n_iter=n_iter).fit(X, Y).loss_curve_[-1] <= least * (1 + 1e-9)
+    model.set_params(n_iter=1000).fit(X + 10 * X.std(axis=0), Y)
+    assert model.loss_curve_[-1] == pytest.approx(least, rel=1e-7)
+    stepwise = TorchPolynomialRegressor(warm_start=True, n_iter=1, tol=None, **settings)
+    for _ in range(200):
+        stepwise.fit(X, Y)
+    assert stepwise.loss_curve_[-1] <= least * (1 + 1e-6)

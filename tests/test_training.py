@@ -322,3 +322,14 @@ def test_warm_starts_add_up_to_one_training(surface):
     losses = np.concatenate([thrice.fit(X, Y).loss_curve_ for _ in range(3)])
     np.testing.assert_allclose(thrice.predict(X), once.predict(X), atol=1e-10)
     np.testing.assert_allclose(losses, once.loss_curve_, rtol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("optimizer", ["sgd", "asgd", "adam"])
+@pytest.mark.parametrize("batch_size", [1, 2, 59])
+def test_the_smallest_batches_do_not_diverge_by_default(optimizer, batch_size, rng):
+    X = rng.normal(size=(60, 2))
+    y = X[:, 0] ** 2 + 0.3 * rng.normal(size=60)
+    least = TorchPolynomialRegressor(2).fit(X, y).loss_curve_[-1]
+    model = TorchPolynomialRegressor(2, optimizer=optimizer, batch_size=batch_size, n_iter=100).fit(X, y)
+    assert model.loss_curve_[-1] < 1.05 * least

@@ -120,8 +120,8 @@ class Domain:
         return cls(center, windows.half_width * spread, None, windows.shift)
 
     @classmethod
-    def centering(cls, Y: NDArray, weights: Floats | None, quantile: float) -> Domain:
-        """Map the quantile of each column of Y to 0, and to 1 how far from it values typically are.
+    def centering(cls, Y: NDArray, weights: Floats | None = None) -> Domain:
+        """Map the median of each column of Y to 0, and to 1 how far from it values typically are.
 
         Outliers move neither.
         """
@@ -129,7 +129,7 @@ class Domain:
         kept = slice(None) if weights is None else np.flatnonzero(weights)
         scaled = windows.scale(Y[kept])
         shares = np.ones(scaled.shape[1]) if weights is None else weights[kept]
-        middle = np.array([weighted_quantile(row, shares, quantile) for row in scaled])
+        middle = np.array([weighted_median(row, shares) for row in scaled])
         spread = np.array([typical_size(row, shares) for row in scaled - middle[:, None]])
         center = windows.center + windows.half_width * middle
         return cls(center, windows.half_width * np.where(spread > 0, spread, 1.0), None, windows.shift)
@@ -198,22 +198,22 @@ def _window(low: Floats, high: Floats) -> tuple[Floats, Floats]:
     return low / 2 + high / 2, high / 2 - low / 2
 
 
-def weighted_quantile(values: Floats, weights: Floats, quantile: float) -> float:
-    """Return the least value up to which the values hold that share of the weight."""
+def weighted_median(values: Floats, weights: Floats) -> float:
+    """Return the least value up to which the values hold half of the weight."""
     # Rounding decides no tie: k copies of a value are the same as weight k.
-    quantile *= 1 - 1e-9
+    half = 0.5 * (1 - 1e-9)
     if weights.min() == weights.max():
-        rank = max(math.ceil(quantile * len(values)) - 1, 0)
+        rank = math.ceil(half * len(values)) - 1
         return float(np.partition(values, rank)[rank])
     order = np.argsort(values, kind="stable")
     cumulated = np.cumsum(weights[order])
-    return float(values[order[np.searchsorted(cumulated, quantile * cumulated[-1])]])
+    return float(values[order[np.searchsorted(cumulated, half * cumulated[-1])]])
 
 
 def typical_size(values: Floats, weights: Floats) -> float:
     """Return the weighted median of the absolute values, or where that is 0, their mean."""
     sizes = np.abs(values)
-    return weighted_quantile(sizes, weights, 0.5) or float(sizes @ weights / weights.sum())
+    return weighted_median(sizes, weights) or float(sizes @ weights / weights.sum())
 
 
 def _row_ranges(chunks: Iterator[NDArray]) -> tuple[Floats, Floats]:

@@ -151,7 +151,7 @@ class Model:
     def _targets(self, Y: NDArray, weights: Floats | None) -> Domain:
         """Return the scale of the targets, which outliers do not move where the loss is robust."""
         if isinstance(self.loss, str) and self.loss in ROBUST_LOSSES:
-            targets = Domain.centering(Y, weights, self.quantile if self.loss == "quantile" else 0.5)
+            targets = Domain.centering(Y, weights)
         else:
             targets = Domain.standardizing(Y, weights)
         return replace(targets, half_width=np.ones_like(targets.half_width)) if self._is_textbook else targets

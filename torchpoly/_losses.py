@@ -165,7 +165,7 @@ class HuberLoss:
         finest = self._finest(targets - predictions, shares)
         if stages is not Stages.NONE:
             self._floor = finest / _FINEST / 4 if stages is Stages.ALL else finest
-        self.is_final = bool((self._floor <= finest).all())
+        self._bound(targets - predictions, shares, finest)
 
     def stage_tol(self, share: float) -> float:
         """Return what leaves as much of the value as the next bound can change."""
@@ -176,7 +176,12 @@ class HuberLoss:
         finest = self._finest(targets - predictions, shares)
         reached = cast(Floats, self.scale) <= self._floor
         self._floor = np.maximum(np.where(reached, self._floor / 2, 0.0), finest)
+        self._bound(targets - predictions, shares, finest)
+
+    def _bound(self, residuals: Array, shares: Array, finest: Floats) -> None:
+        """Find the scale within the new bounds."""
         self.is_final = bool((self._floor <= finest).all())
+        self.scale = self._best_scales(residuals * residuals, shares)
 
     def _finest(self, residuals: Array, shares: Array) -> Floats:
         return np.maximum(_FINEST * _typical_sizes(residuals, shares), _RESOLUTION)

@@ -90,7 +90,7 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
         Chebyshev polynomials of the scaled columns, for ``basis="orthonormal"`` too; for
         ``"monomial"``, those of the raw powers. Loss and coefficients are in units of the spread
         of y: its standard deviation for the squared error, else the median distance from its
-        `quantile` or median. For callables and for ``"monomial"`` they are in units of y.
+        median. For callables and for ``"monomial"`` they are in units of y.
         ``Ridge(alpha=a)`` on these features has ``a = alpha * n_samples``.
 
     basis : {"orthonormal", "chebyshev", "monomial"}, default="orthonormal"
