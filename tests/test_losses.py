@@ -14,7 +14,7 @@ import torchpoly._rows
 from torchpoly import TorchPolynomialRegressor
 from torchpoly._callable_loss import CallableLoss
 from torchpoly._losses import Stages, named_loss
-from torchpoly._training import optimizer_names
+from torchpoly._optimizers import optimizer_names
 
 
 def squared(y_pred, y_true):

@@ -21,8 +21,9 @@ from torchpoly._equation import MonomialsMixin
 from torchpoly._fitting import Model
 from torchpoly._losses import LOSSES
 from torchpoly._module import EXTRAPOLATIONS, FittedPolynomial, PolynomialModule
+from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 from torchpoly._reading import check_memory, count_chunks
-from torchpoly._training import OptimizerLike, OptimizerSpec, minimise, resolve_optimizer
+from torchpoly._training import minimise
 
 
 class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -75,8 +76,9 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
           value for each sample, or one for all. Samples of different weight need the former:
           ``torch.nn.SmoothL1Loss(reduction="none")``.
 
-        With the default optimizer, the named losses end within about 1e-7 of their least value,
-        kinks or not. Where a callable has kinks, Adam with a large `n_iter` comes closer than L-BFGS.
+        With the default optimizer, the named losses end within about 1e-6 of their least value,
+        mostly far closer, kinks or not. Where a callable has kinks, ``optimizer="adam"`` comes
+        closer than L-BFGS.
 
     epsilon : float, default=1.35
         At least 1: from how many scales on the Huber loss takes a residual for an outlier's.
@@ -181,10 +183,10 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
 
     Losses other than the squared error train on the rows: features of up to 256 MiB are kept,
     more are evaluated anew in each iteration, chunk by chunk. Training starts at the least squares
-    or at the constant, whichever has the smaller loss. For L-BFGS, the kinks of absolute errors are
-    smoothed by ``sqrt(r**2 + w**2)``, with widths w that are halved from the median of the
-    residuals r to 6e-5 of it, each time in coordinates that are orthonormal under the data and the
-    loss's curvature.
+    or at the mean or median of y, whichever has the smaller loss; with a callable, at
+    ``y_pred = 0`` if that has. For L-BFGS, the kinks of absolute errors are smoothed by
+    ``sqrt(r**2 + w**2)`` of the residuals r, with widths w that are halved from their median to 8e-6
+    of it, each time in coordinates that are orthonormal under the data and the loss's curvature.
 
     From scikit-learn 1.9 on, ``set_callbacks`` takes its callbacks.
 

@@ -1,14 +1,10 @@
-"""The ``torch.optim`` loop: which optimizer, when to stop, what to report."""
+"""The ``torch.optim`` loop: how fast, when to stop, what to report."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -18,36 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from torchpoly._basis import Floats
-
-OptimizerLike = str | type[Optimizer] | partial
-
-# Defaults, measured to reach the optimum in orthonormal coordinates, where they mean the same for
-# every data set. What is not named here is torch's own. Weight decay is off: `alpha` is the
-# penalty, and it is on the coefficients rather than on the parameters of training.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "adadelta": {"lr": 3.0},
-    "adafactor": {"lr": 0.2},
-    "adagrad": {"lr": 1.0},
-    "adam": {"lr": 0.1},
-    "adamax": {"lr": 0.1},
-    "adamw": {"lr": 0.1, "weight_decay": 0.0},
-    "asgd": {"lr": 0.5, "lambd": 0.0},
-    "lbfgs": {
-        "lr": 1.0,
-        "max_iter": 1,
-        "max_eval": 25,
-        "history_size": 10,
-        "line_search_fn": "strong_wolfe",
-        "tolerance_grad": 0.0,
-        "tolerance_change": 1e-32,
-    },
-    "muon": {"lr": 0.03, "weight_decay": 0.0},
-    "nadam": {"lr": 0.1},
-    "radam": {"lr": 0.1},
-    "rmsprop": {"lr": 0.1},
-    "rprop": {"lr": 0.1, "step_sizes": (1e-12, 50.0)},
-    "sgd": {"lr": 0.5},
-}
+from torchpoly._optimizers import OptimizerSpec
 
 # torch's L-BFGS learns no curvature from steps along which the gradient changes by less than
 # 1e-10 in all. Values and gradients of unit variance reach that long before they are exact, so it
@@ -103,102 +70,6 @@ class Watch(Protocol):
 
     def end(self, losses: Sequence[float]) -> bool:
         """Learn that an iteration has ended, with the losses so far; return whether training is to stop."""
-
-
-@dataclass(frozen=True)
-class OptimizerSpec:
-    """An optimizer before it has seen parameters.
-
-    Parameters
-    ----------
-    factory : subclass of torch.optim.Optimizer
-    options : dict
-        Keyword arguments: the defaults above, those of the user's partial, and `lr`.
-    lr_is_default : bool
-        Whether `lr` is one of the defaults above, which then follows a schedule.
-    """
-
-    factory: Any
-    options: dict[str, Any]
-    lr_is_default: bool
-
-    @property
-    def is_lbfgs(self) -> bool:
-        """Whether it is torch's L-BFGS, which searches along lines."""
-        return issubclass(self.factory, torch.optim.LBFGS)
-
-    @property
-    def sets_first_step(self) -> bool:
-        """Whether the first step of L-BFGS is ours to scale: no rate is given, nor several iterations a step."""
-        return self.is_lbfgs and self.lr_is_default and self.options["max_iter"] == 1
-
-
-@cache
-def optimizer_names() -> dict[str, type[Optimizer]]:
-    """Return the optimizers of ``torch.optim`` that take dense tensors, by lower-case name."""
-    return {
-        name.lower(): member
-        for name, member in vars(torch.optim).items()
-        if inspect.isclass(member)
-        and issubclass(member, Optimizer)
-        and member not in (Optimizer, torch.optim.SparseAdam)
-    }
-
-
-def resolve_optimizer(optimizer: OptimizerLike, lr: float | None) -> OptimizerSpec:
-    """Return the optimizer's class and options.
-
-    Raises
-    ------
-    ValueError
-        If the name is not known, the class is no optimizer of dense tensors, or its learning
-        rate has no default.
-    """
-    factory, options = _class_and_options(optimizer)
-    defaults = _DEFAULTS.get(factory.__name__.lower(), {}) if factory in optimizer_names().values() else {}
-    lr_is_default = lr is None and "lr" in defaults and "lr" not in options
-    options = defaults | options | ({} if lr is None else {"lr": float(lr)})
-    # Fusing the updates of many tensors is overhead for the one that there is.
-    if _default(factory, "foreach") is None:
-        options.setdefault("foreach", False)
-    if "lr" not in options and _default(factory, "lr") is inspect.Parameter.empty:
-        raise ValueError(f"The 'lr' parameter got None, but {factory.__name__} has no default for it: set a float.")
-    return OptimizerSpec(factory, options, lr_is_default)
-
-
-def _class_and_options(optimizer: OptimizerLike) -> tuple[Any, dict[str, Any]]:
-    """Return the class that the user means and the keywords of the user's partial."""
-    factory: Any = optimizer
-    options: dict[str, Any] = {}
-    if isinstance(factory, partial):
-        if factory.args:
-            raise ValueError(
-                f"The 'optimizer' parameter got {optimizer!r}: a functools.partial may only set keyword "
-                "arguments, since the first positional one is the parameters to train."
-            )
-        factory, options = factory.func, factory.keywords
-    known = optimizer_names()
-    if isinstance(factory, str):
-        name = factory.lower()
-        if name in known:
-            return known[name], options
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-        raise ValueError(
-            f"The 'optimizer' parameter got {factory!r}, which is not a torch.optim optimizer of dense tensors. "
-            f"Did you mean {nearest!r}? Allowed are {', '.join(sorted(known))}, in any case, an optimizer class, "
-            "or a functools.partial of one."
-        )
-    if not (inspect.isclass(factory) and issubclass(factory, Optimizer) and factory is not Optimizer):
-        raise ValueError(
-            f"The 'optimizer' parameter got {optimizer!r}; it must be the name of a torch.optim optimizer, a "
-            "subclass of torch.optim.Optimizer, or a functools.partial of one."
-        )
-    if issubclass(factory, torch.optim.SparseAdam):
-        raise ValueError(
-            f"The 'optimizer' parameter got {optimizer!r}, which takes sparse gradients only; 'adam' is its "
-            "counterpart for dense ones."
-        )
-    return factory, options
 
 
 class _Trainee:
@@ -300,7 +171,7 @@ def minimise(
         If `n_iter` ends before `tol` is met.
     """
     trainee = _Trainee(parameters, spec)
-    must_have_closure = _default(spec.factory.step, "closure") is inspect.Parameter.empty
+    must_have_closure = spec.demands_closure
     losses: list[float] = []
     # Overflow on the way to divergence is reported below, as an error.
     with np.errstate(all="ignore"):
@@ -331,7 +202,7 @@ def minimise(
             long = iteration + 1 - stage_start == _STAGE_ITERATIONS
             is_over = steepest <= objective.stage_tol or (long and not objective.follows_curvature)
             stalls = long and objective.follows_curvature and restart_value - value <= _STALL * abs(value)
-            if stalls and objective.is_final:
+            if stalls and objective.is_final and tol is not None:
                 break  # working precision allows no more
             narrower = (is_over or stalls) and not objective.is_final
             if narrower or (long and objective.follows_curvature):
@@ -380,13 +251,6 @@ def _build(spec: OptimizerSpec, parameters: Tensor, objective: Objective) -> Opt
         raise ValueError(
             f"The 'optimizer' parameter got {spec.factory.__name__}, which refuses its options {options}: {error}"
         ) from error
-
-
-@cache
-def _default(function: Any, name: str) -> Any:
-    """Return the default of a parameter: ``inspect.Parameter.empty`` if it must be given, ... if there is no such."""
-    parameter = inspect.signature(function).parameters.get(name)
-    return ... if parameter is None else parameter.default
 
 
 def _rates(optimizer: Optimizer) -> str:
