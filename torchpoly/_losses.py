@@ -18,7 +18,7 @@ from torchpoly._device import like, namespace, to_numpy
 # Residuals below this, in units of training, are rounding: no scale or width is smaller.
 _RESOLUTION = 1e-8
 # The smallest width of smoothing and bound of the scale, in median absolute residuals.
-_FINEST = 2.0**-17
+_FINEST = 2.0**-15
 
 ROBUST_LOSSES = {"absolute_error", "huber", "quantile"}
 LOSSES = {"squared_error"} | ROBUST_LOSSES
@@ -304,9 +304,13 @@ class PinballLoss:
         residuals, width = targets - predictions, like(self._width, predictions)
         smooth = xp.sqrt(residuals * residuals + width * width)
         tilted = self._tilt * to_numpy(residuals @ shares)
-        values = tilted + 0.5 * to_numpy((smooth - width) @ shares)
+        values = tilted + 0.5 * (to_numpy(smooth @ shares) - self._width[:, 0])
         losses = tilted + 0.5 * to_numpy(xp.abs(residuals) @ shares)
-        slopes = (self._tilt + 0.5 * residuals / smooth) * (-self._factor * shares)
+        # In place: memory is what this costs.
+        slopes = residuals / smooth
+        slopes *= -0.5 * self._factor
+        slopes -= self._factor * self._tilt
+        slopes *= shares
         return Evaluation(self._factor * values, self._factor * losses * self._units, slopes)
 
 

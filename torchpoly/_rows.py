@@ -15,6 +15,8 @@ from torchpoly._basis import Array, Basis, Floats, row_chunks
 from torchpoly._device import namespace, to_device, to_numpy
 from torchpoly._reading import Data, chunk_size
 
+# Elements of features that stay in cache while they are scaled and multiplied, and rows at the least.
+_CACHED, _MIN_ROWS = 2**17, 256
 # Features of all rows are kept where they take no more than these bytes.
 _BUDGET = 2**28
 
@@ -113,8 +115,7 @@ class Rows:
 
     def greatest_square(self) -> float:
         """Return the greatest squared norm of a row's features."""
-        chunks = (self._mix(terms) if self.kept is None else self.kept[:, rows] for rows, terms in self._chunks())
-        return max(float((features * features).sum(0).max()) for features in chunks)
+        return max(float((features * features).sum(0).max()) for _, features in self._feature_chunks())
 
     def gram(self, weights: Array) -> Floats:
         """Return the Gram matrices of the features, one for each row of weights.
@@ -128,10 +129,12 @@ class Rows:
         ndarray of shape (n_targets, n_features, n_features)
         """
         totals: list[Any] = [0.0] * len(weights)
-        for rows, terms in self._chunks():
-            features = self._mix(terms) if self.kept is None else self.kept[:, rows]
-            for target, row_weights in enumerate(weights[:, rows]):
-                scaled = features * namespace(row_weights).sqrt(row_weights)
+        roots = namespace(weights).sqrt(weights)
+        # Rows that make up less than 0.1 % of the weight in all are left out.
+        used = weights > 0.001 * weights.mean(1)[:, None]
+        for rows, features in self._feature_chunks():
+            for target, (row_roots, row_used) in enumerate(zip(roots[:, rows], used[:, rows], strict=True)):
+                scaled = features[:, row_used] * row_roots[row_used]
                 totals[target] = totals[target] + scaled @ scaled.T
         return np.stack([to_numpy(total) for total in totals])
 
@@ -146,10 +149,19 @@ class Rows:
         chunks = [self._mix(terms) if self.mixing is not None else terms + 0.0 for _, terms in self._chunks()]
         return chunks[0] if len(chunks) == 1 else namespace(chunks[0]).concatenate(chunks, 1)
 
-    def _chunks(self) -> Iterator[tuple[Any, Any]]:
-        """Yield slices of the rows with their terms, None where features are kept, in a buffer that all share."""
+    def _feature_chunks(self) -> Iterator[tuple[Any, Array]]:
+        """Yield slices of the rows with their features, few enough to stay in cache where they are kept."""
+        if self.kept is None:
+            for rows, terms in self._chunks():
+                yield rows, self._mix(terms)
+        else:
+            for rows in row_chunks(len(self), max(_MIN_ROWS, _CACHED // self.n_features)):
+                yield rows, self.kept[:, rows]
+
+    def _chunks(self) -> Iterator[tuple[Any, Array]]:
+        """Yield slices of the rows with their terms, in a buffer that all share."""
         for rows in row_chunks(len(self), chunk_size(self.basis.n_terms)):
-            yield rows, None if self.kept is not None else self._evaluate(rows, self._buffer)
+            yield rows, self._evaluate(rows, self._buffer)
 
     def _evaluate(self, rows: Any, out: Array | None = None) -> Array:
         X = self.X[rows if self.indices is None else self.indices[rows]]
