@@ -115,7 +115,7 @@ class Rows:
 
     def greatest_square(self) -> float:
         """Return the greatest squared norm of a row's features."""
-        return max(float((features * features).sum(0).max()) for _, features in self._feature_chunks())
+        return max(float((self._features(columns) ** 2).sum(0).max()) for _, columns in self._blocks())
 
     def gram(self, weights: Array) -> Floats:
         """Return the Gram matrices of the features, one for each row of weights.
@@ -132,9 +132,9 @@ class Rows:
         roots = namespace(weights).sqrt(weights)
         # Rows that make up less than 0.1 % of the weight in all are left out.
         used = weights > 0.001 * weights.mean(1)[:, None]
-        for rows, features in self._feature_chunks():
+        for rows, columns in self._blocks():
             for target, (row_roots, row_used) in enumerate(zip(roots[:, rows], used[:, rows], strict=True)):
-                scaled = features[:, row_used] * row_roots[row_used]
+                scaled = self._features(columns[:, row_used]) * row_roots[row_used]
                 totals[target] = totals[target] + scaled @ scaled.T
         return np.stack([to_numpy(total) for total in totals])
 
@@ -149,14 +149,17 @@ class Rows:
         chunks = [self._mix(terms) if self.mixing is not None else terms + 0.0 for _, terms in self._chunks()]
         return chunks[0] if len(chunks) == 1 else namespace(chunks[0]).concatenate(chunks, 1)
 
-    def _feature_chunks(self) -> Iterator[tuple[Any, Array]]:
-        """Yield slices of the rows with their features, few enough to stay in cache where they are kept."""
+    def _blocks(self) -> Iterator[tuple[Any, Array]]:
+        """Yield slices of the rows with their terms or, where they are kept, few enough features to stay in cache."""
         if self.kept is None:
-            for rows, terms in self._chunks():
-                yield rows, self._mix(terms)
+            yield from self._chunks()
         else:
             for rows in row_chunks(len(self), max(_MIN_ROWS, _CACHED // self.n_features)):
                 yield rows, self.kept[:, rows]
+
+    def _features(self, columns: Array) -> Array:
+        """Return the features of some columns of a block."""
+        return self._mix(columns) if self.kept is None else columns
 
     def _chunks(self) -> Iterator[tuple[Any, Array]]:
         """Yield slices of the rows with their terms, in a buffer that all share."""
