@@ -26,17 +26,14 @@ def refuse_class(loss: object) -> None:
         )
 
 
-# How far apart slopes are compared to find second derivatives, in units of training.
-_SECANT = 1e-3
-
-
 class CallableLoss:
     """A loss of the user's own, differentiated by torch at the predictions.
 
     Values are divided by a unit: half the root mean square of the second derivatives by the
-    predictions. So the squared error has its usual size, and learning rates and `tol` do not depend
-    on the units of the loss. Where they change much on the way, as exponentials do, training goes
-    on in stages with the units of then.
+    predictions, or of the first if these are greater. So near its optimum the squared error has its
+    usual size, and learning rates and `tol` do not depend on the units of the loss. Where
+    derivatives change much on the way, as exponentials do, training goes on in stages with the unit
+    of then.
 
     Parameters
     ----------
@@ -59,6 +56,7 @@ class CallableLoss:
         self._unit: Floats | None = None
         self._of_batches: CallableLoss | None = None
         self._is_reduced = False
+        self.reach = 1e-2
         self.is_final = True
 
     @property
@@ -107,18 +105,27 @@ class CallableLoss:
         return Evaluation(losses / self._unit, losses, slopes / like(self._unit[:, None], slopes))
 
     def _unit_at(self, predictions: Array, targets: Array, shares: Array) -> Floats:
-        """Return the unit of each target that has a loss of its own, or of all; that of slopes where they are flat."""
-        losses, ahead = self._evaluate(predictions + _SECANT, targets, shares)
-        _, behind = self._evaluate(predictions - _SECANT, targets, shares)
-        for changes in ((ahead - behind) / (2 * _SECANT), ahead):
-            squares = to_numpy((changes * changes / shares).sum(1))
+        """Return the unit of each target that has a loss of its own, or of all: the greater of two."""
+        losses, *derivatives = self._derivatives(predictions, targets, shares, curved=True)
+        units = [np.zeros_like(losses)]
+        for derivative in derivatives:
+            squares = to_numpy((derivative * derivative / shares).sum(1))
             unit = np.sqrt(squares if len(losses) == len(squares) else squares.sum(keepdims=True)) / 2
-            if np.isfinite(unit).all() and (unit > 0.0).all():
-                return unit
-        return np.ones_like(losses)
+            units.append(np.where(np.isfinite(unit), unit, 0.0))
+        # A link such as the exponential bends in steps of 1, whatever the units of y.
+        self.reach = 1e-3 / max(0.1, float(self._targets.half_width.max())) if units[2].any() else 1e-2
+        greatest = np.max(units, axis=0)
+        return np.where(greatest > 0.0, greatest, 1.0)
 
     def _evaluate(self, predictions: Array, targets: Array, shares: Array) -> tuple[Floats, Array]:
         """Return the losses, of all targets or of each, and their slopes by predictions in units of training."""
+        losses, slopes, _ = self._derivatives(predictions, targets, shares, curved=False)
+        return losses, slopes
+
+    def _derivatives(
+        self, predictions: Array, targets: Array, shares: Array, *, curved: bool
+    ) -> tuple[Floats, Array, Array]:
+        """Return the losses, their slopes, and if asked for the second derivatives by each prediction, else 0."""
         center, unit = like(self._targets.center, predictions), like(self._targets.half_width, predictions)
         y_pred, y_true = (
             torch.as_tensor(rows[0] if self._single_target else rows.T)
@@ -128,9 +135,17 @@ class CallableLoss:
         with torch.inference_mode(False), torch.enable_grad():
             y_pred = y_pred.clone().requires_grad_()
             losses = self._mean(self._call(y_pred, y_true.clone()), torch.as_tensor(shares))
-            (gradient,) = torch.autograd.grad(losses.sum(), y_pred, materialize_grads=True)
-        slopes = gradient.reshape(len(y_pred), -1).T * torch.as_tensor(unit)[:, None]
-        return to_numpy(losses.detach()), slopes if isinstance(predictions, Tensor) else slopes.numpy()
+            (first,) = torch.autograd.grad(losses.sum(), y_pred, materialize_grads=True, create_graph=curved)
+            second = torch.zeros_like(first)
+            if curved and first.requires_grad:
+                # Of a loss that is a sum over samples, a row of second derivatives sums up to its diagonal.
+                (second,) = torch.autograd.grad(first.sum(), y_pred, materialize_grads=True)
+        by_predictions = []
+        for order, derivative in ((1, first), (2, second)):
+            scaled = derivative.detach().reshape(len(y_pred), -1).T * torch.as_tensor(unit)[:, None] ** order
+            # Zeros that torch has not written out yet need the force.
+            by_predictions.append(scaled if isinstance(predictions, Tensor) else scaled.numpy(force=True))
+        return to_numpy(losses.detach()), by_predictions[0], by_predictions[1]
 
     def _call(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
         """Call the function and refuse what is no loss."""

@@ -29,15 +29,14 @@ class FitTasks:
     X, y : array-like
         As the user gave them.
     sample_weight : array-like or None
-    n_chunks, n_iter : int
-        How many tasks there are at most.
+    n_chunks : int
+        How many chunks there are at most.
     """
 
-    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any, n_chunks: int, n_iter: int) -> None:
+    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any, n_chunks: int) -> None:
         self._estimator = estimator
         self._data = {"X": X, "y": y, "metadata": {} if sample_weight is None else {"sample_weight": sample_weight}}
         self._n_chunks = n_chunks
-        self._n_iter = n_iter
         self._fit = estimator._init_callback_context(max_subtasks=2)
         self._begin(self._fit)
         self._phase = self._begin(self._fit.subcontext(task_name="read", max_subtasks=n_chunks))
@@ -49,17 +48,19 @@ class FitTasks:
             self._n_read += 1
             self._end(self._begin(self._phase.subcontext(task_name="chunk")))
 
-    def train(self, fitted: Callable[[Sequence[float]], dict[str, Any]]) -> None:
+    def train(self, fitted: Callable[[Sequence[float]], dict[str, Any]], n_iter: int) -> None:
         """Tell that training begins.
 
         Parameters
         ----------
         fitted : callable
             Returns the fitted attributes as of now, from the losses so far.
+        n_iter : int
+            How many iterations there are at most.
         """
         self._end(self._phase)
         self._fitted = fitted
-        self._phase = self._begin(self._fit.subcontext(task_name="train", max_subtasks=self._n_iter))
+        self._phase = self._begin(self._fit.subcontext(task_name="train", max_subtasks=n_iter))
 
     def begin(self) -> None:
         """Tell that an iteration begins."""

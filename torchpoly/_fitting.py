@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,14 +23,31 @@ from torchpoly._rows import Rows
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What a fit minimises, over which parameters, and what these mean.
+class Part:
+    """What is minimised on its own.
 
     Parameters
     ----------
     objective : GramObjective or RowObjective
     parameters : ndarray of shape (rank, n_targets)
         Trained in place.
+    loss : Loss or None
+        The loss over the rows, if they are needed.
+    """
+
+    objective: GramObjective | RowObjective
+    parameters: Floats
+    loss: Loss | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a fit minimises, and what the parameters mean.
+
+    Parameters
+    ----------
+    parts : list of Part
+        For all targets, or one for each in their order.
     basis : Basis
         The features.
     mixing : ndarray of shape (n_terms, n_mixed) or None
@@ -39,35 +56,27 @@ class Problem:
         What the targets are scaled by.
     box : tuple of ndarray of shape (n_features,)
         Least and greatest value of each column of X.
-    loss : Loss or None
-        The loss over the rows, if they are needed.
     """
 
-    objective: GramObjective | RowObjective
-    parameters: Floats
+    parts: list[Part]
     basis: Basis
     mixing: Floats | None
     targets: Domain
     box: tuple[Floats, Floats]
-    loss: Loss | None
-
-    @property
-    def polynomial(self) -> FittedPolynomial:
-        """The polynomial at the parameters as they are."""
-        coefficients = self.objective.coefficients(self.parameters)
-        if self.mixing is not None:
-            coefficients = self.mixing @ coefficients
-        return FittedPolynomial(self.basis, coefficients, self.targets, *self.box)
 
     def fitted_attributes(self, single_target: bool) -> dict[str, Any]:
         """Return the attributes of an estimator whose training ends here."""
+        coefficients = np.hstack([part.objective.coefficients(part.parameters) for part in self.parts])
+        if self.mixing is not None:
+            coefficients = self.mixing @ coefficients
         attributes = {
-            "_polynomial": self.polynomial,
+            "_polynomial": FittedPolynomial(self.basis, coefficients, self.targets, *self.box),
             "_single_target": single_target,
-            "rank_": len(self.parameters),
+            "rank_": len(self.parts[0].parameters),
         }
-        if isinstance(self.loss, HuberLoss) and self.loss.scale is not None:
-            scale = self.loss.scale * self.targets.half_width
+        scales = [cast(Floats, part.loss.scale) for part in self.parts if isinstance(part.loss, HuberLoss)]
+        if scales:
+            scale = np.concatenate(scales) * self.targets.half_width
             attributes["scale_"] = float(scale[0]) if single_target else scale
         return attributes
 
@@ -75,11 +84,17 @@ class Problem:
         self, n_rows: int, random_state: int | np.random.RandomState | None
     ) -> Callable[[], Iterator[tuple[float, RowObjective]]] | None:
         """Return what shuffles the rows into mini-batches for a pass; None where there are none."""
-        objective = self.objective
+        objective = self.parts[0].objective
         if isinstance(objective, GramObjective) or not objective.has_batches:
             return None
         random = check_random_state(0 if random_state is None else random_state)
         return lambda: objective.batches(random.permutation(n_rows))
+
+
+def average_curves(curves: list[Floats]) -> Floats:
+    """Return the mean of the parts' losses after each iteration; a part that has ended keeps its last."""
+    length = max(map(len, curves))
+    return np.mean([np.pad(curve, (0, length - len(curve)), mode="edge") for curve in curves], axis=0)
 
 
 @dataclass(frozen=True)
@@ -138,15 +153,16 @@ class Model:
         warm_products = None if warm is None else more
         if self.is_least_squares and batch_size is None:
             return self._on_gram(reading, data, box, warm_products)
-        loss = self._loss(data, y.ndim == 1)
-        return self._on_rows(reading, data, box, warm_products, loss, in_stages, batch_size)
+        return self._on_rows(reading, data, box, warm_products, y.ndim == 1, in_stages, batch_size)
 
-    def _loss(self, data: Data, single_target: bool) -> Loss:
+    def _losses(self, data: Data, single_target: bool, in_stages: bool) -> list[Loss]:
+        """Return the loss of all targets, or one for each where they have stages of their own."""
         if isinstance(self.loss, str):
             units = data.targets.half_width
-            return named_loss(self.loss, epsilon=self.epsilon, quantile=self.quantile, units=units)
+            parts = np.split(units, len(units)) if in_stages else [units]
+            return [named_loss(self.loss, epsilon=self.epsilon, quantile=self.quantile, units=part) for part in parts]
         weighted = data.weights is not None and len(np.unique(data.weights[data.weights > 0])) > 1
-        return CallableLoss(self.loss, data.targets, single_target=single_target, weighted=weighted)
+        return [CallableLoss(self.loss, data.targets, single_target=single_target, weighted=weighted)]
 
     def _targets(self, Y: NDArray, weights: Floats | None) -> Domain:
         """Return the scale of the targets, which outliers do not move where the loss is robust."""
@@ -187,7 +203,7 @@ class Model:
             parameters = self._warm(reading.statistics, coordinates, warm)
             if not orthonormal:
                 parameters = coordinates @ parameters
-        return Problem(objective, parameters, reading.basis, reading.mixing, data.targets, box, None)
+        return Problem([Part(objective, parameters)], reading.basis, reading.mixing, data.targets, box)
 
     def _on_rows(
         self,
@@ -195,7 +211,7 @@ class Model:
         data: Data,
         box: tuple[Floats, Floats],
         warm: Floats | None,
-        loss: Loss,
+        single_target: bool,
         in_stages: bool,
         batch_size: int | None,
     ) -> Problem:
@@ -211,14 +227,21 @@ class Model:
         if warm is None:
             zero = self._zero(len(starts[0]), data.targets)
             starts = [zero] if self._is_textbook else [zero, *starts]
-            if isinstance(loss, CallableLoss):
+            if not isinstance(self.loss, str):
                 # A loss that takes the logarithm of a rate, say, is at home near y_pred = 0.
                 starts.append(-rows.constant * data.targets.center / data.targets.half_width)
         stages = Stages.NONE if not in_stages else Stages.ALL if warm is None else Stages.LAST
+        parts = []
         # Of the starts, a loss of the user's own may overflow at some.
         with np.errstate(all="ignore"):
-            objective = RowObjective(rows, loss, starts, self.alpha, stages, batch_size)
-        return Problem(objective, np.zeros(objective.shape), reading.basis, None, data.targets, box, loss)
+            losses = self._losses(data, single_target, in_stages)
+            for target, loss in enumerate(losses):
+                own = slice(None) if len(losses) == 1 else slice(target, target + 1)
+                rows_of_part = replace(rows, targets=rows.targets[own])
+                starts_of_part = [start[:, own] for start in starts]
+                objective = RowObjective(rows_of_part, loss, starts_of_part, self.alpha, stages, batch_size)
+                parts.append(Part(objective, np.zeros(objective.shape), loss))
+        return Problem(parts, reading.basis, None, data.targets, box)
 
     def _warm(self, statistics: GramStatistics, coordinates: Floats, products: Floats) -> Floats:
         """Return the polynomial so far in these coordinates T, for which ``T' (G + alpha P) T`` is the identity.

@@ -67,6 +67,10 @@ class Loss(Protocol):
     def is_final(self) -> bool:
         """Whether this is the last of the stages in which the loss is minimised."""
 
+    @property
+    def reach(self) -> float:
+        """How far apart slopes tell the curvature, in units of training: across many kinks."""
+
     def stage_tol(self, share: float) -> float:
         """Return the gradient entry at which a stage is over, for so many parameters per row."""
 
@@ -90,6 +94,7 @@ class SquaredError:
     """
 
     penalty_units = 1.0
+    reach = 1.0
     is_final = True
 
     def __init__(self, units: Floats) -> None:
@@ -157,6 +162,7 @@ class HuberLoss:
         self._units = units
         self._fixed = False
         self._floor = np.full(len(units), _RESOLUTION)
+        self.reach = 1.0
         self.is_final = True
         self.scale: Floats | None = None
 
@@ -182,6 +188,7 @@ class HuberLoss:
         """Find the scale within the new bounds."""
         self.is_final = bool((self._floor <= finest).all())
         self.scale = self._best_scales(residuals * residuals, shares)
+        self.reach = float(self.scale.mean())
 
     def _finest(self, residuals: Array, shares: Array) -> Floats:
         return np.maximum(_FINEST * _typical_sizes(residuals, shares), _RESOLUTION)
@@ -263,12 +270,14 @@ class PinballLoss:
         self._width = np.full((len(units), 1), _RESOLUTION)
         # Towards extreme quantiles the loss is small beside the residuals.
         self._fineness = _FINEST * 2 * min(quantile, 1 - quantile)
+        self.reach = 1.0
         self.is_final = True
 
     def start(self, predictions: Array, targets: Array, shares: Array, stages: Stages) -> None:
         """Begin with a width of the median absolute residual, with the last one, or with hardly any."""
         sizes = np.maximum(_typical_sizes(targets - predictions, shares), _RESOLUTION)[:, None]
         finest = np.maximum(self._fineness * sizes, _RESOLUTION)
+        self.reach = float(sizes.mean())
         self._width = {Stages.ALL: sizes, Stages.LAST: finest}.get(stages, np.full_like(sizes, _RESOLUTION))
         self.is_final = stages is Stages.NONE or bool((self._width <= _RESOLUTION).all())
 

@@ -144,6 +144,7 @@ class GramObjective:
         """True: there is one stage."""
         return True
 
+    greatest_step = np.inf
     follows_curvature = False
     stage_tol = 0.0
 

@@ -18,7 +18,7 @@ from torchpoly._callable_loss import LossFunction, refuse_class
 from torchpoly._callbacks import DURING_FIT, CallbackSupportMixin, FitTasks
 from torchpoly._device import device_or_cpu, resolve_device
 from torchpoly._equation import MonomialsMixin
-from torchpoly._fitting import Model
+from torchpoly._fitting import Model, average_curves
 from torchpoly._losses import LOSSES
 from torchpoly._module import EXTRAPOLATIONS, FittedPolynomial, PolynomialModule
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
@@ -336,7 +336,7 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
         tasks = None
         if getattr(self, "_skl_callbacks", None):
             n_chunks = count_chunks(self.degree, len(X), X.shape[1], n_targets, self.interaction_only)
-            tasks = FitTasks(self, *as_given, n_chunks, self.n_iter)
+            tasks = FitTasks(self, *as_given, n_chunks)
 
         problem = Model(
             self.degree, self.loss, self.epsilon, self.quantile, self.alpha, self.basis, self.interaction_only
@@ -358,20 +358,23 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
             }
 
         if tasks is not None:
-            tasks.train(fitted)
-        losses = minimise(
-            problem.objective,
-            problem.parameters,
-            spec,
-            n_iter=self.n_iter,
-            tol=self.tol,
-            batches=problem.batches(n_rows, self.random_state),
-            watch=tasks,
-            verbose=int(self.verbose),
-        )
+            tasks.train(fitted, self.n_iter * len(problem.parts))
+        curves = []
+        for part in problem.parts:
+            curve = minimise(
+                part.objective,
+                part.parameters,
+                spec,
+                n_iter=self.n_iter,
+                tol=self.tol,
+                batches=problem.batches(n_rows, self.random_state),
+                watch=tasks,
+                verbose=int(self.verbose),
+            )
+            curves.append(curve)
         # A fit with another loss has left what this one does not set.
         self.__dict__.pop("scale_", None)
-        self.__dict__.update(fitted(losses))
+        self.__dict__.update(fitted(average_curves(curves)))
         if tasks is not None:
             tasks.finish()
 

@@ -13,9 +13,6 @@ from torchpoly._gram import InverseRoots
 from torchpoly._losses import Loss, Stages
 from torchpoly._rows import Rows
 
-# How far along the gradient slopes are compared to find the curvature, in units of training.
-_SECANT = 1e-2
-
 
 class RowObjective:
     """Mean loss of the rows plus L2 penalty.
@@ -112,6 +109,11 @@ class RowObjective:
         return self._loss.is_final
 
     @property
+    def greatest_step(self) -> float:
+        """A thousand times the distance that tells the curvature, where coordinates do not follow it."""
+        return np.inf if self.follows_curvature else 1e3 * self._loss.reach
+
+    @property
     def stage_tol(self) -> float:
         """The gradient entry at which a stage is over."""
         return self._loss.stage_tol(self.shape[0] / len(self._rows))
@@ -155,8 +157,8 @@ class RowObjective:
         if not length > 0.0:
             return 1.0
         direction = here / length
-        self(-_SECANT * direction, there)
-        curvature = float(np.vdot(here - there, direction)) / (2 * _SECANT)
+        self(-self._loss.reach * direction, there)
+        curvature = float(np.vdot(here - there, direction)) / (2 * self._loss.reach)
         return curvature if 0.0 < curvature < np.inf else 1.0
 
     def _follow_curvature(self, predictions: Array) -> None:

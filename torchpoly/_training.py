@@ -51,6 +51,10 @@ class Objective(Protocol):
         """Whether this is the last of the stages in which it is minimised."""
 
     @property
+    def greatest_step(self) -> float:
+        """How far the first step may go before anything but the curvature there is known."""
+
+    @property
     def follows_curvature(self) -> bool:
         """Whether coordinates are made for the curvature where they start."""
 
@@ -231,7 +235,10 @@ def _default_rate(
         return None
     lr = spec.options["lr"]
     if spec.sets_first_step:
-        first = max(1.0, _LBFGS_SCALE * np.abs(gradient).sum()) / (2 * _LBFGS_SCALE * objective.curvature)
+        length = 1 / (2 * objective.curvature)
+        # Where the curvature may soon be another one, the line search goes on from a shorter step.
+        length = min(length, objective.greatest_step / max(float(np.linalg.norm(gradient)), 1e-300))
+        first = max(1.0, _LBFGS_SCALE * np.abs(gradient).sum()) * length / _LBFGS_SCALE
         return lambda iteration: lr if iteration else lr * first
     if spec.is_lbfgs:
         return lambda iteration: lr
@@ -261,7 +268,7 @@ def _diverged(spec: OptimizerSpec, optimizer: Optimizer, iteration: int) -> str:
     return (
         f"Training diverged: the loss is not finite after iteration {iteration} of {spec.factory.__name__} with "
         f"lr={_rates(optimizer)}. Use a smaller 'lr'"
-        + (", or basis='orthonormal'." if spec.lr_is_default else ", or lr=None for a default that converges.")
+        + (", or optimizer='lbfgs'." if spec.lr_is_default else ", or lr=None for a default that converges.")
     )
 
 
