@@ -178,7 +178,7 @@ def test_targets_are_fitted_as_if_alone(settings, surface):
     both = TorchPolynomialRegressor(**settings).fit(X, Y)
     for target in range(2):
         alone = TorchPolynomialRegressor(**settings).fit(X, Y[:, target])
-        np.testing.assert_allclose(both.predict(X)[:, target], alone.predict(X), atol=1e-4)
+        np.testing.assert_allclose(both.predict(X)[:, target], alone.predict(X), atol=1e-5)
     if settings["loss"] == "huber":
         assert both.scale_.shape == (2,)
 
@@ -362,7 +362,7 @@ def test_fits_on_tensors_are_those_on_arrays(settings, budget, surface, rng, mon
     np.testing.assert_allclose(on_tensors.predict(far), expected[1], rtol=1e-4)
 
 
-@pytest.mark.parametrize("log_mean", [1, 4, 6, 8])
+@pytest.mark.parametrize("log_mean", [1, 4, 6, 8, 12])
 @pytest.mark.filterwarnings("error")
 def test_a_loss_in_logarithms_of_the_rate(log_mean, rng):
     """Its curvature at the mean of y is e to the mean; the optimum is far from there."""
@@ -420,3 +420,25 @@ def test_a_warm_start_is_never_worse(settings, surface):
     for _ in range(20):
         stepwise.fit(X, Y)
     assert stepwise.loss_curve_[-1] <= least * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("settings", NAMED, ids=name)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_wild_target_does_not_disturb_the_others(settings, rng):
+    X = rng.normal(size=(300, 2))
+    tame, wild = X[:, 0] + rng.normal(size=300), rng.normal(size=300)
+    wild[:30] *= 1e8
+    both = TorchPolynomialRegressor(**settings).fit(X, np.column_stack([wild, tame]))
+    alone = TorchPolynomialRegressor(**settings).fit(X, tame)
+    np.testing.assert_allclose(both.predict(X)[:, 1], alone.predict(X), atol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("settings", [{"loss": "quantile", "quantile": 0.9}, {"loss": "absolute_error"}], ids=name)
+@pytest.mark.parametrize("batch_size", [None, 7])
+def test_gradient_descent_takes_steps_that_fit_few_rows(settings, batch_size, rng):
+    X = rng.normal(size=(46, 2))
+    y = np.tanh(X @ [1, 0.5]) + 0.3 * rng.normal(size=46)
+    least = TorchPolynomialRegressor(2, **settings).fit(X, y).loss_curve_[-1]
+    model = TorchPolynomialRegressor(2, optimizer="sgd", batch_size=batch_size, **settings).fit(X, y)
+    assert model.loss_curve_[-1] < 1.01 * least
