@@ -146,7 +146,8 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
         Exponent of each column of X in each term.
 
     n_iter_ : int
-        Number of iterations run.
+        Number of iterations run; where targets train one after another, as with L-BFGS under the
+        named losses but the squared error, the greatest.
 
     loss_curve_ : ndarray of shape (n_iter_,)
         Mean loss after each iteration, weighted as the rows, averaged over targets, in the units
