@@ -12,6 +12,7 @@ import torchpoly._module
 import torchpoly._reading
 import torchpoly._rows
 from torchpoly import TorchPolynomialRegressor
+from torchpoly._basis import Domain
 from torchpoly._callable_loss import CallableLoss
 from torchpoly._losses import Stages, named_loss
 from torchpoly._optimizers import optimizer_names
@@ -300,6 +301,15 @@ def test_torchs_modes_do_no_harm(mode, surface):
     assert torch.is_grad_enabled()
 
 
+def loss_of(settings, targets):
+    """The loss of an estimator with these settings, for targets of shape (n_targets, n_rows)."""
+    if isinstance(settings["loss"], str):
+        parameters = {"epsilon": 1.35, "quantile": 0.5} | settings
+        return named_loss(parameters.pop("loss"), units=np.ones(len(targets)), **parameters)
+    scale = Domain.standardizing(targets.T)
+    return CallableLoss(settings["loss"], scale, single_target=len(targets) == 1, weighted=True)
+
+
 @pytest.mark.parametrize("settings", PER_SAMPLE, ids=name)
 def test_tensors_give_what_arrays_give(settings, rng):
     """On other devices predictions are tensors."""
@@ -307,11 +317,7 @@ def test_tensors_give_what_arrays_give(settings, rng):
     shares = rng.dirichlet(np.ones(50))
     evaluations = []
     for convert in (np.asarray, torch.from_numpy):
-        if isinstance(settings["loss"], str):
-            loss = named_loss(**{"epsilon": 1.35, "quantile": 0.5, "units": np.ones(2)} | named(settings))
-        else:
-            domain = TorchPolynomialRegressor().fit(targets.T, targets.T)._polynomial.targets
-            loss = CallableLoss(settings["loss"], domain, single_target=False, weighted=True)
+        loss = loss_of(settings, targets)
         here = convert(predictions), convert(targets), convert(shares)
         loss.start(*here, Stages.ALL)
         curvatures = loss.curvatures(*here[:2])
@@ -322,19 +328,11 @@ def test_tensors_give_what_arrays_give(settings, rng):
             np.testing.assert_allclose(array, tensor, rtol=1e-12)
 
 
-def named(settings):
-    return {{"loss": "name"}.get(key, key): value for key, value in settings.items()}
-
-
 @pytest.mark.parametrize("settings", PER_SAMPLE, ids=name)
 def test_slopes_are_derivatives(settings, rng):
     predictions, targets = rng.normal(size=(2, 1, 30))
     shares = rng.dirichlet(np.ones(30))
-    if not isinstance(settings["loss"], str):
-        domain = TorchPolynomialRegressor().fit(targets.T, targets.T)._polynomial.targets
-        loss = CallableLoss(settings["loss"], domain, single_target=True, weighted=True)
-    else:
-        loss = named_loss(**{"epsilon": 1.35, "quantile": 0.5, "units": np.ones(1)} | named(settings))
+    loss = loss_of(settings, targets)
     loss.start(predictions, targets, shares, Stages.ALL)
     direction = rng.normal(size=predictions.shape)
     ahead, behind = (loss(predictions + step * direction, targets, shares).values for step in (1e-6, -1e-6))

@@ -139,11 +139,8 @@ class GramObjective:
         """Whether the second derivative is a multiple of the identity."""
         return self.gram is None
 
-    @property
-    def is_final(self) -> bool:
-        """True: there is one stage."""
-        return True
-
+    # There is one stage, and nothing to learn of the curvature on the way.
+    is_final = True
     greatest_step = np.inf
     follows_curvature = False
     stage_tol = 0.0

@@ -14,10 +14,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from torchpoly._basis import Array, Basis, Domain, Floats, count_rows, count_terms, row_chunks, sum_weights
-from torchpoly._device import to_device
+from torchpoly._device import namespace, to_device
 from torchpoly._gram import GramFactor, GramStatistics, InverseRoots
 
 # A chunk of features takes 8 MiB, about what stays in cache between its evaluation and its
@@ -181,9 +180,8 @@ def read(basis: Basis, data: Data, mixing: Floats | None = None) -> Reading:
 def _mixed(chunks: Iterator[Array], mixing: Any) -> Iterator[Array]:
     """Combine the features of each chunk, and leave its targets as they are."""
     n_terms = len(mixing)
-    xp: Any = torch if isinstance(mixing, Tensor) else np
     for chunk in chunks:
-        yield xp.concatenate([mixing.T @ chunk[:n_terms], chunk[n_terms:]])
+        yield namespace(chunk).concatenate([mixing.T @ chunk[:n_terms], chunk[n_terms:]])
 
 
 def read_well_conditioned(basis: Basis, data: Data) -> Reading:

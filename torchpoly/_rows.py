@@ -15,8 +15,6 @@ from torchpoly._basis import Array, Basis, Floats, row_chunks
 from torchpoly._device import namespace, to_device, to_numpy
 from torchpoly._reading import Data, chunk_size
 
-# Elements of features that stay in cache while they are scaled and multiplied, and rows at the least.
-_CACHED, _MIN_ROWS = 2**17, 256
 # Features of all rows are kept where they take no more than these bytes.
 _BUDGET = 2**28
 
@@ -115,7 +113,7 @@ class Rows:
 
     def greatest_square(self) -> float:
         """Return the greatest squared norm of a row's features."""
-        return max(float((self._features(columns) ** 2).sum(0).max()) for _, columns in self._blocks())
+        return max(float((self._features(columns) ** 2).sum(0).max()) for _, columns in self._chunks())
 
     def gram(self, weights: Array) -> Floats:
         """Return the Gram matrices of the features, one for each row of weights.
@@ -132,7 +130,7 @@ class Rows:
         roots = namespace(weights).sqrt(weights)
         # Rows that make up less than 0.1 % of the weight in all are left out.
         used = weights > 0.001 * weights.mean(1)[:, None]
-        for rows, columns in self._blocks():
+        for rows, columns in self._chunks():
             for target, (row_roots, row_used) in enumerate(zip(roots[:, rows], used[:, rows], strict=True)):
                 scaled = self._features(columns[:, row_used]) * row_roots[row_used]
                 totals[target] = totals[target] + scaled @ scaled.T
@@ -146,25 +144,19 @@ class Rows:
         return terms if self.mixing is None else to_device(np.ascontiguousarray(self.mixing.T), self.device) @ terms
 
     def _all_features(self) -> Array:
-        chunks = [self._mix(terms) if self.mixing is not None else terms + 0.0 for _, terms in self._chunks()]
-        return chunks[0] if len(chunks) == 1 else namespace(chunks[0]).concatenate(chunks, 1)
-
-    def _blocks(self) -> Iterator[tuple[Any, Array]]:
-        """Yield slices of the rows with their terms or, where they are kept, few enough features to stay in cache."""
-        if self.kept is None:
-            yield from self._chunks()
-        else:
-            for rows in row_chunks(len(self), max(_MIN_ROWS, _CACHED // self.n_features)):
-                yield rows, self.kept[:, rows]
+        features = to_device(np.empty((self.n_features, len(self))), self.device)
+        for rows, terms in self._chunks():
+            features[:, rows] = self._mix(terms)
+        return features
 
     def _features(self, columns: Array) -> Array:
-        """Return the features of some columns of a block."""
+        """Return the features of some columns of a chunk."""
         return self._mix(columns) if self.kept is None else columns
 
     def _chunks(self) -> Iterator[tuple[Any, Array]]:
-        """Yield slices of the rows with their terms, in a buffer that all share."""
+        """Yield slices of the rows with their features if kept, else with their terms, in a buffer that all share."""
         for rows in row_chunks(len(self), chunk_size(self.basis.n_terms)):
-            yield rows, self._evaluate(rows, self._buffer)
+            yield rows, self._evaluate(rows, self._buffer) if self.kept is None else self.kept[:, rows]
 
     def _evaluate(self, rows: Any, out: Array | None = None) -> Array:
         X = self.X[rows if self.indices is None else self.indices[rows]]

@@ -21,7 +21,6 @@ from torchpoly._optimizers import OptimizerSpec
 # sees them in smaller units; nothing else in it depends on units.
 _LBFGS_SCALE = 2.0**40
 
-
 # Differences of values below this have lost more digits to rounding than a line search can spare.
 _ROUNDING = 1e-12
 
@@ -120,11 +119,12 @@ class _Trainee:
 
         return closure
 
-    def restart(self, objective: Objective, *, narrower: bool) -> None:
-        """Take the objective to its next stage, or to new coordinates in this one."""
+    def restart(self, objective: Objective, *, narrower: bool) -> float:
+        """Take the objective to its next stage, or to new coordinates in this one; return its value there."""
         objective.restart(self.parameters, narrower=narrower)
         self._latest = None
-        self.evaluate(objective)
+        value, _ = self.evaluate(objective)
+        return value
 
 
 def minimise(
@@ -210,10 +210,10 @@ def minimise(
                 break  # working precision allows no more
             narrower = (is_over or stalls) and not objective.is_final
             if narrower or (long and objective.follows_curvature):
-                trainee.restart(objective, narrower=narrower)
+                restart_value = trainee.restart(objective, narrower=narrower)
                 optimizer = _build(spec, trainee.tensor, objective)
                 rate = _default_rate(spec, objective, trainee.gradient, n_iter)
-                stage_start, restart_value = iteration + 1, trainee.evaluate(objective)[0]
+                stage_start = iteration + 1
         else:
             if tol is not None:
                 _warn_not_converged(spec, optimizer, n_iter, tol, steepest, start, losses[-1])
