@@ -144,6 +144,11 @@ class Domain:
     def n_variables(self) -> int:
         return len(self.shift)
 
+    def repeated(self, times: int) -> Domain:
+        """Return the domain of so many copies of the columns, side by side."""
+        center, half_width, shift = (np.tile(values, times) for values in (self.center, self.half_width, self.shift))
+        return Domain(center, half_width, None, shift)
+
     def scale(self, X: NDArray) -> Floats:
         """Return the basis variables of the rows of X, of shape (n_variables, n_rows)."""
         scaled = np.empty((X.shape[1], X.shape[0]))
@@ -294,6 +299,35 @@ class Basis:
                 blocks.append(block)
             levels.append(np.concatenate(blocks) if blocks else levels[0][:0])
         return np.concatenate(levels)
+
+    def change_of_domain(self, other: Domain) -> Floats:
+        """Return the coefficients in this basis of the terms on another domain.
+
+        Both domains have the columns of X for their variables. Along each, the other variable is
+        ``a * u + b`` of this one, and its univariate polynomials follow from their recurrence.
+
+        Parameters
+        ----------
+        other : Domain
+
+        Returns
+        -------
+        ndarray of shape (n_terms, n_terms)
+            Column s holds term s of the other domain. It is upper triangular but for the order of
+            terms of the same degree, and its leading blocks are those of lower degrees.
+        """
+        change = np.ones((self.n_terms, self.n_terms))
+        used = slice(None) if self.domain.axes is None else self.domain.axes.any(axis=1)
+        slopes = (self.domain.half_width / other.half_width)[used]
+        offsets = ((self.domain.center - other.center) / other.half_width)[used]
+        for exponents, slope, offset in zip(self.powers.T, slopes, offsets, strict=True):
+            # T_k of the other variable, column by column, from 2 x T_(k-1) - T_(k-2); T_(-1) is T_1.
+            variable, columns = np.array([offset, slope]), np.eye(self.degree + 1)
+            for k in range(1, self.degree + 1):
+                twice = 2.0 * chebyshev.chebmul(variable, columns[: k + 1, k - 1])[: k + 1]
+                columns[: k + 1, k] = twice / 2.0 if k == 1 else twice - columns[: k + 1, k - 2]
+            change *= columns[exponents][:, exponents]
+        return change
 
     def differentiate(self, coefficients: Floats, variable: int) -> Floats:
         """Return the coefficients of a polynomial's derivative by one variable, in this basis.

@@ -143,17 +143,73 @@ class Model:
         on_chunk : callable or None
             Is called after each chunk of rows that is read.
         """
-        Y = y.reshape(len(y), -1)
-        n_targets, box = Y.shape[1], column_ranges(X, weights)
-        data = Data(X, Y, weights, self._targets(Y, weights), device, on_chunk)
+        data, box = self.data(X, y, weights, device, on_chunk), column_ranges(X, weights)
         # What the polynomial so far predicts is read as further targets: their least squares are
         # its coefficients in the new basis, whatever that is.
         extended = data if warm is None else data.with_more_targets(warm.predict(X, device).astype(np.float64))
-        reading, more = self._read(self._features(box), extended).split(n_targets)
-        warm_products = None if warm is None else more
+        reading, more = self.read(extended, box).split(data.Y.shape[1])
+        return self.pose_read(
+            reading,
+            data,
+            box,
+            single_target=y.ndim == 1,
+            batch_size=batch_size,
+            in_stages=in_stages,
+            warm=None if warm is None else more,
+        )
+
+    def data(
+        self,
+        X: NDArray,
+        y: NDArray,
+        weights: Floats | None,
+        device: torch.device,
+        on_chunk: Callable[[], object] | None = None,
+    ) -> Data:
+        """Return the rows with the scale of their targets. Parameters are those of :meth:`pose`."""
+        Y = y.reshape(len(y), -1)
+        return Data(X, Y, weights, self._targets(Y, weights), device, on_chunk)
+
+    def read(self, data: Data, box: tuple[Floats, Floats]) -> Reading:
+        """Read the rows, whose columns span the box."""
+        basis, well_conditioned = self.features(box), self.basis == "orthonormal" and self.alpha == 0
+        return (read_well_conditioned if well_conditioned else read)(basis, data)
+
+    @property
+    def reads_like(self) -> tuple[object, ...]:
+        """What models have in common for which rows are read alike."""
+        is_robust = isinstance(self.loss, str) and self.loss in ROBUST_LOSSES
+        well_conditioned = self.basis == "orthonormal" and self.alpha == 0
+        return self.degree, self.interaction_only, self.is_textbook, well_conditioned, is_robust
+
+    def pose_read(
+        self,
+        reading: Reading,
+        data: Data,
+        box: tuple[Floats, Floats],
+        *,
+        single_target: bool,
+        batch_size: int | None,
+        in_stages: bool,
+        warm: Floats | None = None,
+    ) -> Problem:
+        """Return the problem of fitting rows that have been read.
+
+        Parameters
+        ----------
+        reading : Reading
+        data : Data
+        box : tuple of ndarray of shape (n_features,)
+        single_target : bool
+            Whether y has one dimension.
+        batch_size, in_stages
+            As for :meth:`pose`.
+        warm : ndarray of shape (n_terms, n_targets) or None
+            Mean products of the features with the values from which training starts.
+        """
         if self.is_least_squares and batch_size is None:
-            return self._on_gram(reading, data, box, warm_products)
-        return self._on_rows(reading, data, box, warm_products, y.ndim == 1, in_stages, batch_size)
+            return self.on_gram(reading, data.targets, box, warm)
+        return self._on_rows(reading, data, box, warm, single_target, in_stages, batch_size)
 
     def _losses(self, data: Data, single_target: bool, in_stages: bool) -> list[Loss]:
         """Return the loss of all targets, or one for each where they have stages of their own."""
@@ -170,40 +226,40 @@ class Model:
             targets = Domain.centering(Y, weights)
         else:
             targets = Domain.standardizing(Y, weights)
-        return replace(targets, half_width=np.ones_like(targets.half_width)) if self._is_textbook else targets
+        return replace(targets, half_width=np.ones_like(targets.half_width)) if self.is_textbook else targets
 
     @property
-    def _is_textbook(self) -> bool:
+    def is_textbook(self) -> bool:
         """Whether features are raw powers of raw X, for raw y."""
         return self.basis == "monomial"
 
-    def _features(self, box: tuple[Floats, Floats]) -> Basis:
-        domain = Domain.identity(len(box[0])) if self._is_textbook else Domain.spanning(*box)
-        return Basis(domain, self.degree, self.interaction_only, "power" if self._is_textbook else "chebyshev")
+    def features(self, box: tuple[Floats, Floats]) -> Basis:
+        """Return the basis for rows whose columns span the box."""
+        domain = Domain.identity(len(box[0])) if self.is_textbook else Domain.spanning(*box)
+        return Basis(domain, self.degree, self.interaction_only, "power" if self.is_textbook else "chebyshev")
 
-    def _read(self, basis: Basis, data: Data) -> Reading:
-        well_conditioned = self.basis == "orthonormal" and self.alpha == 0
-        return (read_well_conditioned if well_conditioned else read)(basis, data)
-
-    def _zero(self, n_terms: int, targets: Domain) -> Floats:
+    def zero(self, n_terms: int, targets: Domain) -> Floats:
         """Return the coefficients at which training starts: 0, and with raw powers so for y as it is."""
         origin = np.zeros((n_terms, len(targets.center)))
-        if self._is_textbook:
+        if self.is_textbook:
             origin[0] = -targets.center
         return origin
 
-    def _on_gram(self, reading: Reading, data: Data, box: tuple[Floats, Floats], warm: Floats | None) -> Problem:
+    def on_gram(
+        self, reading: Reading, targets: Domain, box: tuple[Floats, Floats], warm: Floats | None = None
+    ) -> Problem:
+        """Pose least squares, for which what has been read is enough. Parameters are those of :meth:`pose_read`."""
         orthonormal = self.basis == "orthonormal"
         objective_over = GramObjective.orthonormal if orthonormal else GramObjective.in_basis
-        objective = objective_over(reading.statistics, self.alpha, data.targets.half_width, reading.rows)
+        objective = objective_over(reading.statistics, self.alpha, targets.half_width, reading.rows)
         if warm is None:
-            parameters = self._zero(len(objective.linear), data.targets)
+            parameters = self.zero(len(objective.linear), targets)
         else:
             coordinates = orthonormal_coordinates(reading.statistics, self.alpha)
             parameters = self._warm(reading.statistics, coordinates, warm)
             if not orthonormal:
                 parameters = coordinates @ parameters
-        return Problem([Part(objective, parameters)], reading.basis, reading.mixing, data.targets, box)
+        return Problem([Part(objective, parameters)], reading.basis, reading.mixing, targets, box)
 
     def _on_rows(
         self,
@@ -225,8 +281,8 @@ class Model:
             starts, mixing = [coordinates @ start for start in starts], None
         rows = Rows.of(reading.basis, mixing, data, scale_targets=isinstance(self.loss, str))
         if warm is None:
-            zero = self._zero(len(starts[0]), data.targets)
-            starts = [zero] if self._is_textbook else [zero, *starts]
+            zero = self.zero(len(starts[0]), data.targets)
+            starts = [zero] if self.is_textbook else [zero, *starts]
             if not isinstance(self.loss, str):
                 # A loss that takes the logarithm of a rate, say, is at home near y_pred = 0.
                 starts.append(-rows.constant * data.targets.center / data.targets.half_width)

@@ -6,12 +6,13 @@ exist for one chunk of rows at a time; Gram matrices of chunks add up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
+import torch
 
 from torchpoly._basis import Array, Floats
 from torchpoly._device import to_numpy
@@ -69,6 +70,18 @@ class GramStatistics:
         return cls(gram[:n_terms, :n_terms], gram[:n_terms, n_terms:], target, total_weight)
 
     @classmethod
+    def of_union(cls, parts: Sequence[GramStatistics], counts: Sequence[int]) -> GramStatistics:
+        """Return the statistics of all rows of the parts, each part counted so many times."""
+        weights = [count * part.total_weight for part, count in zip(parts, counts, strict=True)]
+        total_weight = sum(weights)
+
+        def mean(name: str) -> Floats:
+            used = [(getattr(part, name), weight) for part, weight in zip(parts, weights, strict=True) if weight]
+            return sum(values * (weight / total_weight) for values, weight in used)
+
+        return cls(mean("features"), mean("cross"), mean("target"), total_weight)
+
+    @classmethod
     def from_few_rows(cls, chunk: Array, n_terms: int, total_weight: float) -> GramStatistics:
         """Keep the rows themselves, fewer than terms, in place of the Gram matrix."""
         rows = to_numpy(chunk) / np.sqrt(total_weight)
@@ -84,6 +97,10 @@ class GramStatistics:
     def roots(self) -> InverseRoots:
         """The inverse roots of the Gram matrix, where that is formed."""
         return InverseRoots(cast(Floats, self.features))
+
+    def of_lower_degree(self, n_terms: int) -> GramStatistics:
+        """Return the statistics of the first terms."""
+        return replace(self, features=self.leading(n_terms), cross=self.cross[:n_terms])
 
     def leading(self, n_terms: int) -> Floats:
         """Return the Gram matrix of the first terms."""
@@ -248,17 +265,69 @@ def orthonormal_coordinates(statistics: GramStatistics, alpha: float) -> Floats:
     """
     gram = statistics.features
     if isinstance(gram, np.ndarray):
-        return InverseRoots(_penalised(gram, alpha)).best if alpha else statistics.roots.best
+        return InverseRoots(penalised(gram, alpha)).best if alpha else statistics.roots.best
     if not alpha:
         vectors, values, _ = np.linalg.svd(gram.rows, full_matrices=False)
         kept = values > _rounding_share(len(gram.rows)) * values[0]
         return vectors[:, kept] / values[kept]
     span = _span(gram.rows)
     rows = span.T @ gram.rows
-    return span @ InverseRoots(_penalised(rows @ rows.T, alpha)).best
+    return span @ InverseRoots(penalised(rows @ rows.T, alpha)).best
 
 
-def _penalised(gram: Floats, alpha: float) -> Floats:
+def least_squares_path(
+    statistics: GramStatistics, alphas: Sequence[float], sizes: Sequence[int], max_condition: float
+) -> tuple[Floats, int]:
+    """Return the least squares of all penalties and numbers of terms.
+
+    The Cholesky factor of a leading block is the leading block of the factor, so each penalty has
+    one factor for all.
+
+    Parameters
+    ----------
+    statistics : GramStatistics
+        With a Gram matrix.
+    alphas : list of float
+    sizes : list of int
+        Numbers of terms, rising.
+    max_condition : float
+        Larger blocks whose condition number is beyond this are left out.
+
+    Returns
+    -------
+    coefficients : ndarray of shape (n_terms, n_alphas, n_sizes, n_targets)
+        0 for the terms that are not among the first so many.
+    n_sizes : int
+        How many sizes there are left.
+    """
+    cross = torch.from_numpy(statistics.cross)
+    least = int(np.argmin(alphas))
+    n_sizes = len(sizes)
+    while n_sizes:
+        n_terms = sizes[n_sizes - 1]
+        grams = np.stack([penalised(statistics.leading(n_terms), alpha) for alpha in alphas])
+        factors, failures = torch.linalg.cholesky_ex(torch.from_numpy(grams))
+        if not failures.any():
+            identity = torch.from_numpy(np.eye(n_terms))
+            inverse = torch.linalg.solve_triangular(factors[least], identity, upper=False).numpy()
+            # trace(G) * trace(G^-1) of each leading block, as in InverseRoots.
+            conditions = np.cumsum(np.diagonal(grams[least])) * np.cumsum(np.square(inverse).sum(axis=1))
+            fitting = sum(conditions[size - 1] < max_condition for size in sizes[:n_sizes])
+            if fitting == n_sizes:
+                break
+            n_sizes = fitting
+        else:
+            n_sizes -= 1
+    else:
+        return np.zeros((0, len(alphas), 0, cross.shape[1])), 0
+    rotated = torch.linalg.solve_triangular(factors, cross[:n_terms].expand(len(alphas), -1, -1), upper=False)
+    first = torch.from_numpy(np.arange(n_terms)[:, None] < np.array(sizes[:n_sizes]))
+    parts = (rotated[:, :, None] * first[:, :, None]).flatten(2)
+    coefficients = torch.linalg.solve_triangular(factors.mT, parts, upper=True)
+    return coefficients.unflatten(2, (n_sizes, -1)).transpose(0, 1).numpy(), n_sizes
+
+
+def penalised(gram: Floats, alpha: float) -> Floats:
     """Return the Gram matrix with alpha added to its diagonal, except for the constant."""
     penalised = gram.copy()
     varying = np.arange(1, len(gram))

@@ -29,7 +29,7 @@ _MATRICES = 8
 # condition number of the Gram matrix beyond this.
 _MAX_COLLINEARITY = 1e8
 # Beyond this condition number of their Gram matrix, terms are combined and read again.
-_MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
+MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
 # Mean square of a combination of terms, of norm 1, that is rounding.
 _NULL_SQUARE = 1e-26
 
@@ -72,15 +72,16 @@ class Data:
 
     def with_more_targets(self, Y: NDArray) -> Data:
         """Return the data with further targets, in the units of the first."""
-        windows = {name: np.tile(getattr(self.targets, name), 2) for name in ("center", "half_width", "shift")}
-        return replace(self, Y=np.concatenate([self.Y, Y], axis=1), targets=replace(self.targets, **windows))
+        return replace(self, Y=np.concatenate([self.Y, Y], axis=1), targets=self.targets.repeated(2))
 
     def of_positive_weight(self) -> Data:
         """Return the data without rows of weight 0."""
-        if self.weights is None:
-            return self
-        kept = np.flatnonzero(self.weights)
-        return replace(self, X=self.X[kept], Y=self.Y[kept], weights=self.weights[kept])
+        return self if self.weights is None else self.of_rows(np.flatnonzero(self.weights))
+
+    def of_rows(self, rows: NDArray[np.intp]) -> Data:
+        """Return some of the rows."""
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(self, X=self.X[rows], Y=self.Y[rows], weights=weights)
 
 
 def design_chunks(basis: Basis, data: Data, size: int) -> Iterator[Array]:
@@ -147,6 +148,14 @@ class Reading:
         return replace(self, statistics=first, rows=rows), more
 
 
+def read_gram(basis: Basis, data: Data) -> GramStatistics:
+    """Read the rows once, for their Gram matrix only, however many they are."""
+    size = chunk_size(basis.n_terms + data.Y.shape[1])
+    total_weight = sum_weights(data.X, data.weights)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return GramStatistics.from_chunks(design_chunks(basis, data, size), basis.n_terms, total_weight)
+
+
 def read(basis: Basis, data: Data, mixing: Floats | None = None) -> Reading:
     """Read the rows once. Parameters are those of :func:`design_chunks` and of :class:`Reading`.
 
@@ -202,23 +211,20 @@ def read_well_conditioned(basis: Basis, data: Data) -> Reading:
     computing the QR factorization of ill-conditioned matrices", SIAM J. Sci. Comput. 42 (2020).
     """
     reading = read(basis, data)
-    n_variables = basis.domain.n_variables
-    if basis.degree > 0 and 1 < n_variables < count_rows(data.X, data.weights) and not basis.interaction_only:
-        linear = reading.statistics.leading(n_variables + 1)
-        covariance = linear[1:, 1:] - np.outer(linear[0, 1:], linear[0, 1:])
-        if _collinearity(covariance) > _MAX_COLLINEARITY ** (1 / basis.degree):
-            basis = replace(basis, domain=basis.domain.to_principal_axes(covariance, data.X, data.weights))
-            reading = read(basis, data)
+    if asks_for_principal_axes(basis, reading.statistics, count_rows(data.X, data.weights)):
+        covariance = _covariance(reading.statistics, basis.domain.n_variables)
+        basis = replace(basis, domain=basis.domain.to_principal_axes(covariance, data.X, data.weights))
+        reading = read(basis, data)
     if isinstance(reading.statistics.features, GramFactor):
         return reading
     roots = reading.statistics.roots
-    if roots.condition < _MAX_CONDITION or _tells_apart_all_but_null(roots, basis, data):
+    if roots.condition < MAX_CONDITION or _tells_apart_all_but_null(roots, basis, data):
         return reading
     mixing = roots.raised
     reading = read(basis, data, mixing)
     for _ in range(_MAX_CORRECTIONS):
         roots = reading.statistics.roots
-        if roots.condition < _MAX_CONDITION:
+        if roots.condition < MAX_CONDITION:
             break
         # Of the null directions no row sees anything; they would only add to the coefficients' norm.
         null = np.linalg.qr(mixing @ roots.null)[0]
@@ -234,12 +240,26 @@ def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, data: Data) -> 
     Such are terms that are the same on all rows, as powers of a binary column are.
     """
     values, null = roots.eigensystem[0], roots.null
-    if values[null.shape[1]] * _MAX_CONDITION <= values[-1]:
+    if values[null.shape[1]] * MAX_CONDITION <= values[-1]:
         return False
     if not null.size:
         return True
     squares = np.diagonal(cast(Floats, read(basis, data, null).statistics.features))
     return bool(squares.max() < _NULL_SQUARE)
+
+
+def asks_for_principal_axes(basis: Basis, statistics: GramStatistics, n_rows: int) -> bool:
+    """Whether columns nearly coincide, so that their principal axes tell terms better apart."""
+    n_variables = basis.domain.n_variables
+    if basis.degree == 0 or basis.interaction_only or not 1 < n_variables < n_rows:
+        return False
+    return _collinearity(_covariance(statistics, n_variables)) > _MAX_COLLINEARITY ** (1 / basis.degree)
+
+
+def _covariance(statistics: GramStatistics, n_variables: int) -> Floats:
+    """Return the covariance matrix of the variables of the basis."""
+    linear = statistics.leading(n_variables + 1)
+    return linear[1:, 1:] - np.outer(linear[0, 1:], linear[0, 1:])
 
 
 def _collinearity(covariance: Floats) -> float:

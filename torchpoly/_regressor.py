@@ -18,7 +18,7 @@ from torchpoly._callable_loss import LossFunction, refuse_class
 from torchpoly._callbacks import DURING_FIT, CallbackSupportMixin, FitTasks
 from torchpoly._device import device_or_cpu, resolve_device
 from torchpoly._equation import MonomialsMixin
-from torchpoly._fitting import Model, average_curves
+from torchpoly._fitting import Model, Problem, average_curves
 from torchpoly._losses import LOSSES
 from torchpoly._module import EXTRAPOLATIONS, FittedPolynomial, PolynomialModule
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
@@ -328,7 +328,7 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
         device = resolve_device(self.device)
         refuse_class(self.loss)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
-        weights = None if sample_weight is None else _check_weights(sample_weight, X)
+        weights = None if sample_weight is None else check_weights(sample_weight, X)
         n_rows = count_rows(X, weights)
         self._check_batch_size(n_rows, spec)
         check_memory(self.degree, n_rows, X.shape[1], self.interaction_only)
@@ -339,9 +339,7 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
             n_chunks = count_chunks(self.degree, len(X), X.shape[1], n_targets, self.interaction_only)
             tasks = FitTasks(self, *as_given, n_chunks)
 
-        problem = Model(
-            self.degree, self.loss, self.epsilon, self.quantile, self.alpha, self.basis, self.interaction_only
-        ).pose(
+        problem = self._model().pose(
             X,
             y,
             weights,
@@ -352,8 +350,18 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
             on_chunk=None if tasks is None else tasks.read_chunk,
         )
 
+        self._train(problem, spec, n_rows, y.ndim == 1, tasks)
+
+    def _model(self) -> Model:
+        return Model(self.degree, self.loss, self.epsilon, self.quantile, self.alpha, self.basis, self.interaction_only)
+
+    def _train(
+        self, problem: Problem, spec: OptimizerSpec, n_rows: int, single_target: bool, tasks: FitTasks | None = None
+    ) -> None:
+        """Solve the problem and take over what it leads to."""
+
         def fitted(losses: ArrayLike) -> dict[str, Any]:
-            return problem.fitted_attributes(y.ndim == 1) | {
+            return problem.fitted_attributes(single_target) | {
                 "loss_curve_": np.array(losses),
                 "n_iter_": np.size(losses),
             }
@@ -441,7 +449,7 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
         return PolynomialModule(self._polynomial, squeeze=self._single_target, extrapolation=self.extrapolation)
 
 
-def _check_weights(sample_weight: ArrayLike, X: NDArray) -> Floats:
+def check_weights(sample_weight: ArrayLike, X: NDArray) -> Floats:
     """Return the weights relative to the greatest, or refuse them."""
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     greatest = weights.max()

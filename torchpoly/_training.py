@@ -180,8 +180,8 @@ def minimise(
     # Overflow on the way to divergence is reported below, as an error.
     with np.errstate(all="ignore"):
         _, start = trainee.evaluate(objective)
-        optimizer = _build(spec, trainee.tensor, objective)
-        rate = _default_rate(spec, objective, trainee.gradient, n_iter)
+        optimizer = build(spec, [trainee.tensor], objective)
+        rate = default_rate(spec, objective, trainee.gradient, n_iter)
         stage_start, restart_value = 0, math.inf
         for iteration in range(n_iter):
             if watch is not None:
@@ -211,16 +211,16 @@ def minimise(
             narrower = (is_over or stalls) and not objective.is_final
             if narrower or (long and objective.follows_curvature):
                 restart_value = trainee.restart(objective, narrower=narrower)
-                optimizer = _build(spec, trainee.tensor, objective)
-                rate = _default_rate(spec, objective, trainee.gradient, n_iter)
+                optimizer = build(spec, [trainee.tensor], objective)
+                rate = default_rate(spec, objective, trainee.gradient, n_iter)
                 stage_start = iteration + 1
         else:
             if tol is not None:
-                _warn_not_converged(spec, optimizer, n_iter, tol, steepest, start, losses[-1])
+                warn_not_converged(spec, optimizer, n_iter, tol, steepest, start, losses[-1])
     return np.array(losses)
 
 
-def _default_rate(
+def default_rate(
     spec: OptimizerSpec, objective: Objective, gradient: Floats, n_iter: int
 ) -> Callable[[float], float] | None:
     """Return the learning rate after so many iterations where the user has named none, else None.
@@ -247,13 +247,20 @@ def _default_rate(
     return lambda iteration: lr * (1 - iteration / n_iter) ** 4
 
 
-def _build(spec: OptimizerSpec, parameters: Tensor, objective: Objective) -> Optimizer:
+def build(spec: OptimizerSpec, parameters: list[Tensor], objective: Objective) -> Optimizer:
+    """Return the optimizer of these parameters.
+
+    Raises
+    ------
+    ValueError
+        If it refuses its options.
+    """
     options = spec.options
     if spec.sets_first_step and objective.isotropic:
         # The first step, of the default rate, ends at the optimum: there is no line to search.
         options = options | {"line_search_fn": None}
     try:
-        return spec.factory([parameters], **options)
+        return spec.factory(parameters, **options)
     except Exception as error:
         raise ValueError(
             f"The 'optimizer' parameter got {spec.factory.__name__}, which refuses its options {options}: {error}"
@@ -272,9 +279,10 @@ def _diverged(spec: OptimizerSpec, optimizer: Optimizer, iteration: int) -> str:
     )
 
 
-def _warn_not_converged(
+def warn_not_converged(
     spec: OptimizerSpec, optimizer: Optimizer, n_iter: int, tol: float, steepest: float, start: float, end: float
 ) -> None:
+    """Warn that n_iter iterations have ended before the tolerance is met, with the losses at their start and end."""
     if end > start + 0.01 * abs(start):
         cause = f"The loss grew from {start:.3g} to {end:.3g}: use an 'lr' smaller than {_rates(optimizer)}."
     else:
@@ -286,5 +294,5 @@ def _warn_not_converged(
         f"{spec.factory.__name__} ended after n_iter={n_iter} iterations with a gradient entry of {steepest:.3g}, "
         f"above tol={tol:.3g}. {cause}",
         ConvergenceWarning,
-        stacklevel=6,  # the line that called fit
+        stacklevel=7,  # the line that called fit
     )

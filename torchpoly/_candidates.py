@@ -1,0 +1,124 @@
+"""The candidates of a grid: which of them a search can serve together, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from torchpoly._callable_loss import refuse_class
+from torchpoly._device import resolve_device
+from torchpoly._fitting import Model
+from torchpoly._lockstep import trains_in_lockstep
+from torchpoly._optimizers import OptimizerSpec, resolve_optimizer
+from torchpoly._regressor import TorchPolynomialRegressor
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A polynomial regressor with parameters of the grid.
+
+    Parameters
+    ----------
+    index : int
+        Its place in the grid.
+    estimator : TorchPolynomialRegressor
+        With its parameters set, not fitted.
+    steps : dict of str to object
+        The parameters that the grid sets on the steps of a pipeline before it.
+    spec : OptimizerSpec
+    model : Model
+    device : torch.device
+    """
+
+    index: int
+    estimator: TorchPolynomialRegressor
+    steps: dict[str, Any]
+    spec: OptimizerSpec
+    model: Model
+    device: torch.device
+
+    @property
+    def is_least_squares(self) -> bool:
+        """Whether Gram matrices are all that its training needs."""
+        return self.model.is_least_squares and self.estimator.batch_size is None
+
+    @property
+    def has_formula(self) -> bool:
+        """Whether training ends at the optimum after its first step."""
+        return self.spec.sets_first_step and self.model.basis == "orthonormal"
+
+    @property
+    def trains_in_lockstep(self) -> bool:
+        """Whether it can train with others in one tensor."""
+        return trains_in_lockstep(self.spec) and not self.estimator.verbose
+
+    @property
+    def continues(self) -> bool:
+        """Whether the polynomial is evaluated outside of the training data as inside."""
+        return self.estimator.extrapolation == "continue"
+
+    @property
+    def preprocessing(self) -> tuple[tuple[str, int], ...]:
+        """What candidates have in common whose earlier steps are the same."""
+        return tuple((name, id(value)) for name, value in self.steps.items())
+
+    @property
+    def same_polynomial(self) -> tuple[object, ...]:
+        """What candidates have in common that train to the same polynomial."""
+        estimator = self.estimator
+        if self.has_formula:
+            return estimator.degree, float(estimator.alpha)
+        training = id(estimator.optimizer), estimator.lr, estimator.n_iter, estimator.tol
+        return estimator.degree, float(estimator.alpha), estimator.basis, *training
+
+
+class Candidates:
+    """Tells which candidates of a grid can be served.
+
+    Parameters
+    ----------
+    estimator : estimator
+        That of the search.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self._last, self._prefix, self._steps = estimator, "", set[str]()
+        if type(estimator) is Pipeline and estimator.steps:
+            name, self._last = estimator.steps[-1]
+            self._prefix = f"{name}__"
+            self._steps = {name for name, _ in estimator.steps[:-1]}
+        self.reason: str | None = None
+        if type(self._last) is not TorchPolynomialRegressor:
+            self.reason = "the estimator is neither a TorchPolynomialRegressor nor a Pipeline that ends in one"
+        elif self._prefix and getattr(estimator, "transform_input", None):
+            self.reason = "the Pipeline transforms inputs of its steps"
+        elif getattr(self._last, "_skl_callbacks", None) or getattr(estimator, "_skl_callbacks", None):
+            self.reason = "the estimator has callbacks"
+        else:
+            self._defaults = clone(self._last).get_params(deep=False)
+
+    def parse(self, index: int, parameters: dict[str, Any]) -> Candidate | str:
+        """Return a candidate, or why it cannot be served."""
+        if self.reason is not None:
+            return self.reason
+        own, steps = {}, {}
+        for name, value in parameters.items():
+            inner = name.removeprefix(self._prefix)
+            if name.startswith(self._prefix) and inner in self._defaults:
+                own[inner] = value
+            elif "__" in name and name.split("__")[0] in self._steps:
+                steps[name] = value
+            else:
+                return f"the grid sets {name!r}"
+        estimator = TorchPolynomialRegressor(**(self._defaults | own))
+        try:
+            estimator._validate_params()
+            refuse_class(estimator.loss)
+            spec, device = resolve_optimizer(estimator.optimizer, estimator.lr), resolve_device(estimator.device)
+        except ValueError as error:
+            return str(error)
+        return Candidate(index, estimator, steps, spec, estimator._model(), device)

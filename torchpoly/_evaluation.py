@@ -1,0 +1,261 @@
+"""Candidates trained and scored on all splits, from what is read of the rows once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from itertools import islice
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from torchpoly._basis import Floats, count_rows, count_terms
+from torchpoly._candidates import Candidate
+from torchpoly._fitting import Model, Part, Problem
+from torchpoly._folds import Fold
+from torchpoly._gram import InverseRoots, least_squares_path, penalised
+from torchpoly._lockstep import Lane, train_in_lockstep
+from torchpoly._reading import MAX_CONDITION, asks_for_principal_axes, check_memory
+from torchpoly._scores import Scoring
+from torchpoly._split_rows import SplitRows, SplitSource
+
+# Folds train together as long as their matrices take about these bytes.
+_BUDGET = 2**29
+
+Result = dict[str, Any]
+
+
+class Evaluation:
+    """The results of candidates on splits.
+
+    Parameters
+    ----------
+    scoring : Scoring
+    return_train_score : bool
+
+    Attributes
+    ----------
+    results : dict of (int, int) to dict
+        What scikit-learn's searches keep of a fit, by index of the candidate and of the split. It
+        lacks those that a fit alone would raise an exception for.
+    """
+
+    def __init__(self, scoring: Scoring, return_train_score: bool) -> None:
+        self._scoring = scoring
+        self._return_train_score = return_train_score
+        self.results: dict[tuple[int, int], Result] = {}
+
+    def add(self, candidates: list[Candidate], source: SplitSource) -> None:
+        """Train and score candidates on the rows of a source."""
+        alike, others = defaultdict(list), []
+        for candidate in candidates:
+            model = candidate.model
+            n_terms = count_terms(source.n_features, model.degree, model.interaction_only)
+            if candidate.is_least_squares and n_terms <= source.fewest_rows:
+                alike[model.interaction_only, model.is_textbook, candidate.device].append((n_terms, candidate))
+            else:
+                others.append(candidate)
+        for group in alike.values():
+            self._add_least_squares(max(n_terms for n_terms, _ in group), [candidate for _, candidate in group], source)
+        for split in range(source.n_splits):
+            rows = source.rows(split) if others else None
+            if rows is not None:
+                for candidate in others:
+                    self._add_alone(candidate, split, rows, None)
+
+    def _add_least_squares(self, n_terms: int, candidates: list[Candidate], source: SplitSource) -> None:
+        """Train and score candidates of one family of terms, of which the greatest degree has so many."""
+        models = [candidate.model for candidate in candidates]
+        greatest = max(models, key=lambda model: model.degree)
+        n_matrices = 5 + len({model.alpha for model in models})
+        size = max(1, _BUDGET // (8 * n_matrices * n_terms**2))
+        folds = source.folds(greatest, candidates[0].device)
+        start = perf_counter()
+        while batch := dict(islice(folds, size)):
+            trainings = {
+                split: _FoldTraining(fold, candidates, together=not self._scoring.needs_estimators)
+                for split, fold in batch.items()
+                if fold is not None
+            }
+            train_in_lockstep(lane for training in trainings.values() for _, lane in training.lanes)
+            n_trained = sum(training.n_together for training in trainings.values())
+            fit_time = (perf_counter() - start) / max(n_trained, 1)
+            for split, training in trainings.items():
+                rows = source.rows(split)
+                if rows is not None:
+                    self._add_polynomials(training, split, rows, fit_time)
+                    for candidate in training.alone:
+                        self._add_alone(candidate, split, rows, training.problem(candidate.model))
+            start = perf_counter()
+
+    def _add_polynomials(self, training: _FoldTraining, split: int, rows: SplitRows, fit_time: float) -> None:
+        """Score what has trained together."""
+        owners, coefficients = training.polynomials()
+        if not owners:
+            return
+        fold, start = training.fold, perf_counter()
+        coefficients = fold.in_common_basis(coefficients)
+        test_scores = self._scoring.of_polynomials(fold, fold.test, coefficients, rows.test.X, rows.split[1])
+        score_time = (perf_counter() - start) / training.n_together
+        if self._return_train_score:
+            train_scores = self._scoring.of_polynomials(
+                fold, fold.training, coefficients, rows.training.X, rows.split[0]
+            )
+        for column, candidates in enumerate(owners):
+            for candidate in candidates:
+                result = self._result(rows, test_scores[column], fit_time, score_time)
+                if self._return_train_score:
+                    result["train_scores"] = train_scores[column]
+                self.results[candidate.index, split] = result
+
+    def _add_alone(self, candidate: Candidate, split: int, rows: SplitRows, problem: Problem | None) -> None:
+        """Train a candidate by itself and score the estimator; leave it out where that fails."""
+        start = perf_counter()
+        estimator, model = clone(candidate.estimator), candidate.model
+        try:
+            X, weights = rows.training.X, rows.training.weights
+            n_rows = count_rows(X, weights)
+            estimator._check_batch_size(n_rows, candidate.spec)
+            check_memory(model.degree, n_rows, X.shape[1], model.interaction_only)
+            if problem is None:
+                reading, data, box = rows.read(candidate)
+                problem = model.pose_read(
+                    reading,
+                    data,
+                    box,
+                    single_target=rows.single_target,
+                    batch_size=estimator.batch_size,
+                    in_stages=candidate.spec.is_lbfgs,
+                )
+            estimator._train(problem, candidate.spec, n_rows, rows.single_target)
+        except Exception:
+            return
+        fitted = rows.complete(estimator)
+        trained = perf_counter()
+        training_rows, test_rows = rows.split
+        test_scores = self._scoring.of_estimator(fitted, test_rows, training_rows)
+        result = self._result(rows, test_scores, trained - start, perf_counter() - trained)
+        if self._return_train_score:
+            result["train_scores"] = self._scoring.of_estimator(fitted, training_rows)
+        self.results[candidate.index, split] = result
+
+    def _result(self, rows: SplitRows, test_scores: Any, fit_time: float, score_time: float) -> Result:
+        return {
+            "fit_error": None,
+            "test_scores": test_scores,
+            "n_test_samples": len(rows.split[1]),
+            "fit_time": fit_time,
+            "score_time": score_time,
+        }
+
+
+class _FoldTraining:
+    """The trainings of candidates on a fold.
+
+    Attributes
+    ----------
+    lanes : list of (list of Candidate, Lane)
+        What trains in lockstep, with the candidates it is for.
+    alone : list of Candidate
+        What has to be trained by itself.
+    """
+
+    def __init__(self, fold: Fold, candidates: list[Candidate], *, together: bool) -> None:
+        self.fold = fold
+        self.lanes: list[tuple[list[Candidate], Lane]] = []
+        self.alone: list[Candidate] = []
+        self._problems: dict[tuple[object, ...], Problem | None] = {}
+        same = defaultdict(list)
+        for candidate in candidates:
+            may = together and candidate.continues and (candidate.has_formula or candidate.trains_in_lockstep)
+            if may:
+                same[candidate.same_polynomial].append(candidate)
+            else:
+                self.alone.append(candidate)
+        self._solve([one for one in same.values() if one[0].has_formula])
+        for one in same.values():
+            if not one[0].has_formula:
+                self._enlist(one)
+
+    @property
+    def n_together(self) -> int:
+        """The number of candidates that are not alone."""
+        return sum(len(owners) for owners, _ in [*self._solved, *self.lanes])
+
+    def _solve(self, groups: list[list[Candidate]]) -> None:
+        """Solve those whose training ends at the optimum."""
+        self._solved: list[tuple[list[Candidate], Floats]] = []
+        models = [group[0].model for group in groups]
+        sizes = {model.degree: self._n_terms(model.degree) for model in models}
+        degrees = sorted(degree for degree, size in sizes.items() if size <= self.fold.n_rows)
+        alphas = sorted({model.alpha for model in models})
+        if degrees:
+            path, n_degrees = least_squares_path(
+                self.fold.statistics, alphas, [sizes[degree] for degree in degrees], MAX_CONDITION
+            )
+            degrees = degrees[:n_degrees]
+        for group, model in zip(groups, models, strict=True):
+            if model.degree in degrees:
+                self._solved.append((group, path[:, alphas.index(model.alpha), degrees.index(model.degree)]))
+            else:
+                self.alone += group
+
+    def _enlist(self, group: list[Candidate]) -> None:
+        """Let those train in lockstep, or alone where their Gram matrix has too few digits."""
+        first, problem = group[0], self.problem(group[0].model)
+        if problem is None:
+            self.alone += group
+            return
+        estimator, part = first.estimator, problem.parts[0]
+        self.lanes.append(
+            (group, Lane(part.objective, part.parameters, first.spec, estimator.n_iter, estimator.tol))
+        )
+
+    def problem(self, model: Model) -> Problem | None:
+        """Return what a fit alone would minimise, with parameters of its own; None where it would read more."""
+        key = model.degree, model.alpha, model.basis
+        if key not in self._problems:
+            self._problems[key] = self._pose(model)
+        problem = self._problems[key]
+        if problem is None:
+            return None
+        parts = [Part(part.objective, part.parameters.copy()) for part in problem.parts]
+        return replace(problem, parts=parts)
+
+    def _pose(self, model: Model) -> Problem | None:
+        fold = self.fold
+        if self._n_terms(model.degree) > fold.n_rows:
+            return None
+        reading = fold.reading(model.degree)
+        if model.basis == "orthonormal":
+            gram = penalised(reading.statistics.leading(reading.basis.n_terms), model.alpha)
+            if InverseRoots(gram).condition >= MAX_CONDITION:
+                return None
+            if not model.alpha and asks_for_principal_axes(reading.basis, reading.statistics, fold.n_rows):
+                return None
+        return model.on_gram(reading, fold.targets, fold.box)
+
+    def _n_terms(self, degree: int) -> int:
+        return replace(self.fold.basis, degree=degree).n_terms
+
+    def polynomials(self) -> tuple[list[list[Candidate]], Floats]:
+        """Return what has been trained together, in the basis of the fold.
+
+        Returns
+        -------
+        owners : list of list of Candidate
+            Whose polynomial it is.
+        coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
+        """
+        found = self._solved.copy()
+        for owners, lane in self.lanes:
+            if lane.has_diverged:
+                self.alone += owners
+            else:
+                found.append((owners, lane.objective.coefficients(lane.parameters)))
+        coefficients = np.zeros((self.fold.basis.n_terms, len(found), len(self.fold.statistics.target)))
+        for column, (_, polynomial) in enumerate(found):
+            coefficients[: len(polynomial), column] = polynomial
+        return [owners for owners, _ in found], coefficients

@@ -1,0 +1,296 @@
+"""The Gram statistics of the training and test rows of many splits, read together.
+
+Rows that several splits use alike form a group. A group is read once, and the statistics of a
+split's training rows, or of its test rows, are sums over groups. Sums lose no digits, as
+differences from a total can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from torchpoly._basis import Basis, Domain, Floats, column_ranges, count_rows
+from torchpoly._fitting import Model
+from torchpoly._gram import GramStatistics
+from torchpoly._module import FittedPolynomial
+from torchpoly._reading import Data, Reading, read_gram
+
+# The matrices of the groups or folds that are held at the same time take about these bytes.
+_BUDGET = 2**29
+# Digits are lost where training rows lie in so small a part of the range of all rows that terms
+# change by more, or targets vary so little beside all targets.
+_MAX_CHANGE, _MIN_VARIANCE = 1e2, 1e-3
+# Values that are so many times smaller than what they are the difference of have 9 digits.
+_MAX_CANCELLATION = 1e-5
+
+Split = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What the rows of a split say of least squares, for any degree up to that of the basis.
+
+    Parameters
+    ----------
+    basis : Basis
+        On the domain of the training rows, as a fit of them alone has it.
+    box : tuple of ndarray of shape (n_features,)
+        Least and greatest value of each column of X over the training rows.
+    targets : Domain
+        What a fit of the training rows alone scales targets by.
+    statistics : GramStatistics
+        Of the training rows, in this basis, with targets scaled so.
+    n_rows : int
+        Number of training rows of positive weight.
+    common : Basis
+        In which `training` and `test` are.
+    change : ndarray of shape (n_terms, n_terms) or None
+        The coefficients in the common basis of the terms of `basis`; None if they are the same.
+    units : Domain
+        What the targets of `training` and `test` are scaled by.
+    training, test : GramStatistics
+        Of the training rows and of the test rows.
+    device : torch.device
+        Where features are computed.
+    """
+
+    basis: Basis
+    box: tuple[Floats, Floats]
+    targets: Domain
+    statistics: GramStatistics
+    n_rows: int
+    common: Basis
+    change: Floats | None
+    units: Domain
+    training: GramStatistics
+    test: GramStatistics
+    device: torch.device
+
+    def reading(self, degree: int) -> Reading:
+        """Return what a fit of the training rows reads for a degree up to that of the basis."""
+        basis = replace(self.basis, degree=degree)
+        return Reading(basis, None, self.statistics.of_lower_degree(basis.n_terms), None)
+
+    def in_common_basis(self, coefficients: Floats) -> Floats:
+        """Return polynomials of `basis`, for `targets`, in the common basis and units.
+
+        Parameters
+        ----------
+        coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
+        """
+        if self.change is not None:
+            coefficients = np.tensordot(self.change, coefficients, 1)
+        coefficients = coefficients * (self.targets.half_width / self.units.half_width)
+        coefficients[0] += (self.targets.center - self.units.center) / self.units.half_width
+        return coefficients
+
+    def predict(self, coefficients: Floats, X: NDArray) -> NDArray:
+        """Return the values of polynomials of the common basis, of shape (n_samples, n_polynomials, n_targets)."""
+        n_terms, n_polynomials, n_targets = coefficients.shape
+        together = FittedPolynomial(
+            self.common, coefficients.reshape(n_terms, -1), self.units.repeated(n_polynomials), *self.box
+        )
+        return together.predict(X, self.device).reshape(len(X), n_polynomials, n_targets)
+
+
+def mean_squared_errors(statistics: GramStatistics, coefficients: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return how far polynomials are from the targets, and whether that has kept its digits.
+
+    Parameters
+    ----------
+    statistics : GramStatistics
+        In the basis of the coefficients.
+    coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
+
+    Returns
+    -------
+    errors : ndarray of shape (n_polynomials, n_targets)
+        Mean squared errors, in squared units of the statistics.
+    exact : ndarray of bool of shape (n_polynomials,)
+    """
+    flat = coefficients.reshape(len(coefficients), -1)
+    cross = statistics.cross[:, None]
+    explained = (coefficients * (statistics.features @ flat).reshape(coefficients.shape)).sum(axis=0)
+    errors = statistics.target - 2.0 * (coefficients * cross).sum(axis=0) + explained
+    sizes = np.abs(coefficients)
+    greatest = statistics.target + 2.0 * (sizes * np.abs(cross)).sum(axis=0)
+    greatest += (sizes * (np.abs(statistics.features) @ np.abs(flat)).reshape(sizes.shape)).sum(axis=0)
+    return errors, (errors > _MAX_CANCELLATION * greatest).all(axis=1)
+
+
+def read_fold(model: Model, training: Data, test: Data) -> Fold | None:
+    """Read the rows of one split on their own; None where either part has no row of positive weight.
+
+    Parameters
+    ----------
+    model : Model
+        Least squares of the greatest degree.
+    training, test : Data
+        Whose `targets` are not used.
+    """
+    training, test = training.of_positive_weight(), test.of_positive_weight()
+    if not (len(training.X) and len(test.X)):
+        return None
+    box = column_ranges(training.X, None)
+    basis = model.features(box)
+    training = model.data(training.X, training.Y, training.weights, training.device)
+    statistics = read_gram(basis, training)
+    targets = training.targets
+    tested = read_gram(basis, replace(test, targets=targets))
+    return Fold(basis, box, targets, statistics, len(training.X), basis, None, targets, statistics, tested, test.device)
+
+
+def read_folds(model: Model, data: Data, splits: Sequence[Split]) -> Iterator[Pass]:
+    """Read the rows once for all splits that share their groups.
+
+    Parameters
+    ----------
+    model : Model
+        Least squares of the greatest degree.
+    data : Data
+    splits : list of tuple of ndarray of int
+        Indices of the training rows and of the test rows.
+    """
+    box = column_ranges(data.X, data.weights)
+    common = model.features(box)
+    most = max(2, _BUDGET // (8 * common.n_terms**2))
+    for chosen, labels, counts in _share_rows(splits, len(data.X), most):
+        groups = []
+        for label, used in enumerate(counts.any(axis=0)):
+            rows = data.of_rows(np.flatnonzero(labels == label)).of_positive_weight() if used else None
+            groups.append(_Group.read(common, rows) if rows is not None and len(rows.X) else None)
+        read = [group is not None for group in groups]
+        kept = [group for group in groups if group is not None]
+        yield Pass(model, data, common, {split: splits[split] for split in chosen}, kept, counts[:, read])
+
+
+def _share_rows(
+    splits: Sequence[Split], n_rows: int, most: int
+) -> Iterator[tuple[range, NDArray[np.intp], NDArray[np.intp]]]:
+    """Divide the splits into runs of consecutive ones that share groups of rows.
+
+    Yields
+    ------
+    chosen : range
+        The splits of a run.
+    labels : ndarray of shape (n_rows,)
+        The group of each row.
+    counts : ndarray of shape (2 * n_chosen, n_groups)
+        How often the rows of each group are in the training and in the test set of each split.
+    """
+    first, labels, counts = 0, np.zeros(n_rows, dtype=np.intp), np.zeros((0, 1), dtype=np.intp)
+    for split, parts in enumerate(splits):
+        finer = _refine(labels, counts, parts)
+        # The k parts of k-fold cross-validation, and what successive splits of a time series add
+        # to the training rows, make a group for each split; random splits soon make too many.
+        if split > first and finer[1].shape[1] > min(split - first + 4, most):
+            yield range(first, split), labels, counts
+            first, labels, counts = split, np.zeros(n_rows, dtype=np.intp), np.zeros((0, 1), dtype=np.intp)
+            finer = _refine(labels, counts, parts)
+        labels, counts = finer
+    yield range(first, len(splits)), labels, counts
+
+
+def _refine(
+    labels: NDArray[np.intp], counts: NDArray[np.intp], split: Split
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Divide groups by how often their rows are in the two sets of a split."""
+    training, test = (np.bincount(rows, minlength=len(labels)) for rows in split)
+    n_test, n_training = test.max() + 1, training.max() + 1
+    keys = (labels * n_training + training) * n_test + test
+    present = np.flatnonzero(np.bincount(keys))
+    renumbered = np.empty(present[-1] + 1, dtype=np.intp)
+    renumbered[present] = np.arange(len(present))
+    of_test, rest = present % n_test, present // n_test
+    return renumbered[keys], np.vstack([counts[:, rest // n_training], rest % n_training, of_test])
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Rows that some splits use alike, all of positive weight."""
+
+    statistics: GramStatistics
+    box: tuple[Floats, Floats]
+    n_rows: int
+
+    @classmethod
+    def read(cls, basis: Basis, data: Data) -> _Group:
+        return cls(read_gram(basis, data), column_ranges(data.X, None), len(data.X))
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The groups of rows that a run of splits is made of.
+
+    Parameters
+    ----------
+    model : Model
+        Least squares of the greatest degree.
+    data : Data
+        All rows.
+    common : Basis
+        On the domain of all rows.
+    splits : dict of int to tuple of ndarray
+        Training and test rows of each split.
+    groups : list of _Group
+    counts : ndarray of shape (2 * n_splits, n_groups)
+        How often each group is in the training and in the test set of each split.
+    """
+
+    model: Model
+    data: Data
+    common: Basis
+    splits: dict[int, Split]
+    groups: list[_Group]
+    counts: NDArray[np.intp]
+
+    @property
+    def everything(self) -> Fold | None:
+        """The fold that trains on all rows; None where no split of this run uses some of them."""
+        if sum(group.n_rows for group in self.groups) < count_rows(self.data.X, self.data.weights):
+            return None
+        once = np.ones(len(self.groups), dtype=np.intp)
+        return self._sum(once, once)
+
+    def fold(self, split: int) -> Fold | None:
+        """Return the fold of a split; None where either part has no row of positive weight."""
+        position = 2 * list(self.splits).index(split)
+        used, tested = self.counts[position : position + 2]
+        if not (used.any() and tested.any()):
+            return None
+        fold = self._sum(used, tested)
+        if fold is not None:
+            return fold
+        training, test = self.splits[split]
+        return read_fold(self.model, self.data.of_rows(training), self.data.of_rows(test))
+
+    def _sum(self, used: NDArray[np.intp], tested: NDArray[np.intp]) -> Fold | None:
+        """Add up groups, so many times each; None where that would lose digits."""
+        boxes = [group.box for group, count in zip(self.groups, used, strict=True) if count]
+        box = np.min([low for low, _ in boxes], axis=0), np.max([high for _, high in boxes], axis=0)
+        training, units = self._union(used), self.data.targets
+        mean = training.cross[0]
+        variance = training.target - mean * mean
+        basis = self.model.features(box)
+        if basis.domain.n_variables < self.common.domain.n_variables or not (variance > _MIN_VARIANCE).all():
+            return None
+        change = self.common.change_of_domain(basis.domain)
+        if np.abs(change).sum(axis=0).max() > _MAX_CHANGE:
+            return None
+        spread = 1 / units.half_width if self.model.is_textbook else np.sqrt(variance)
+        gram = change.T @ cast(Floats, training.features) @ change
+        cross = (change.T @ training.cross - gram[:, :1] * mean) / spread
+        statistics = GramStatistics(gram, cross, variance / spread**2, training.total_weight)
+        targets = Domain(units.center + units.half_width * mean, units.half_width * spread, None, units.shift)
+        n_rows = sum(int(count) * group.n_rows for count, group in zip(used, self.groups, strict=True))
+        test, device = self._union(tested), self.data.device
+        return Fold(basis, box, targets, statistics, n_rows, self.common, change, units, training, test, device)
+
+    def _union(self, counts: NDArray[np.intp]) -> GramStatistics:
+        return GramStatistics.of_union([group.statistics for group in self.groups], counts.tolist())

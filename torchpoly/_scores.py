@@ -1,0 +1,168 @@
+"""What scikit-learn's scorers make of polynomials, from mean squared errors or from predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.metrics import mean_squared_error, r2_score, root_mean_squared_error
+from sklearn.metrics._scorer import _MultimetricScorer, _PassthroughScorer, _Scorer
+from sklearn.model_selection._validation import _score
+from sklearn.utils import _safe_indexing
+from sklearn.utils.metaestimators import _safe_split
+from sklearn.utils.validation import _check_method_params
+
+from torchpoly._basis import Floats
+from torchpoly._folds import Fold, mean_squared_errors
+from torchpoly._gram import GramStatistics
+
+# Predictions for as many polynomials are held at a time as make so many values.
+_MAX_PREDICTIONS = 2**22
+# Variances so small beside mean squares have lost digits.
+_MIN_VARIANCE = 1e-5
+
+# Of mean squared errors of shape (n_polynomials, n_targets) and variances of the targets.
+Formula = Callable[[Floats, Floats], Floats]
+
+_FORMULAS: dict[Any, Formula] = {
+    r2_score: lambda errors, variances: (1.0 - errors / variances).mean(axis=1),
+    mean_squared_error: lambda errors, variances: errors.mean(axis=1),
+    root_mean_squared_error: lambda errors, variances: np.sqrt(errors).mean(axis=1),
+}
+
+
+class _Predicted(RegressorMixin, BaseEstimator):
+    """A regressor that has predicted already.
+
+    Parameters
+    ----------
+    predictions : ndarray of shape (n_samples,) or (n_samples, n_targets)
+    """
+
+    def __init__(self, predictions: NDArray) -> None:
+        self.predictions = predictions
+
+    def fit(self, X: Any, y: Any) -> _Predicted:
+        """Learn nothing."""
+        return self
+
+    def predict(self, X: Any) -> NDArray:
+        """Return the predictions."""
+        return self.predictions
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How a search scores.
+
+    Parameters
+    ----------
+    scorer : callable
+        As scikit-learn's searches make it of `scoring`.
+    X, y : array-like
+        As the user gave them.
+    params : dict
+        Metadata for the scorer.
+    weighs_as_training : bool
+        Whether rows have the same weights as in training.
+    error_score : float or "raise"
+    """
+
+    scorer: Any
+    X: Any
+    y: Any
+    params: dict[str, Any]
+    weighs_as_training: bool
+    error_score: float | str
+
+    @property
+    def needs_estimators(self) -> bool:
+        """Whether the scorer may look at more than predictions."""
+        return not _asks_for_predictions_only(self.scorer)
+
+    def of_estimator(self, estimator: Any, rows: NDArray[np.intp], training: NDArray[np.intp] | None = None) -> Any:
+        """Return the scores of a fitted estimator on some rows."""
+        X, y = _safe_split(estimator, self.X, self.y, rows, training)
+        return _score(estimator, X, y, self.scorer, self._params(rows), self.error_score)
+
+    def of_polynomials(
+        self, fold: Fold, statistics: GramStatistics, coefficients: Floats, X: NDArray, rows: NDArray[np.intp]
+    ) -> list[Any]:
+        """Return the scores of polynomials on some rows.
+
+        Parameters
+        ----------
+        fold : Fold
+        statistics : GramStatistics
+            Of these rows in the common basis of the fold.
+        coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
+            In that basis.
+        X : ndarray of shape (n_samples, n_features)
+            What the polynomials are evaluated at.
+        rows : ndarray of shape (n_samples,)
+            Which rows these are.
+        """
+        scores = self._from_squares(fold, statistics, coefficients, X)
+        left = np.array([index for index, score in enumerate(scores) if score is None], dtype=np.intp)
+        y, params = _safe_indexing(self.y, rows), self._params(rows)
+        step = max(1, _MAX_PREDICTIONS // len(X))
+        for start in range(0, len(left), step):
+            chosen = left[start : start + step]
+            predictions = np.moveaxis(fold.predict(coefficients[:, chosen], X), 1, 0)
+            for index, values in zip(chosen, predictions, strict=True):
+                predicted = _Predicted(values[:, 0] if np.ndim(y) == 1 else values)
+                scores[index] = _score(predicted, X, y, self.scorer, params, self.error_score)
+        return scores
+
+    def _params(self, rows: NDArray[np.intp]) -> dict[str, Any]:
+        return _check_method_params(self.X, params=self.params, indices=rows)
+
+    def _from_squares(self, fold: Fold, statistics: GramStatistics, coefficients: Floats, X: NDArray) -> list[Any]:
+        """Return the scores that mean squared errors tell with all their digits, None for the others."""
+        scores: list[Any] = [None] * coefficients.shape[1]
+        formulas = self._formulas
+        # Of a single row there is no variance; predictions in single precision are rounded.
+        if formulas is None or not self.weighs_as_training or len(X) < 2 or X.dtype != np.float64:
+            return scores
+        variances = statistics.target - np.square(statistics.cross[0])
+        if not (variances > _MIN_VARIANCE * statistics.target).all():
+            return scores
+        errors, exact = mean_squared_errors(statistics, coefficients)
+        chosen, squared_units = np.flatnonzero(exact), fold.units.half_width**2
+        values = {
+            name: formula(errors[chosen] * squared_units, variances * squared_units).tolist()
+            for name, formula in formulas.items()
+        }
+        for position, index in enumerate(chosen):
+            every = {name: scored[position] for name, scored in values.items()}
+            scores[index] = every if isinstance(self.scorer, _MultimetricScorer) else every[""]
+        return scores
+
+    @cached_property
+    def _formulas(self) -> dict[str, Formula] | None:
+        """What the scorer computes from mean squared errors, by name, "" for a single one; None if it needs more."""
+        scorers = self.scorer._scorers if isinstance(self.scorer, _MultimetricScorer) else {"": self.scorer}
+        known = {name: _formula(scorer) for name, scorer in scorers.items()}
+        return None if None in known.values() else {name: formula for name, formula in known.items() if formula}
+
+
+def _asks_for_predictions_only(scorer: Any) -> bool:
+    if isinstance(scorer, _MultimetricScorer):
+        return all(map(_asks_for_predictions_only, scorer._scorers.values()))
+    return isinstance(scorer, _PassthroughScorer) or (
+        isinstance(scorer, _Scorer) and scorer._response_method == "predict"
+    )
+
+
+def _formula(scorer: Any) -> Formula | None:
+    if isinstance(scorer, _PassthroughScorer):
+        return _FORMULAS[r2_score]
+    if not isinstance(scorer, _Scorer) or scorer._response_method != "predict" or scorer._kwargs:
+        return None
+    formula = _FORMULAS.get(scorer._score_func)
+    return None if formula is None else lambda errors, variances: scorer._sign * formula(errors, variances)

@@ -1,0 +1,265 @@
+"""The rows of splits, as the user gave them or after the steps of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+from sklearn.utils.metaestimators import _safe_split
+from sklearn.utils.validation import _check_method_params, validate_data
+
+from torchpoly._basis import Domain, Floats, column_ranges
+from torchpoly._candidates import Candidate
+from torchpoly._fitting import Model
+from torchpoly._folds import Fold, Split, read_fold, read_folds
+from torchpoly._reading import Data, Reading
+from torchpoly._regressor import TorchPolynomialRegressor, check_weights
+
+Box = tuple[Floats, Floats]
+_CPU = torch.device("cpu")
+
+
+class SplitRows:
+    """The rows of a split, after the steps of a pipeline if there are any.
+
+    Parameters
+    ----------
+    split : tuple of ndarray of int
+        Which rows the user's data these are.
+    data : Data
+        Where they are found.
+    places : tuple of ndarray of int
+        Where the training rows and the test rows are in `data`.
+    single_target : bool
+        Whether y has one dimension.
+    complete : callable
+        Makes a trained regressor into what the user would have fitted.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        data: Data,
+        places: Split,
+        *,
+        single_target: bool,
+        complete: Callable[[TorchPolynomialRegressor], Any],
+    ) -> None:
+        self.split = split
+        self.single_target = single_target
+        self.complete = complete
+        self._data = data
+        self._places = places
+        self._readings: dict[tuple[object, ...], tuple[Reading, Data, Box]] = {}
+
+    @property
+    def n_features(self) -> int:
+        return self._data.X.shape[1]
+
+    @cached_property
+    def training(self) -> Data:
+        return self._data.of_rows(self._places[0])
+
+    @cached_property
+    def test(self) -> Data:
+        return self._data.of_rows(self._places[1])
+
+    def read(self, candidate: Candidate) -> tuple[Reading, Data, Box]:
+        """Return what a fit of the training rows reads; candidates that read alike share it."""
+        model, key = candidate.model, (*candidate.model.reads_like, candidate.device)
+        if key not in self._readings:
+            rows = self.training
+            box = column_ranges(rows.X, rows.weights)
+            data = model.data(rows.X, rows.Y, rows.weights, candidate.device)
+            self._readings[key] = model.read(data, box), data, box
+        return self._readings[key]
+
+
+class SplitSource(Protocol):
+    """Where the rows of the splits come from."""
+
+    n_splits: int
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns that polynomials are in."""
+
+    @property
+    def fewest_rows(self) -> int:
+        """Number of training rows of the smallest split."""
+
+    def rows(self, split: int) -> SplitRows | None:
+        """Return the rows of a split; None where they cannot be trained on."""
+
+    def folds(self, model: Model, device: torch.device) -> Iterator[tuple[int, Fold | None]]:
+        """Yield what the rows of each split say of least squares up to the degree of a model."""
+
+
+class PlainSource:
+    """The rows themselves.
+
+    Parameters
+    ----------
+    estimator : TorchPolynomialRegressor
+    X, y : array-like
+    sample_weight : array-like or None
+    splits : list of tuple of ndarray of int
+
+    Raises
+    ------
+    ValueError
+        If the estimator refuses the data.
+    """
+
+    def __init__(
+        self,
+        estimator: TorchPolynomialRegressor,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        splits: Sequence[Split],
+    ) -> None:
+        X, y, self.attributes = _validate(estimator, X, y)
+        weights = None if sample_weight is None else check_weights(sample_weight, X)
+        Y = y.reshape(len(y), -1)
+        self._data = Data(X, Y, weights, Domain.standardizing(Y, weights), _CPU)
+        self._single_target = y.ndim == 1
+        self._splits = splits
+        self.n_splits = len(splits)
+        self.n_features = X.shape[1]
+        self.fewest_rows = min(len(training) for training, _ in splits)
+        self.everything: dict[tuple[Any, ...], Fold] = {}
+
+    def rows(self, split: int) -> SplitRows | None:
+        """Return the rows of a split."""
+        places = self._splits[split]
+        return _split_rows(places, self._data, places, self._single_target, self._complete)
+
+    def _complete(self, estimator: TorchPolynomialRegressor) -> TorchPolynomialRegressor:
+        estimator.__dict__.update(self.attributes)
+        return estimator
+
+    def folds(self, model: Model, device: torch.device) -> Iterator[tuple[int, Fold | None]]:
+        """Read the rows once for all splits that share groups of them."""
+        for run in read_folds(model, replace(self._data, device=device), self._splits):
+            for split in run.splits:
+                yield split, run.fold(split)
+            everything = run.everything
+            if everything is not None:
+                self.everything[model.interaction_only, model.is_textbook, device] = everything
+
+
+class PipelineSource:
+    """The rows after the first steps of a pipeline, which are fitted once for each split.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        With the parameters of these steps set.
+    X, y : array-like
+    fit_params : dict
+        What the steps are fitted with besides; ``sample_weight`` is the last one's.
+    splits : list of tuple of ndarray of int
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        X: ArrayLike,
+        y: ArrayLike,
+        fit_params: dict[str, Any],
+        splits: Sequence[Split],
+    ) -> None:
+        self._pipeline = pipeline
+        self._X = X
+        self._y = y
+        self._fit_params = fit_params
+        self._splits = splits
+        self._rows: dict[int, SplitRows | None] = {}
+        self.n_splits = len(splits)
+        self.fewest_rows = min(len(training) for training, _ in splits)
+
+    @cached_property
+    def n_features(self) -> int:
+        every = [self.rows(split) for split in range(self.n_splits)]
+        return max((rows.n_features for rows in every if rows is not None), default=0)
+
+    def rows(self, split: int) -> SplitRows | None:
+        """Return the rows of a split, from memory if they have been asked for."""
+        if split not in self._rows:
+            try:
+                self._rows[split] = self._transform(self._splits[split])
+            except Exception:
+                # scikit-learn's own path will meet it again, and tell of it.
+                self._rows[split] = None
+        return self._rows[split]
+
+    def _transform(self, split: Split) -> SplitRows | None:
+        steps, (name, last) = self._pipeline.steps[:-1], self._pipeline.steps[-1]
+        training, test = split
+        X, y = _safe_split(self._pipeline, self._X, self._y, training)
+        X_test, y_test = _safe_split(self._pipeline, self._X, self._y, test, training)
+        params = _check_method_params(self._X, params=self._fit_params, indices=training)
+        sample_weight = params.pop("sample_weight", None)
+        if steps:
+            first = clone(Pipeline(steps, memory=self._pipeline.memory))
+            X, X_test = first.fit_transform(X, y, **params), first.transform(X_test)
+            steps = first.steps
+        X, y, attributes = _validate(last, X, y)
+        template = clone(last)
+        template.__dict__.update(attributes)
+        X_test, y_test = validate_data(
+            template, X_test, y_test, dtype=X.dtype, multi_output=True, y_numeric=True, reset=False
+        )
+
+        def complete(estimator: TorchPolynomialRegressor) -> Pipeline:
+            estimator.__dict__.update(attributes)
+            return Pipeline([*steps, (name, estimator)], memory=self._pipeline.memory)
+
+        weights = None
+        if sample_weight is not None:
+            # Test rows have no weights: scores are not taken from their Gram matrix.
+            weights = np.r_[check_weights(sample_weight, X), np.ones(len(X_test))]
+        Y = np.concatenate([y, y_test]).reshape(len(y) + len(y_test), -1)
+        places = np.arange(len(X)), np.arange(len(X), len(Y))
+        data = Data(np.concatenate([X, X_test]), Y, weights, Domain.identity(Y.shape[1]), _CPU)
+        return _split_rows(split, data, places, y.ndim == 1, complete)
+
+    def folds(self, model: Model, device: torch.device) -> Iterator[tuple[int, Fold | None]]:
+        """Read the rows of each split."""
+        for split in range(self.n_splits):
+            rows = self.rows(split)
+            if rows is None:
+                yield split, None
+            else:
+                training, test = (replace(data, device=device) for data in (rows.training, rows.test))
+                yield split, read_fold(model, training, test)
+
+
+def _validate(estimator: TorchPolynomialRegressor, X: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray, dict]:
+    """Return what :meth:`TorchPolynomialRegressor.fit` takes the data for, and what it learns of the columns."""
+    learner = clone(estimator)
+    before = set(vars(learner))
+    X, y = validate_data(learner, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
+    return X, y, {name: value for name, value in vars(learner).items() if name not in before}
+
+
+def _split_rows(
+    split: Split,
+    data: Data,
+    places: Split,
+    single_target: bool,
+    complete: Callable[[TorchPolynomialRegressor], Any],
+) -> SplitRows | None:
+    """Return the rows of a split; None where either part is empty, or has no weight."""
+    training, test = places
+    if not (len(training) and len(test)) or (data.weights is not None and not data.weights[training].any()):
+        return None
+    return SplitRows(split, data, places, single_target=single_target, complete=complete)
