@@ -2,7 +2,14 @@
 
 from torchpoly._display import LossCurveDisplay, PolynomialFitDisplay
 from torchpoly._regressor import TorchPolynomialRegressor
+from torchpoly._search import PolynomialGridSearchCV
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["LossCurveDisplay", "PolynomialFitDisplay", "TorchPolynomialRegressor", "__version__"]
+__all__ = [
+    "LossCurveDisplay",
+    "PolynomialFitDisplay",
+    "PolynomialGridSearchCV",
+    "TorchPolynomialRegressor",
+    "__version__",
+]

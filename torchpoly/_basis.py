@@ -316,18 +316,30 @@ class Basis:
             Column s holds term s of the other domain. It is upper triangular but for the order of
             terms of the same degree, and its leading blocks are those of lower degrees.
         """
-        change = np.ones((self.n_terms, self.n_terms))
         used = slice(None) if self.domain.axes is None else self.domain.axes.any(axis=1)
         slopes = (self.domain.half_width / other.half_width)[used]
         offsets = ((self.domain.center - other.center) / other.half_width)[used]
+        rows, columns = self._divisors
+        factors = np.ones(len(rows))
         for exponents, slope, offset in zip(self.powers.T, slopes, offsets, strict=True):
-            # T_k of the other variable, column by column, from 2 x T_(k-1) - T_(k-2); T_(-1) is T_1.
-            variable, columns = np.array([offset, slope]), np.eye(self.degree + 1)
+            # Column k is T_k of the other variable: 2 x T_(k-1) - T_(k-2), where T_(-1) is T_1.
+            variable, univariate = np.array([offset, slope]), np.eye(self.degree + 1)
             for k in range(1, self.degree + 1):
-                twice = 2.0 * chebyshev.chebmul(variable, columns[: k + 1, k - 1])[: k + 1]
-                columns[: k + 1, k] = twice / 2.0 if k == 1 else twice - columns[: k + 1, k - 2]
-            change *= columns[exponents][:, exponents]
+                twice = 2.0 * chebyshev.chebmul(variable, univariate[:k, k - 1])
+                univariate[: k + 1, k] = twice / 2.0 if k == 1 else twice - univariate[: k + 1, k - 2]
+            factors *= univariate[exponents[rows], exponents[columns]]
+        change = np.zeros((self.n_terms, self.n_terms))
+        change[rows, columns] = factors
         return change
+
+    @cached_property
+    def _divisors(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The pairs of terms of which the first has no greater exponent of any variable than the second."""
+        divides = np.ones((self.n_terms, self.n_terms), dtype=bool)
+        for exponents in self.powers.T:
+            divides &= exponents[:, None] <= exponents
+        rows, columns = np.nonzero(divides)
+        return rows, columns
 
     def differentiate(self, coefficients: Floats, variable: int) -> Floats:
         """Return the coefficients of a polynomial's derivative by one variable, in this basis.

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from sklearn import get_config
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
+from sklearn.utils._param_validation import validate_parameter_constraints
 
 from torchpoly._callable_loss import refuse_class
 from torchpoly._device import resolve_device
@@ -76,47 +78,61 @@ class Candidate:
         return estimator.degree, float(estimator.alpha), estimator.basis, *training
 
 
-class Candidates:
-    """Tells which candidates of a grid can be served.
+class CandidateParser:
+    """Tells which candidates of a grid can be served together.
 
     Parameters
     ----------
     estimator : estimator
         That of the search.
+
+    Attributes
+    ----------
+    prefix : str
+        Of the parameters of the polynomial regressor.
+    reason : str or None
+        Why no candidate can be served, if none can.
     """
 
     def __init__(self, estimator: Any) -> None:
-        self._last, self._prefix, self._steps = estimator, "", set[str]()
+        last, self.prefix, self._steps = estimator, "", set[str]()
         if type(estimator) is Pipeline and estimator.steps:
-            name, self._last = estimator.steps[-1]
-            self._prefix = f"{name}__"
+            name, last = estimator.steps[-1]
+            self.prefix = f"{name}__"
             self._steps = {name for name, _ in estimator.steps[:-1]}
-        self.reason: str | None = None
-        if type(self._last) is not TorchPolynomialRegressor:
+        self.reason = None
+        if type(last) is not TorchPolynomialRegressor:
             self.reason = "the estimator is neither a TorchPolynomialRegressor nor a Pipeline that ends in one"
-        elif self._prefix and getattr(estimator, "transform_input", None):
+        elif self.prefix and getattr(estimator, "transform_input", None):
             self.reason = "the Pipeline transforms inputs of its steps"
-        elif getattr(self._last, "_skl_callbacks", None) or getattr(estimator, "_skl_callbacks", None):
+        elif getattr(last, "_skl_callbacks", None) or getattr(estimator, "_skl_callbacks", None):
             self.reason = "the estimator has callbacks"
         else:
-            self._defaults = clone(self._last).get_params(deep=False)
+            self._defaults = clone(last).get_params(deep=False)
 
-    def parse(self, index: int, parameters: dict[str, Any]) -> Candidate | str:
+    def parse(self, index: int, parameters: dict[str, Any], fit_params: dict[str, Any]) -> Candidate | str:
         """Return a candidate, or why it cannot be served."""
-        if self.reason is not None:
-            return self.reason
+        if self.prefix and fit_params and get_config()["enable_metadata_routing"]:
+            return "metadata are routed to the steps of a Pipeline"
+        unknown = [name for name in fit_params if name != f"{self.prefix}sample_weight"]
+        unknown = [name for name in unknown if name.split("__")[0] not in self._steps]
+        if unknown:
+            return f"fit is given {unknown[0]!r}"
         own, steps = {}, {}
         for name, value in parameters.items():
-            inner = name.removeprefix(self._prefix)
-            if name.startswith(self._prefix) and inner in self._defaults:
+            inner = name.removeprefix(self.prefix)
+            if name.startswith(self.prefix) and inner in self._defaults:
                 own[inner] = value
             elif "__" in name and name.split("__")[0] in self._steps:
                 steps[name] = value
             else:
                 return f"the grid sets {name!r}"
-        estimator = TorchPolynomialRegressor(**(self._defaults | own))
+        everything = self._defaults | own
         try:
-            estimator._validate_params()
+            validate_parameter_constraints(
+                TorchPolynomialRegressor._parameter_constraints, everything, TorchPolynomialRegressor.__name__
+            )
+            estimator = TorchPolynomialRegressor(**everything)
             refuse_class(estimator.loss)
             spec, device = resolve_optimizer(estimator.optimizer, estimator.lr), resolve_device(estimator.device)
         except ValueError as error:

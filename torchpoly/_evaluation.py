@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sklearn.base import clone
@@ -15,9 +16,9 @@ from torchpoly._basis import Floats, count_rows, count_terms
 from torchpoly._candidates import Candidate
 from torchpoly._fitting import Model, Part, Problem
 from torchpoly._folds import Fold
-from torchpoly._gram import InverseRoots, least_squares_path, penalised
 from torchpoly._lockstep import Lane, train_in_lockstep
-from torchpoly._reading import MAX_CONDITION, asks_for_principal_axes, check_memory
+from torchpoly._objective import GramObjective
+from torchpoly._reading import check_memory
 from torchpoly._scores import Scoring
 from torchpoly._split_rows import SplitRows, SplitSource
 
@@ -34,6 +35,8 @@ class Evaluation:
     ----------
     scoring : Scoring
     return_train_score : bool
+    report : callable
+        Is told the index of the candidate, the split and the result of each training.
 
     Attributes
     ----------
@@ -42,7 +45,10 @@ class Evaluation:
         lacks those that a fit alone would raise an exception for.
     """
 
-    def __init__(self, scoring: Scoring, return_train_score: bool) -> None:
+    def __init__(
+        self, scoring: Scoring, return_train_score: bool, report: Callable[[int, int, Result], object]
+    ) -> None:
+        self._report = report
         self._scoring = scoring
         self._return_train_score = return_train_score
         self.results: dict[tuple[int, int], Result] = {}
@@ -108,7 +114,7 @@ class Evaluation:
                 result = self._result(rows, test_scores[column], fit_time, score_time)
                 if self._return_train_score:
                     result["train_scores"] = train_scores[column]
-                self.results[candidate.index, split] = result
+                self._keep(candidate, split, result)
 
     def _add_alone(self, candidate: Candidate, split: int, rows: SplitRows, problem: Problem | None) -> None:
         """Train a candidate by itself and score the estimator; leave it out where that fails."""
@@ -139,7 +145,11 @@ class Evaluation:
         result = self._result(rows, test_scores, trained - start, perf_counter() - trained)
         if self._return_train_score:
             result["train_scores"] = self._scoring.of_estimator(fitted, training_rows)
+        self._keep(candidate, split, result)
+
+    def _keep(self, candidate: Candidate, split: int, result: Result) -> None:
         self.results[candidate.index, split] = result
+        self._report(candidate.index, split, result)
 
     def _result(self, rows: SplitRows, test_scores: Any, fit_time: float, score_time: float) -> Result:
         return {
@@ -187,20 +197,19 @@ class _FoldTraining:
     def _solve(self, groups: list[list[Candidate]]) -> None:
         """Solve those whose training ends at the optimum."""
         self._solved: list[tuple[list[Candidate], Floats]] = []
-        models = [group[0].model for group in groups]
-        sizes = {model.degree: self._n_terms(model.degree) for model in models}
-        degrees = sorted(degree for degree, size in sizes.items() if size <= self.fold.n_rows)
-        alphas = sorted({model.alpha for model in models})
-        if degrees:
-            path, n_degrees = least_squares_path(
-                self.fold.statistics, alphas, [sizes[degree] for degree in degrees], MAX_CONDITION
-            )
-            degrees = degrees[:n_degrees]
-        for group, model in zip(groups, models, strict=True):
-            if model.degree in degrees:
-                self._solved.append((group, path[:, alphas.index(model.alpha), degrees.index(model.degree)]))
-            else:
-                self.alone += group
+        by_degree = defaultdict(list)
+        for group in groups:
+            by_degree[group[0].model.degree].append(group)
+        for degree, of_degree in by_degree.items():
+            if self.fold.n_terms(degree) > self.fold.n_rows:
+                self.alone += chain(*of_degree)
+                continue
+            path, exact = self.fold.ridge_path(degree, [group[0].model.alpha for group in of_degree])
+            for group, polynomial, is_exact in zip(of_degree, np.moveaxis(path, 1, 0), exact, strict=True):
+                if is_exact:
+                    self._solved.append((group, polynomial))
+                else:
+                    self.alone += group
 
     def _enlist(self, group: list[Candidate]) -> None:
         """Let those train in lockstep, or alone where their Gram matrix has too few digits."""
@@ -210,35 +219,22 @@ class _FoldTraining:
             return
         estimator, part = first.estimator, problem.parts[0]
         self.lanes.append(
-            (group, Lane(part.objective, part.parameters, first.spec, estimator.n_iter, estimator.tol))
+            (
+                group,
+                Lane(cast(GramObjective, part.objective), part.parameters, first.spec, estimator.n_iter, estimator.tol),
+            )
         )
 
     def problem(self, model: Model) -> Problem | None:
         """Return what a fit alone would minimise, with parameters of its own; None where it would read more."""
         key = model.degree, model.alpha, model.basis
         if key not in self._problems:
-            self._problems[key] = self._pose(model)
+            self._problems[key] = self.fold.pose(model)
         problem = self._problems[key]
         if problem is None:
             return None
         parts = [Part(part.objective, part.parameters.copy()) for part in problem.parts]
         return replace(problem, parts=parts)
-
-    def _pose(self, model: Model) -> Problem | None:
-        fold = self.fold
-        if self._n_terms(model.degree) > fold.n_rows:
-            return None
-        reading = fold.reading(model.degree)
-        if model.basis == "orthonormal":
-            gram = penalised(reading.statistics.leading(reading.basis.n_terms), model.alpha)
-            if InverseRoots(gram).condition >= MAX_CONDITION:
-                return None
-            if not model.alpha and asks_for_principal_axes(reading.basis, reading.statistics, fold.n_rows):
-                return None
-        return model.on_gram(reading, fold.targets, fold.box)
-
-    def _n_terms(self, degree: int) -> int:
-        return replace(self.fold.basis, degree=degree).n_terms
 
     def polynomials(self) -> tuple[list[list[Candidate]], Floats]:
         """Return what has been trained together, in the basis of the fold.

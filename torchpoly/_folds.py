@@ -16,18 +16,20 @@ import torch
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis, Domain, Floats, column_ranges, count_rows
-from torchpoly._fitting import Model
-from torchpoly._gram import GramStatistics
+from torchpoly._fitting import Model, Problem
+from torchpoly._gram import GramStatistics, ridge_path
 from torchpoly._module import FittedPolynomial
-from torchpoly._reading import Data, Reading, read_gram
+from torchpoly._reading import MAX_CONDITION, Data, Reading, asks_for_principal_axes, read_gram
 
 # The matrices of the groups or folds that are held at the same time take about these bytes.
 _BUDGET = 2**29
 # Digits are lost where training rows lie in so small a part of the range of all rows that terms
 # change by more, or targets vary so little beside all targets.
 _MAX_CHANGE, _MIN_VARIANCE = 1e2, 1e-3
-# Values that are so many times smaller than what they are the difference of have 9 digits.
-_MAX_CANCELLATION = 1e-5
+# Values so many times smaller than what they are the difference of have 8 digits.
+_MAX_CANCELLATION = 1e-6
+# Up to this condition number, least squares from a Gram matrix have 8 digits.
+_MAX_CONDITION = 1e8
 
 Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 
@@ -72,10 +74,34 @@ class Fold:
     test: GramStatistics
     device: torch.device
 
-    def reading(self, degree: int) -> Reading:
-        """Return what a fit of the training rows reads for a degree up to that of the basis."""
-        basis = replace(self.basis, degree=degree)
-        return Reading(basis, None, self.statistics.of_lower_degree(basis.n_terms), None)
+    def n_terms(self, degree: int) -> int:
+        """Return the number of terms up to a degree."""
+        return replace(self.basis, degree=degree).n_terms
+
+    def ridge_path(self, degree: int, alphas: Sequence[float]) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return the least squares of all penalties, and whether the Gram matrix has the digits for it.
+
+        Returns
+        -------
+        coefficients : ndarray of shape (n_terms, n_alphas, n_targets)
+            Of `basis`, for `targets`.
+        exact : ndarray of bool of shape (n_alphas,)
+        """
+        coefficients, conditions = ridge_path(self.statistics.of_lower_degree(self.n_terms(degree)), alphas)
+        return coefficients, conditions < _MAX_CONDITION
+
+    def pose(self, model: Model) -> Problem | None:
+        """Return the least squares problem of a fit of the training rows; None where that would read them twice."""
+        basis = replace(self.basis, degree=model.degree)
+        if basis.n_terms > self.n_rows:
+            return None
+        statistics = self.statistics.of_lower_degree(basis.n_terms)
+        if model.basis == "orthonormal":
+            if statistics.roots(model.alpha).condition >= MAX_CONDITION:
+                return None
+            if not model.alpha and asks_for_principal_axes(basis, statistics, self.n_rows):
+                return None
+        return model.on_gram(Reading(basis, None, statistics, None), self.targets, self.box)
 
     def in_common_basis(self, coefficients: Floats) -> Floats:
         """Return polynomials of `basis`, for `targets`, in the common basis and units.
@@ -114,13 +140,12 @@ def mean_squared_errors(statistics: GramStatistics, coefficients: Floats) -> tup
         Mean squared errors, in squared units of the statistics.
     exact : ndarray of bool of shape (n_polynomials,)
     """
-    flat = coefficients.reshape(len(coefficients), -1)
-    cross = statistics.cross[:, None]
-    explained = (coefficients * (statistics.features @ flat).reshape(coefficients.shape)).sum(axis=0)
-    errors = statistics.target - 2.0 * (coefficients * cross).sum(axis=0) + explained
-    sizes = np.abs(coefficients)
-    greatest = statistics.target + 2.0 * (sizes * np.abs(cross)).sum(axis=0)
-    greatest += (sizes * (np.abs(statistics.features) @ np.abs(flat)).reshape(sizes.shape)).sum(axis=0)
+    gram = cast(Floats, statistics.features)
+    products = (gram @ coefficients.reshape(len(gram), -1)).reshape(coefficients.shape)
+    errors = statistics.target + (coefficients * (products - 2.0 * statistics.cross[:, None])).sum(axis=0)
+    # By Cauchy's inequality, no sum of absolute values on the way is greater than this.
+    sizes = np.tensordot(np.sqrt(np.diagonal(gram)), np.abs(coefficients), 1)
+    greatest = np.square(np.sqrt(statistics.target) + sizes)
     return errors, (errors > _MAX_CANCELLATION * greatest).all(axis=1)
 
 
@@ -162,7 +187,8 @@ def read_folds(model: Model, data: Data, splits: Sequence[Split]) -> Iterator[Pa
     most = max(2, _BUDGET // (8 * common.n_terms**2))
     for chosen, labels, counts in _share_rows(splits, len(data.X), most):
         groups = []
-        for label, used in enumerate(counts.any(axis=0)):
+        for label in range(counts.shape[1]):
+            used = counts[:, label].any()
             rows = data.of_rows(np.flatnonzero(labels == label)).of_positive_weight() if used else None
             groups.append(_Group.read(common, rows) if rows is not None and len(rows.X) else None)
         read = [group is not None for group in groups]
@@ -251,10 +277,12 @@ class Pass:
     counts: NDArray[np.intp]
 
     @property
+    def covers_all_rows(self) -> bool:
+        """Whether the splits of this run use all rows."""
+        return sum(group.n_rows for group in self.groups) == count_rows(self.data.X, self.data.weights)
+
     def everything(self) -> Fold | None:
-        """The fold that trains on all rows; None where no split of this run uses some of them."""
-        if sum(group.n_rows for group in self.groups) < count_rows(self.data.X, self.data.weights):
-            return None
+        """Return the fold that trains on all groups."""
         once = np.ones(len(self.groups), dtype=np.intp)
         return self._sum(once, once)
 

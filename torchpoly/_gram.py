@@ -7,12 +7,11 @@ exist for one chunk of rows at a time; Gram matrices of chunks add up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
-import torch
 
 from torchpoly._basis import Array, Floats
 from torchpoly._device import to_numpy
@@ -61,6 +60,7 @@ class GramStatistics:
     cross: Floats
     target: Floats
     total_weight: float
+    _roots: dict[float, InverseRoots] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def from_chunks(cls, chunks: Iterable[Array], n_terms: int, total_weight: float) -> GramStatistics:
@@ -93,10 +93,12 @@ class GramStatistics:
         features = self.features.rows if isinstance(self.features, GramFactor) else self.features
         return bool(np.isfinite(features).all() and np.isfinite(self.cross).all())
 
-    @cached_property
-    def roots(self) -> InverseRoots:
-        """The inverse roots of the Gram matrix, where that is formed."""
-        return InverseRoots(cast(Floats, self.features))
+    def roots(self, alpha: float = 0.0) -> InverseRoots:
+        """Return the inverse roots of the Gram matrix, where that is formed, with a penalty."""
+        if alpha not in self._roots:
+            gram = cast(Floats, self.features)
+            self._roots[alpha] = InverseRoots(_penalised(gram, alpha) if alpha else gram)
+        return self._roots[alpha]
 
     def of_lower_degree(self, n_terms: int) -> GramStatistics:
         """Return the statistics of the first terms."""
@@ -265,69 +267,48 @@ def orthonormal_coordinates(statistics: GramStatistics, alpha: float) -> Floats:
     """
     gram = statistics.features
     if isinstance(gram, np.ndarray):
-        return InverseRoots(penalised(gram, alpha)).best if alpha else statistics.roots.best
+        return statistics.roots(alpha).best
     if not alpha:
         vectors, values, _ = np.linalg.svd(gram.rows, full_matrices=False)
         kept = values > _rounding_share(len(gram.rows)) * values[0]
         return vectors[:, kept] / values[kept]
     span = _span(gram.rows)
     rows = span.T @ gram.rows
-    return span @ InverseRoots(penalised(rows @ rows.T, alpha)).best
+    return span @ InverseRoots(_penalised(rows @ rows.T, alpha)).best
 
 
-def least_squares_path(
-    statistics: GramStatistics, alphas: Sequence[float], sizes: Sequence[int], max_condition: float
-) -> tuple[Floats, int]:
-    """Return the least squares of all penalties and numbers of terms.
-
-    The Cholesky factor of a leading block is the leading block of the factor, so each penalty has
-    one factor for all.
+def ridge_path(statistics: GramStatistics, alphas: Sequence[float]) -> tuple[Floats, Floats]:
+    """Return the optima of all penalties, from one eigen-decomposition.
 
     Parameters
     ----------
     statistics : GramStatistics
         With a Gram matrix.
     alphas : list of float
-    sizes : list of int
-        Numbers of terms, rising.
-    max_condition : float
-        Larger blocks whose condition number is beyond this are left out.
 
     Returns
     -------
-    coefficients : ndarray of shape (n_terms, n_alphas, n_sizes, n_targets)
-        0 for the terms that are not among the first so many.
-    n_sizes : int
-        How many sizes there are left.
+    coefficients : ndarray of shape (n_terms, n_alphas, n_targets)
+        Infinite or NaN where the condition number is infinite.
+    conditions : ndarray of shape (n_alphas,)
+        Condition numbers of the penalised Gram matrix of the terms less their means.
     """
-    cross = torch.from_numpy(statistics.cross)
-    least = int(np.argmin(alphas))
-    n_sizes = len(sizes)
-    while n_sizes:
-        n_terms = sizes[n_sizes - 1]
-        grams = np.stack([penalised(statistics.leading(n_terms), alpha) for alpha in alphas])
-        factors, failures = torch.linalg.cholesky_ex(torch.from_numpy(grams))
-        if not failures.any():
-            identity = torch.from_numpy(np.eye(n_terms))
-            inverse = torch.linalg.solve_triangular(factors[least], identity, upper=False).numpy()
-            # trace(G) * trace(G^-1) of each leading block, as in InverseRoots.
-            conditions = np.cumsum(np.diagonal(grams[least])) * np.cumsum(np.square(inverse).sum(axis=1))
-            fitting = sum(conditions[size - 1] < max_condition for size in sizes[:n_sizes])
-            if fitting == n_sizes:
-                break
-            n_sizes = fitting
-        else:
-            n_sizes -= 1
-    else:
-        return np.zeros((0, len(alphas), 0, cross.shape[1])), 0
-    rotated = torch.linalg.solve_triangular(factors, cross[:n_terms].expand(len(alphas), -1, -1), upper=False)
-    first = torch.from_numpy(np.arange(n_terms)[:, None] < np.array(sizes[:n_sizes]))
-    parts = (rotated[:, :, None] * first[:, :, None]).flatten(2)
-    coefficients = torch.linalg.solve_triangular(factors.mT, parts, upper=True)
-    return coefficients.unflatten(2, (n_sizes, -1)).transpose(0, 1).numpy(), n_sizes
+    gram, constant = cast(Floats, statistics.features), statistics.cross[:1]
+    means = gram[1:, :1]
+    # The constant is not penalised: it takes the means of terms and targets out.
+    values, vectors = np.linalg.eigh(gram[1:, 1:] - means * means.T)
+    shifted = values[:, None] + np.array(alphas)
+    rotated = vectors.T @ (statistics.cross[1:] - means * constant)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes = vectors @ (rotated[:, None] / shifted[:, :, None]).reshape(len(means), -1)
+        constants = np.tile(constant, len(alphas)) - means.T @ slopes
+        conditions = shifted[-1] / shifted[0] if len(means) else np.ones(len(alphas))
+    conditions[~(conditions > 0.0)] = np.inf
+    coefficients = np.concatenate([constants, slopes])
+    return coefficients.reshape(len(gram), len(alphas), -1), conditions
 
 
-def penalised(gram: Floats, alpha: float) -> Floats:
+def _penalised(gram: Floats, alpha: float) -> Floats:
     """Return the Gram matrix with alpha added to its diagonal, except for the constant."""
     penalised = gram.copy()
     varying = np.arange(1, len(gram))

@@ -217,13 +217,13 @@ def read_well_conditioned(basis: Basis, data: Data) -> Reading:
         reading = read(basis, data)
     if isinstance(reading.statistics.features, GramFactor):
         return reading
-    roots = reading.statistics.roots
+    roots = reading.statistics.roots()
     if roots.condition < MAX_CONDITION or _tells_apart_all_but_null(roots, basis, data):
         return reading
     mixing = roots.raised
     reading = read(basis, data, mixing)
     for _ in range(_MAX_CORRECTIONS):
-        roots = reading.statistics.roots
+        roots = reading.statistics.roots()
         if roots.condition < MAX_CONDITION:
             break
         # Of the null directions no row sees anything; they would only add to the coefficients' norm.

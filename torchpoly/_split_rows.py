@@ -15,11 +15,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params, validate_data
 
-from torchpoly._basis import Domain, Floats, column_ranges
+from torchpoly._basis import Domain, Floats, column_ranges, count_rows, count_terms
 from torchpoly._candidates import Candidate
 from torchpoly._fitting import Model
-from torchpoly._folds import Fold, Split, read_fold, read_folds
-from torchpoly._reading import Data, Reading
+from torchpoly._folds import Fold, Pass, Split, read_fold, read_folds
+from torchpoly._reading import Data, Reading, chunk_size
 from torchpoly._regressor import TorchPolynomialRegressor, check_weights
 
 Box = tuple[Floats, Floats]
@@ -135,7 +135,7 @@ class PlainSource:
         self.n_splits = len(splits)
         self.n_features = X.shape[1]
         self.fewest_rows = min(len(training) for training, _ in splits)
-        self.everything: dict[tuple[Any, ...], Fold] = {}
+        self._complete_runs: dict[tuple[object, ...], Pass] = {}
 
     def rows(self, split: int) -> SplitRows | None:
         """Return the rows of a split."""
@@ -151,9 +151,27 @@ class PlainSource:
         for run in read_folds(model, replace(self._data, device=device), self._splits):
             for split in run.splits:
                 yield split, run.fold(split)
-            everything = run.everything
-            if everything is not None:
-                self.everything[model.interaction_only, model.is_textbook, device] = everything
+            if run.covers_all_rows:
+                self._complete_runs[model.interaction_only, model.is_textbook, device] = run
+
+    def fit_on_all_rows(self, estimator: TorchPolynomialRegressor, candidate: Candidate) -> bool:
+        """Fit to all rows what has been read of them, and return whether that was enough."""
+        model = candidate.model
+        run = self._complete_runs.get((model.interaction_only, model.is_textbook, candidate.device))
+        if run is None or not candidate.is_least_squares:
+            return False
+        n_rows = count_rows(self._data.X, self._data.weights)
+        # A fit of so few rows refines what their Gram matrix tells.
+        n_terms = count_terms(self.n_features, model.degree, model.interaction_only)
+        if n_rows <= chunk_size(n_terms + self._data.Y.shape[1]):
+            return False
+        everything = run.everything()
+        problem = None if everything is None else everything.pose(model)
+        if problem is None:
+            return False
+        estimator._train(problem, candidate.spec, n_rows, self._single_target)
+        self._complete(estimator)
+        return True
 
 
 class PipelineSource:
@@ -165,7 +183,9 @@ class PipelineSource:
         With the parameters of these steps set.
     X, y : array-like
     fit_params : dict
-        What the steps are fitted with besides; ``sample_weight`` is the last one's.
+        What the steps are fitted with besides.
+    weights_name : str
+        Under which name the last step's weights are among them.
     splits : list of tuple of ndarray of int
     """
 
@@ -175,8 +195,10 @@ class PipelineSource:
         X: ArrayLike,
         y: ArrayLike,
         fit_params: dict[str, Any],
+        weights_name: str,
         splits: Sequence[Split],
     ) -> None:
+        self._weights_name = weights_name
         self._pipeline = pipeline
         self._X = X
         self._y = y
@@ -207,7 +229,7 @@ class PipelineSource:
         X, y = _safe_split(self._pipeline, self._X, self._y, training)
         X_test, y_test = _safe_split(self._pipeline, self._X, self._y, test, training)
         params = _check_method_params(self._X, params=self._fit_params, indices=training)
-        sample_weight = params.pop("sample_weight", None)
+        sample_weight = params.pop(self._weights_name, None)
         if steps:
             first = clone(Pipeline(steps, memory=self._pipeline.memory))
             X, X_test = first.fit_transform(X, y, **params), first.transform(X_test)
@@ -243,7 +265,7 @@ class PipelineSource:
                 yield split, read_fold(model, training, test)
 
 
-def _validate(estimator: TorchPolynomialRegressor, X: ArrayLike, y: ArrayLike) -> tuple[NDArray, NDArray, dict]:
+def _validate(estimator: TorchPolynomialRegressor, X: Any, y: Any) -> tuple[NDArray, NDArray, dict]:
     """Return what :meth:`TorchPolynomialRegressor.fit` takes the data for, and what it learns of the columns."""
     learner = clone(estimator)
     before = set(vars(learner))
