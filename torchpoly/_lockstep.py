@@ -66,12 +66,16 @@ class Lane:
     has_diverged: bool = False
 
     @property
-    def _settings(self) -> tuple[Hashable, ...]:
+    def _optimizer(self) -> tuple[Hashable, ...]:
         """What lanes have in common that one optimizer serves."""
-        spec = self.spec
-        options = tuple((name, _hashable(value)) for name, value in sorted(spec.options.items()))
-        curvature = self.objective.curvature if spec.lr_is_default else None
-        return spec.factory, options, spec.lr_is_default, self.n_iter, curvature
+        options = sorted((name, _hashable(value)) for name, value in self.spec.options.items() if name != "lr")
+        return self.spec.factory, *options
+
+    @property
+    def _rate(self) -> tuple[Hashable, ...]:
+        """What lanes have in common whose learning rates are always the same."""
+        lr = _hashable(self.spec.options["lr"])
+        return (lr, self.n_iter, self.objective.curvature) if self.spec.lr_is_default else (lr,)
 
     @property
     def _matrix(self) -> int:
@@ -98,52 +102,71 @@ def train_in_lockstep(lanes: Iterable[Lane]) -> None:
     """
     together = defaultdict(list)
     for lane in lanes:
-        together[lane._settings].append(lane)
+        together[lane._optimizer].append(lane)
     for group in together.values():
-        _train(sorted(group, key=lambda lane: lane._matrix))
+        _train(group)
 
 
 def _train(lanes: list[Lane]) -> None:
-    spec, n_iter = lanes[0].spec, lanes[0].n_iter
+    by_rate = defaultdict(list)
+    for lane in lanes:
+        by_rate[lane._rate].append(lane)
+    lanes = [lane for group in by_rate.values() for lane in sorted(group, key=lambda lane: lane._matrix)]
+    sizes = np.array([lane.parameters.size for lane in lanes])
+    ends = np.cumsum(sizes)
+    starts = ends - sizes
     flat = np.concatenate([lane.parameters.ravel() for lane in lanes])
-    ends = np.cumsum([lane.parameters.size for lane in lanes])
-    starts = np.r_[0, ends[:-1]]
     gradient = np.empty_like(flat)
-    parts = [slice(start, start + _MAX_ELEMENTS) for start in range(0, len(flat), _MAX_ELEMENTS)]
-    tensors = [torch.from_numpy(flat[part]).requires_grad_() for part in parts]
-    slopes = [torch.from_numpy(gradient[part]) for part in parts]
     half_gradient = _half_gradient(lanes, starts)
     tolerances = np.array([-1.0 if lane.tol is None else lane.tol for lane in lanes])
+    n_iters = np.array([lane.n_iter for lane in lanes])
     running = np.ones(len(lanes), dtype=bool)
-    ended = [lane.parameters for lane in lanes]
+    ended = [(lane.parameters, 0.0) for lane in lanes]
     # Overflow on the way to divergence is told to whoever asks.
     with np.errstate(all="ignore"):
         half_gradient(flat, gradient)
-        optimizer = build(spec, tensors, lanes[0].objective)
-        rate = default_rate(spec, lanes[0].objective, gradient, n_iter)
-        for iteration in range(n_iter):
-            if rate is not None:
-                optimizer.param_groups[0]["lr"] = rate(iteration)
+        tensors: list[tuple[torch.Tensor, torch.Tensor]] = []
+        groups, rates, first = [], [], 0
+        for group in by_rate.values():
+            spec, objective = group[0].spec, group[0].objective
+            last = first + len(group)
+            parts = _parts(starts[first], ends[last - 1])
+            trained = [torch.from_numpy(flat[part]).requires_grad_() for part in parts]
+            tensors += zip(trained, [torch.from_numpy(gradient[part]) for part in parts], strict=True)
+            groups.append({"params": trained, "lr": spec.options["lr"]})
+            rates.append(default_rate(spec, objective, gradient, group[0].n_iter))
+            first = last
+        optimizer = build(lanes[0].spec, groups, lanes[0].objective)
+        for iteration in range(n_iters.max()):
+            for options, rate in zip(optimizer.param_groups, rates, strict=True):
+                if rate is not None:
+                    options["lr"] = rate(iteration)
             gradient *= 2.0
-            for tensor, slope in zip(tensors, slopes, strict=True):
+            for tensor, slope in tensors:
                 tensor.grad = slope
             optimizer.step()
             half_gradient(flat, gradient)
-            steepest = 2.0 * np.maximum.reduceat(np.abs(gradient), starts)
-            lost = ~(steepest < _DIVERGED)
-            for index in np.flatnonzero(running & (lost | (steepest <= tolerances))):
-                running[index] = False
-                lanes[index].has_diverged = bool(lost[index])
-                ended[index] = flat[starts[index] : ends[index]].copy()
-            if not running.any():
-                break
-    for index in np.flatnonzero(running):
-        ended[index] = flat[starts[index] : ends[index]]
-    for lane, is_running, parameters, slope in zip(lanes, running, ended, steepest, strict=True):
+            entries = 2.0 * np.maximum.reduceat(np.abs(gradient), starts)
+            over = ~(entries < _DIVERGED) | (entries <= tolerances) | (n_iters == iteration + 1)
+            if over.any():
+                for index in np.flatnonzero(running & over):
+                    ended[index] = flat[starts[index] : ends[index]].copy(), float(entries[index])
+                running &= ~over
+                if not running.any():
+                    break
+    for lane, (parameters, steepest) in zip(lanes, ended, strict=True):
         start, lane.parameters = lane.parameters, parameters.reshape(lane.parameters.shape)
-        if is_running and lane.tol is not None:
+        lane.has_diverged = not steepest < _DIVERGED
+        if lane.tol is not None and lane.tol < steepest < _DIVERGED:
             losses = [lane.objective(at, np.empty_like(at))[1] for at in (start, lane.parameters)]
-            warn_not_converged(spec, optimizer, n_iter, lane.tol, slope, *losses)
+            rate = default_rate(lane.spec, lane.objective, gradient, lane.n_iter)
+            lr = lane.spec.options["lr"] if rate is None else rate(lane.n_iter - 1)
+            warn_not_converged(lane.spec, f"{lr:.3g}", lane.n_iter, lane.tol, steepest, *losses)
+
+
+def _parts(start: int, end: int) -> list[slice]:
+    """Return slices that torch works on with one thread."""
+    return [slice(first, min(first + _MAX_ELEMENTS, end)) for first in range(start, end, _MAX_ELEMENTS)]
 
 
 def _half_gradient(lanes: list[Lane], starts: NDArray[np.intp]) -> Callable[[Floats, Floats], None]:

@@ -19,7 +19,7 @@ from torchpoly._gram import (
     residual_products,
 )
 
-_ROUNDING = 16 * np.finfo(np.float64).eps
+_ROUNDING = 128 * np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)

@@ -216,7 +216,7 @@ def minimise(
                 stage_start = iteration + 1
         else:
             if tol is not None:
-                warn_not_converged(spec, optimizer, n_iter, tol, steepest, start, losses[-1])
+                warn_not_converged(spec, _rates(optimizer), n_iter, tol, steepest, start, losses[-1])
     return np.array(losses)
 
 
@@ -247,8 +247,8 @@ def default_rate(
     return lambda iteration: lr * (1 - iteration / n_iter) ** 4
 
 
-def build(spec: OptimizerSpec, parameters: list[Tensor], objective: Objective) -> Optimizer:
-    """Return the optimizer of these parameters.
+def build(spec: OptimizerSpec, parameters: list[Any], objective: Objective) -> Optimizer:
+    """Return the optimizer of these parameters, or of groups of them as torch has them.
 
     Raises
     ------
@@ -280,11 +280,11 @@ def _diverged(spec: OptimizerSpec, optimizer: Optimizer, iteration: int) -> str:
 
 
 def warn_not_converged(
-    spec: OptimizerSpec, optimizer: Optimizer, n_iter: int, tol: float, steepest: float, start: float, end: float
+    spec: OptimizerSpec, rates: str, n_iter: int, tol: float, steepest: float, start: float, end: float
 ) -> None:
     """Warn that n_iter iterations have ended before the tolerance is met, with the losses at their start and end."""
     if end > start + 0.01 * abs(start):
-        cause = f"The loss grew from {start:.3g} to {end:.3g}: use an 'lr' smaller than {_rates(optimizer)}."
+        cause = f"The loss grew from {start:.3g} to {end:.3g}: use an 'lr' smaller than {rates}."
     else:
         cause = (
             "Increase 'n_iter' or 'tol', choose another 'lr', or optimizer='adam' where the loss has kinks, or set "
