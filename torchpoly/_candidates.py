@@ -59,6 +59,20 @@ class Candidate:
         return trains_in_lockstep(self.spec) and not self.estimator.verbose
 
     @property
+    def is_column(self) -> bool:
+        """Whether it can train on the rows as a column beside those of others."""
+        model, spec = self.model, self.spec
+        # These default rates depend on the curvature that each finds along its own gradient.
+        needs_curvature = spec.lr_is_default and spec.factory in (torch.optim.SGD, torch.optim.ASGD)
+        named = isinstance(model.loss, str) and self.estimator.batch_size is None
+        return named and self.trains_in_lockstep and self.continues and not needs_curvature
+
+    @property
+    def same_columns(self) -> tuple[object, ...]:
+        """What candidates have in common that can be columns of the same parameters."""
+        return *self.model.prepares_like, self.device, self.model.loss, id(self.estimator.optimizer)
+
+    @property
     def continues(self) -> bool:
         """Whether the polynomial is evaluated outside of the training data as inside."""
         return self.estimator.extrapolation == "continue"

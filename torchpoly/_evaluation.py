@@ -16,7 +16,8 @@ from torchpoly._basis import Floats, count_rows, count_terms
 from torchpoly._candidates import Candidate
 from torchpoly._fitting import Model, Part, Problem
 from torchpoly._folds import Fold
-from torchpoly._lockstep import Lane, train_in_lockstep
+from torchpoly._lockstep import Lane, train_columns, train_in_lockstep
+from torchpoly._module import PolynomialFamily
 from torchpoly._objective import GramObjective
 from torchpoly._reading import check_memory
 from torchpoly._scores import Scoring
@@ -24,6 +25,8 @@ from torchpoly._split_rows import SplitRows, SplitSource
 
 # Folds train together as long as their matrices take about these bytes.
 _BUDGET = 2**29
+# Predictions for as many columns are held at a time in training as make so many values.
+_MAX_COLUMNS = 2**22
 
 Result = dict[str, Any]
 
@@ -68,8 +71,7 @@ class Evaluation:
         for split in range(source.n_splits):
             rows = source.rows(split) if others else None
             if rows is not None:
-                for candidate in others:
-                    self._add_alone(candidate, split, rows, None)
+                self._add_on_rows(others, split, rows)
 
     def _add_least_squares(self, n_terms: int, candidates: list[Candidate], source: SplitSource) -> None:
         """Train and score candidates of one family of terms, of which the greatest degree has so many."""
@@ -102,19 +104,77 @@ class Evaluation:
         if not owners:
             return
         fold, start = training.fold, perf_counter()
-        coefficients = fold.in_common_basis(coefficients)
-        test_scores = self._scoring.of_polynomials(fold, fold.test, coefficients, rows.test.X, rows.split[1])
+        scores = self._scores(fold.family(coefficients), rows, fold)
         score_time = (perf_counter() - start) / training.n_together
-        if self._return_train_score:
-            train_scores = self._scoring.of_polynomials(
-                fold, fold.training, coefficients, rows.training.X, rows.split[0]
-            )
-        for column, candidates in enumerate(owners):
+        for candidates, scored in zip(owners, scores, strict=True):
             for candidate in candidates:
-                result = self._result(rows, test_scores[column], fit_time, score_time)
-                if self._return_train_score:
-                    result["train_scores"] = train_scores[column]
-                self._keep(candidate, split, result)
+                self._keep(candidate, split, rows, scored, fit_time, score_time)
+
+    def _add_on_rows(self, candidates: list[Candidate], split: int, rows: SplitRows) -> None:
+        """Train and score candidates whose training needs the rows."""
+        groups = defaultdict(list)
+        for candidate in candidates:
+            groups[*candidate.model.prepares_like, candidate.device].append(candidate)
+        for group in groups.values():
+            columns = defaultdict(list)
+            for candidate in group:
+                if candidate.is_column and not self._scoring.needs_estimators:
+                    columns[candidate.same_columns].append(candidate)
+                else:
+                    self._add_alone(candidate, split, rows, None)
+            for together in columns.values():
+                step = max(1, _MAX_COLUMNS // rows.training.Y.size)
+                for start in range(0, len(together), step):
+                    self._add_columns(together[start : start + step], split, rows)
+
+    def _add_columns(self, candidates: list[Candidate], split: int, rows: SplitRows) -> None:
+        """Train candidates as columns of one parameter matrix, and score them."""
+        start = perf_counter()
+        first, n_targets = candidates[0], rows.training.Y.shape[1]
+        models = [candidate.model for candidate in candidates]
+        try:
+            prepared, (_, _, box) = rows.prepare(first), rows.read(first)
+        except ValueError:
+            return
+        model = replace(
+            first.model,
+            epsilon=np.repeat([model.epsilon for model in models], n_targets),
+            quantile=np.repeat([model.quantile for model in models], n_targets),
+        )
+        together = prepared.repeated(len(candidates))
+        problem = model.on_rows(together, box, single_target=False, batch_size=None, in_stages=False)
+        objective = problem.parts[0].objective
+        shape = len(problem.parts[0].parameters), n_targets
+        lanes = [
+            Lane(objective, np.zeros(shape), candidate.spec, candidate.estimator.n_iter, candidate.estimator.tol)
+            for candidate in candidates
+        ]
+        train_columns(lanes)
+        coefficients = objective.coefficients(np.hstack([lane.parameters for lane in lanes]))
+        kept = [column for column, lane in enumerate(lanes) if not lane.is_lost]
+        polynomials = PolynomialFamily(
+            prepared.basis,
+            coefficients.reshape(len(coefficients), len(lanes), n_targets)[:, kept],
+            prepared.data.targets,
+            first.device,
+        )
+        fit_time, start = (perf_counter() - start) / len(lanes), perf_counter()
+        scores = self._scores(polynomials, rows)
+        score_time = (perf_counter() - start) / len(lanes)
+        for column, scored in zip(kept, scores, strict=True):
+            self._keep(candidates[column], split, rows, scored, fit_time, score_time)
+        for candidate, lane in zip(candidates, lanes, strict=True):
+            if lane.is_lost:
+                self._add_alone(candidate, split, rows, None)
+
+    def _scores(self, polynomials: PolynomialFamily, rows: SplitRows, fold: Fold | None = None) -> list[Result]:
+        """Return the scores of each polynomial."""
+        sets = {"test_scores": (rows.test.X, rows.split[1], None if fold is None else fold.test)}
+        if self._return_train_score:
+            training = None if fold is None else fold.training
+            sets["train_scores"] = rows.training.X, rows.split[0], training
+        scores = {name: self._scoring.of_polynomials(polynomials, *those) for name, those in sets.items()}
+        return [dict(zip(scores, values, strict=True)) for values in zip(*scores.values(), strict=True)]
 
     def _add_alone(self, candidate: Candidate, split: int, rows: SplitRows, problem: Problem | None) -> None:
         """Train a candidate by itself and score the estimator; leave it out where that fails."""
@@ -126,39 +186,35 @@ class Evaluation:
             estimator._check_batch_size(n_rows, candidate.spec)
             check_memory(model.degree, n_rows, X.shape[1], model.interaction_only)
             if problem is None:
-                reading, data, box = rows.read(candidate)
-                problem = model.pose_read(
-                    reading,
-                    data,
-                    box,
-                    single_target=rows.single_target,
-                    batch_size=estimator.batch_size,
-                    in_stages=candidate.spec.is_lbfgs,
-                )
+                problem = rows.pose(candidate)
             estimator._train(problem, candidate.spec, n_rows, rows.single_target)
         except Exception:
             return
         fitted = rows.complete(estimator)
         trained = perf_counter()
         training_rows, test_rows = rows.split
-        test_scores = self._scoring.of_estimator(fitted, test_rows, training_rows)
-        result = self._result(rows, test_scores, trained - start, perf_counter() - trained)
+        scores = {"test_scores": self._scoring.of_estimator(fitted, test_rows, training_rows)}
         if self._return_train_score:
-            result["train_scores"] = self._scoring.of_estimator(fitted, training_rows)
-        self._keep(candidate, split, result)
+            scores["train_scores"] = self._scoring.of_estimator(fitted, training_rows)
+        self._keep(candidate, split, rows, scores, trained - start, perf_counter() - trained)
 
-    def _keep(self, candidate: Candidate, split: int, result: Result) -> None:
-        self.results[candidate.index, split] = result
-        self._report(candidate.index, split, result)
-
-    def _result(self, rows: SplitRows, test_scores: Any, fit_time: float, score_time: float) -> Result:
-        return {
+    def _keep(
+        self,
+        candidate: Candidate,
+        split: int,
+        rows: SplitRows,
+        scores: Result,
+        fit_time: float,
+        score_time: float,
+    ) -> None:
+        result = scores | {
             "fit_error": None,
-            "test_scores": test_scores,
             "n_test_samples": len(rows.split[1]),
             "fit_time": fit_time,
             "score_time": score_time,
         }
+        self.results[candidate.index, split] = result
+        self._report(candidate.index, split, result)
 
 
 class _FoldTraining:
@@ -247,7 +303,7 @@ class _FoldTraining:
         """
         found = self._solved.copy()
         for owners, lane in self.lanes:
-            if lane.has_diverged:
+            if lane.is_lost:
                 self.alone += owners
             else:
                 found.append((owners, lane.objective.coefficients(lane.parameters)))

@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 
 from torchpoly._basis import Basis, Domain, Floats, column_ranges
 from torchpoly._callable_loss import CallableLoss, LossFunction
+from torchpoly._device import namespace
 from torchpoly._gram import GramStatistics, orthonormal_coordinates
 from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, Stages, named_loss
 from torchpoly._module import FittedPolynomial
@@ -38,6 +39,32 @@ class Part:
     objective: GramObjective | RowObjective
     parameters: Floats
     loss: Loss | None = None
+
+
+@dataclass(frozen=True)
+class PreparedRows:
+    """The rows in the coordinates of training, for a loss that needs them.
+
+    Parameters
+    ----------
+    rows : Rows
+    starts : list of ndarray of shape (n_features, n_targets)
+        Coefficients of the features at which training may start.
+    basis : Basis
+    data : Data
+    """
+
+    rows: Rows
+    starts: list[Floats]
+    basis: Basis
+    data: Data
+
+    def repeated(self, times: int) -> PreparedRows:
+        """Return the rows with so many copies of the targets."""
+        targets = namespace(self.rows.targets).tile(self.rows.targets, (times, 1))
+        starts = [np.tile(start, (1, times)) for start in self.starts]
+        data = replace(self.data, Y=self.data.Y[:0], targets=self.data.targets.repeated(times))
+        return PreparedRows(replace(self.rows, targets=targets), starts, self.basis, data)
 
 
 @dataclass(frozen=True)
@@ -103,8 +130,8 @@ class Model:
 
     degree: int
     loss: str | LossFunction
-    epsilon: float
-    quantile: float
+    epsilon: float | Floats
+    quantile: float | Floats
     alpha: float
     basis: str
     interaction_only: bool
@@ -209,7 +236,14 @@ class Model:
         """
         if self.is_least_squares and batch_size is None:
             return self.on_gram(reading, data.targets, box, warm)
-        return self._on_rows(reading, data, box, warm, single_target, in_stages, batch_size)
+        return self.on_rows(
+            self.prepare(reading, data, warm),
+            box,
+            single_target=single_target,
+            batch_size=batch_size,
+            in_stages=in_stages,
+            is_warm=warm is not None,
+        )
 
     def _losses(self, data: Data, single_target: bool, in_stages: bool) -> list[Loss]:
         """Return the loss of all targets, or one for each where they have stages of their own."""
@@ -261,17 +295,13 @@ class Model:
                 parameters = coordinates @ parameters
         return Problem([Part(objective, parameters)], reading.basis, reading.mixing, targets, box)
 
-    def _on_rows(
-        self,
-        reading: Reading,
-        data: Data,
-        box: tuple[Floats, Floats],
-        warm: Floats | None,
-        single_target: bool,
-        in_stages: bool,
-        batch_size: int | None,
-    ) -> Problem:
-        """Pose the problem on the rows: a cold start is at the best of the least squares and constants."""
+    @property
+    def prepares_like(self) -> tuple[object, ...]:
+        """What models have in common for which rows are prepared alike."""
+        return *self.reads_like, self.basis, float(self.alpha), isinstance(self.loss, str)
+
+    def prepare(self, reading: Reading, data: Data, warm: Floats | None = None) -> PreparedRows:
+        """Return the rows in the coordinates of training. Parameters are those of :meth:`pose_read`."""
         statistics = reading.statistics
         coordinates = orthonormal_coordinates(statistics, self.alpha)
         mixing: Floats | None = coordinates if reading.mixing is None else reading.mixing @ coordinates
@@ -286,18 +316,34 @@ class Model:
             if not isinstance(self.loss, str):
                 # A loss that takes the logarithm of a rate, say, is at home near y_pred = 0.
                 starts.append(-rows.constant * data.targets.center / data.targets.half_width)
-        stages = Stages.NONE if not in_stages else Stages.ALL if warm is None else Stages.LAST
-        parts = []
+        return PreparedRows(rows, starts, reading.basis, data)
+
+    def on_rows(
+        self,
+        prepared: PreparedRows,
+        box: tuple[Floats, Floats],
+        *,
+        single_target: bool,
+        batch_size: int | None,
+        in_stages: bool,
+        is_warm: bool = False,
+    ) -> Problem:
+        """Pose the problem on the rows: a cold start is at the best of the least squares and constants.
+
+        Parameters are those of :meth:`pose_read`.
+        """
+        stages = Stages.NONE if not in_stages else Stages.LAST if is_warm else Stages.ALL
+        rows, data, parts = prepared.rows, prepared.data, []
         # Of the starts, a loss of the user's own may overflow at some.
         with np.errstate(all="ignore"):
             losses = self._losses(data, single_target, in_stages)
             for target, loss in enumerate(losses):
                 own = slice(None) if len(losses) == 1 else slice(target, target + 1)
                 rows_of_part = replace(rows, targets=rows.targets[own])
-                starts_of_part = [start[:, own] for start in starts]
-                objective = RowObjective(rows_of_part, loss, starts_of_part, self.alpha, stages, batch_size)
+                starts = [start[:, own] for start in prepared.starts]
+                objective = RowObjective(rows_of_part, loss, starts, self.alpha, stages, batch_size)
                 parts.append(Part(objective, np.zeros(objective.shape), loss))
-        return Problem(parts, reading.basis, None, data.targets, box)
+        return Problem(parts, prepared.basis, None, data.targets, box)
 
     def _warm(self, statistics: GramStatistics, coordinates: Floats, products: Floats) -> Floats:
         """Return the polynomial so far in these coordinates T, for which ``T' (G + alpha P) T`` is the identity.

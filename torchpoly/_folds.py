@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torchpoly._basis import Basis, Domain, Floats, column_ranges, count_rows
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics, ridge_path
-from torchpoly._module import FittedPolynomial
+from torchpoly._module import PolynomialFamily
 from torchpoly._reading import MAX_CONDITION, Data, Reading, asks_for_principal_axes, read_gram
 
 # The matrices of the groups or folds that are held at the same time take about these bytes.
@@ -103,26 +103,19 @@ class Fold:
                 return None
         return model.on_gram(Reading(basis, None, statistics, None), self.targets, self.box)
 
-    def in_common_basis(self, coefficients: Floats) -> Floats:
-        """Return polynomials of `basis`, for `targets`, in the common basis and units.
+    def family(self, coefficients: Floats) -> PolynomialFamily:
+        """Return polynomials in the common basis and units.
 
         Parameters
         ----------
         coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
+            Of `basis`, for `targets`.
         """
         if self.change is not None:
             coefficients = np.tensordot(self.change, coefficients, 1)
         coefficients = coefficients * (self.targets.half_width / self.units.half_width)
         coefficients[0] += (self.targets.center - self.units.center) / self.units.half_width
-        return coefficients
-
-    def predict(self, coefficients: Floats, X: NDArray) -> NDArray:
-        """Return the values of polynomials of the common basis, of shape (n_samples, n_polynomials, n_targets)."""
-        n_terms, n_polynomials, n_targets = coefficients.shape
-        together = FittedPolynomial(
-            self.common, coefficients.reshape(n_terms, -1), self.units.repeated(n_polynomials), *self.box
-        )
-        return together.predict(X, self.device).reshape(len(X), n_polynomials, n_targets)
+        return PolynomialFamily(self.common, coefficients, self.units, self.device)
 
 
 def mean_squared_errors(statistics: GramStatistics, coefficients: Floats) -> tuple[Floats, NDArray[np.bool_]]:

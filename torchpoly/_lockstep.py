@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from itertools import groupby
-from typing import cast
+from itertools import chain, groupby
+from typing import Protocol, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from torchpoly._basis import Floats
 from torchpoly._objective import GramObjective
 from torchpoly._optimizers import OptimizerSpec
+from torchpoly._row_objective import RowObjective
 from torchpoly._training import build, default_rate, warn_not_converged
 
 # These step each entry of the parameters by what they know of that entry alone.
@@ -45,7 +45,8 @@ class Lane:
 
     Parameters
     ----------
-    objective : GramObjective
+    objective : GramObjective or RowObjective
+        Its own, or one whose columns are those of all lanes.
     parameters : ndarray of shape (n_parameters, n_targets)
         Where it starts, and after training where it ended.
     spec : OptimizerSpec
@@ -54,16 +55,17 @@ class Lane:
 
     Attributes
     ----------
-    has_diverged : bool
-        Whether its gradient has left the range in which its value is finite for certain.
+    is_lost : bool
+        Whether it has failed, or its gradient has left the range in which its value is finite for
+        certain: then it has to be trained by itself.
     """
 
-    objective: GramObjective
+    objective: GramObjective | RowObjective
     parameters: Floats
     spec: OptimizerSpec
     n_iter: int
     tol: float | None
-    has_diverged: bool = False
+    is_lost: bool = False
 
     @property
     def _optimizer(self) -> tuple[Hashable, ...]:
@@ -76,11 +78,6 @@ class Lane:
         """What lanes have in common whose learning rates are always the same."""
         lr = _hashable(self.spec.options["lr"])
         return (lr, self.n_iter, self.objective.curvature) if self.spec.lr_is_default else (lr,)
-
-    @property
-    def _matrix(self) -> int:
-        """Which Gram matrix it trains on; 0 for none."""
-        return 0 if self.objective.gram is None else id(self.objective.gram)
 
 
 def _hashable(value: object) -> Hashable:
@@ -101,30 +98,68 @@ def train_in_lockstep(lanes: Iterable[Lane]) -> None:
         For each lane whose `n_iter` ends before `tol` is met.
     """
     together = defaultdict(list)
-    for lane in lanes:
+    for lane in sorted(lanes, key=_matrix):
         together[lane._optimizer].append(lane)
     for group in together.values():
-        _train(group)
+        _try(group, _GramGradient)
 
 
-def _train(lanes: list[Lane]) -> None:
+def train_columns(lanes: list[Lane]) -> None:
+    """Train lanes of one optimizer that are the columns, in this order, of one objective over the rows.
+
+    Warns
+    -----
+    ConvergenceWarning
+        For each lane whose `n_iter` ends before `tol` is met.
+    """
+    columns = {id(lane): place for place, lane in enumerate(lanes)}
+    _try(lanes, lambda ordered: _RowGradient(ordered, [columns[id(lane)] for lane in ordered]))
+
+
+def _matrix(lane: Lane) -> int:
+    """Return which Gram matrix a lane trains on; 0 for none."""
+    gram = cast(GramObjective, lane.objective).gram
+    return 0 if gram is None else id(gram)
+
+
+class _Gradient(Protocol):
+    """The gradients of all lanes, whose parameters follow each other in one array."""
+
+    def __call__(self, flat: Floats, gradient: Floats) -> None:
+        """Write the gradients at these parameters."""
+
+    def losses(self, parameters: list[Floats]) -> list[float]:
+        """Return the loss of each lane at its parameters."""
+
+
+def _try(lanes: list[Lane], gradient_of: Callable[[list[Lane]], _Gradient]) -> None:
+    """Train lanes; where the optimizer fails, which alone some may not, all are lost."""
+    try:
+        _train(lanes, gradient_of)
+    except Exception:
+        for lane in lanes:
+            lane.is_lost = True
+
+
+def _train(lanes: list[Lane], gradient_of: Callable[[list[Lane]], _Gradient]) -> None:
     by_rate = defaultdict(list)
     for lane in lanes:
         by_rate[lane._rate].append(lane)
-    lanes = [lane for group in by_rate.values() for lane in sorted(group, key=lambda lane: lane._matrix)]
-    sizes = np.array([lane.parameters.size for lane in lanes])
+    lanes = list(chain(*by_rate.values()))
+    slopes_at = gradient_of(lanes)
+    begun = [lane.parameters for lane in lanes]
+    sizes = np.array([parameters.size for parameters in begun])
     ends = np.cumsum(sizes)
     starts = ends - sizes
-    flat = np.concatenate([lane.parameters.ravel() for lane in lanes])
+    flat = np.concatenate([parameters.ravel() for parameters in begun])
     gradient = np.empty_like(flat)
-    half_gradient = _half_gradient(lanes, starts)
     tolerances = np.array([-1.0 if lane.tol is None else lane.tol for lane in lanes])
     n_iters = np.array([lane.n_iter for lane in lanes])
     running = np.ones(len(lanes), dtype=bool)
-    ended = [(lane.parameters, 0.0) for lane in lanes]
+    last_steepest = np.zeros(len(lanes))
     # Overflow on the way to divergence is told to whoever asks.
     with np.errstate(all="ignore"):
-        half_gradient(flat, gradient)
+        slopes_at(flat, gradient)
         tensors: list[tuple[torch.Tensor, torch.Tensor]] = []
         groups, rates, first = [], [], 0
         for group in by_rate.values():
@@ -141,27 +176,35 @@ def _train(lanes: list[Lane]) -> None:
             for options, rate in zip(optimizer.param_groups, rates, strict=True):
                 if rate is not None:
                     options["lr"] = rate(iteration)
-            gradient *= 2.0
             for tensor, slope in tensors:
                 tensor.grad = slope
             optimizer.step()
-            half_gradient(flat, gradient)
-            entries = 2.0 * np.maximum.reduceat(np.abs(gradient), starts)
-            over = ~(entries < _DIVERGED) | (entries <= tolerances) | (n_iters == iteration + 1)
+            slopes_at(flat, gradient)
+            steepest = np.maximum.reduceat(np.abs(gradient), starts)
+            over = ~(steepest < _DIVERGED) | (steepest <= tolerances) | (n_iters == iteration + 1)
             if over.any():
                 for index in np.flatnonzero(running & over):
-                    ended[index] = flat[starts[index] : ends[index]].copy(), float(entries[index])
+                    ended = flat[starts[index] : ends[index]].copy()
+                    lanes[index].parameters = ended.reshape(begun[index].shape)
+                    last_steepest[index] = steepest[index]
                 running &= ~over
                 if not running.any():
                     break
-    for lane, (parameters, steepest) in zip(lanes, ended, strict=True):
-        start, lane.parameters = lane.parameters, parameters.reshape(lane.parameters.shape)
-        lane.has_diverged = not steepest < _DIVERGED
-        if lane.tol is not None and lane.tol < steepest < _DIVERGED:
-            losses = [lane.objective(at, np.empty_like(at))[1] for at in (start, lane.parameters)]
-            rate = default_rate(lane.spec, lane.objective, gradient, lane.n_iter)
-            lr = lane.spec.options["lr"] if rate is None else rate(lane.n_iter - 1)
-            warn_not_converged(lane.spec, f"{lr:.3g}", lane.n_iter, lane.tol, steepest, *losses)
+        for lane, entry in zip(lanes, last_steepest, strict=True):
+            lane.is_lost = not entry < _DIVERGED
+        unconverged = np.flatnonzero((last_steepest > tolerances) & (tolerances >= 0.0) & (last_steepest < _DIVERGED))
+        if not unconverged.size:
+            return
+        losses = zip(slopes_at.losses(begun), slopes_at.losses([lane.parameters for lane in lanes]), strict=True)
+        start_and_end = list(losses)
+    for index in unconverged:
+        lane = lanes[index]
+        rate = default_rate(lane.spec, lane.objective, gradient, lane.n_iter)
+        lr = lane.spec.options["lr"] if rate is None else rate(lane.n_iter - 1)
+        steepest_entry = float(last_steepest[index])
+        warn_not_converged(
+            lane.spec, f"{lr:.3g}", lane.n_iter, tolerances[index], steepest_entry, *start_and_end[index]
+        )
 
 
 def _parts(start: int, end: int) -> list[slice]:
@@ -169,26 +212,73 @@ def _parts(start: int, end: int) -> list[slice]:
     return [slice(first, min(first + _MAX_ELEMENTS, end)) for first in range(start, end, _MAX_ELEMENTS)]
 
 
-def _half_gradient(lanes: list[Lane], starts: NDArray[np.intp]) -> Callable[[Floats, Floats], None]:
-    """Return what writes half the gradients, for all lanes of a Gram matrix in one product."""
-    blocks = []
-    for matrix, group in groupby(zip(lanes, starts, strict=True), key=lambda pair: pair[0]._matrix):
-        chosen = list(group)
-        objectives = [lane.objective for lane, _ in chosen]
-        linear = [objective.linear.ravel() for objective in objectives]
-        rows = slice(chosen[0][1], chosen[0][1] + sum(map(len, linear)))
-        shape = (len(chosen), *objectives[0].linear.shape) if matrix else (-1,)
-        alphas = np.array([objective.alpha for objective in objectives])[:, None, None]
-        blocks.append((rows, shape, objectives[0].gram, alphas, np.concatenate(linear).reshape(shape)))
+class _GramGradient:
+    """Gradients from Gram matrices, for all lanes of a matrix that follow each other in one product.
 
-    def half_gradient(flat: Floats, gradient: Floats) -> None:
-        for rows, shape, gram, alphas, linear in blocks:
+    Parameters
+    ----------
+    lanes : list of Lane
+    """
+
+    def __init__(self, lanes: list[Lane]) -> None:
+        self._lanes = lanes
+        self._blocks = []
+        end = 0
+        for matrix, group in groupby(lanes, key=_matrix):
+            objectives = [cast(GramObjective, lane.objective) for lane in group]
+            linear = np.concatenate([objective.linear.ravel() for objective in objectives])
+            rows = slice(end, end + len(linear))
+            end += len(linear)
+            shape = (len(objectives), *objectives[0].linear.shape) if matrix else (-1,)
+            alphas = np.array([objective.alpha for objective in objectives])[:, None, None]
+            self._blocks.append((rows, shape, cast(Floats, objectives[0].gram), alphas, linear.reshape(shape)))
+
+    def __call__(self, flat: Floats, gradient: Floats) -> None:
+        for rows, shape, gram, alphas, linear in self._blocks:
             parameters, slopes = flat[rows].reshape(shape), gradient[rows].reshape(shape)
             if gram is None:
                 np.subtract(parameters, linear, out=slopes)
             else:
-                np.matmul(cast(Floats, gram), parameters, out=slopes)
+                np.matmul(gram, parameters, out=slopes)
                 slopes[:, 1:] += alphas * parameters[:, 1:]
                 slopes -= linear
+        gradient *= 2.0
 
-    return half_gradient
+    def losses(self, parameters: list[Floats]) -> list[float]:
+        pairs = zip(self._lanes, parameters, strict=True)
+        return [lane.objective(own, np.empty_like(own))[1] for lane, own in pairs]
+
+
+class _RowGradient:
+    """Gradients from the rows, for all lanes in one product.
+
+    Parameters
+    ----------
+    lanes : list of Lane
+        Of one objective.
+    places : list of int
+        Which of its columns are theirs.
+    """
+
+    def __init__(self, lanes: list[Lane], places: list[int]) -> None:
+        self._objective = cast(RowObjective, lanes[0].objective)
+        n_parameters, n_targets = lanes[0].parameters.shape
+        self._shape = len(lanes), n_parameters, n_targets
+        self._columns = (np.array(places)[:, None] * n_targets + np.arange(n_targets)).ravel()
+        self._slopes = np.empty(self._objective.shape)
+
+    def __call__(self, flat: Floats, gradient: Floats) -> None:
+        self._objective(self._matrix(flat), self._slopes)
+        n_lanes, n_parameters, n_targets = self._shape
+        slopes = self._slopes[:, self._columns].reshape(n_parameters, n_lanes, n_targets)
+        gradient.reshape(self._shape)[:] = slopes.transpose(1, 0, 2)
+
+    def losses(self, parameters: list[Floats]) -> list[float]:
+        losses = self._objective.losses(self._matrix(np.concatenate([own.ravel() for own in parameters])))
+        return losses[self._columns].reshape(self._shape[0], -1).mean(axis=1).tolist()
+
+    def _matrix(self, flat: Floats) -> Floats:
+        """Return the parameters of the objective."""
+        matrix = np.empty(self._objective.shape)
+        matrix[:, self._columns] = flat.reshape(self._shape).transpose(1, 0, 2).reshape(self._shape[1], -1)
+        return matrix

@@ -139,7 +139,7 @@ class HuberLoss:
 
     Parameters
     ----------
-    epsilon : float
+    epsilon : float or ndarray of shape (n_targets,)
         At least 1.
     units : ndarray of shape (n_targets,)
         The units of training in the units of y.
@@ -157,8 +157,8 @@ class HuberLoss:
 
     penalty_units = 1.0
 
-    def __init__(self, epsilon: float, units: Floats) -> None:
-        self._epsilon = epsilon
+    def __init__(self, epsilon: float | Floats, units: Floats) -> None:
+        self._epsilon = np.broadcast_to(np.asarray(epsilon, dtype=np.float64), units.shape)
         self._units = units
         self._fixed = False
         self._floor = np.full(len(units), _RESOLUTION)
@@ -195,9 +195,10 @@ class HuberLoss:
 
     def curvatures(self, predictions: Array, targets: Array) -> Array:
         """Return ``2 / s`` up to epsilon s, and beyond, where it is 0, what falls as the pinball loss's."""
-        scale = like(cast(Floats, self.scale)[:, None], predictions)
+        scale = cast(Floats, self.scale)[:, None]
         sizes = namespace(predictions).abs(targets - predictions)
-        return 2.0 / scale * namespace(sizes).maximum(sizes / (self._epsilon * scale), like(np.ones(1), sizes)) ** -2.5
+        beyond = sizes / like(self._epsilon[:, None] * scale, sizes)
+        return like(2.0 / scale, sizes) * namespace(sizes).maximum(beyond, like(np.ones(1), sizes)) ** -2.5
 
     def for_batches(self) -> HuberLoss:
         """Return the loss at the latest scale: a batch is too small to have one of its own."""
@@ -215,7 +216,7 @@ class HuberLoss:
         scale = cast(Floats, self.scale)
         column = like(scale[:, None], predictions)
         # Within: r^2 / s. Beyond, with e = epsilon s: (2 e |r| - e^2) / s.
-        inner = xp.minimum(sizes, self._epsilon * column)
+        inner = xp.minimum(sizes, like((self._epsilon * scale)[:, None], sizes))
         weighted = inner * shares
         values = scale + to_numpy((weighted * (2.0 * sizes - inner)).sum(1)) / scale
         return Evaluation(values, values * self._units, xp.copysign(weighted, -residuals) * (2.0 / column))
@@ -226,21 +227,22 @@ class HuberLoss:
         In s**2 that is concave and made of straight pieces. Newton's method ends at the root after
         finitely many steps from its right, and its first step leads there.
         """
-        if self._epsilon == 1.0:
-            return self._floor  # all scales up to the least residual are equally good
-        roots = np.empty(len(squares))
-        for target, row in enumerate(squares):
+        roots = np.zeros(len(squares))
+        for target, (row, epsilon) in enumerate(zip(squares, self._epsilon, strict=True)):
+            if epsilon == 1.0:
+                continue  # all scales up to the least residual are equally good
             everything = float(row @ shares)
             latest = everything if self.scale is None else self.scale[target] ** 2
-            root = self._newton_step(latest, everything, row, shares)
-            while (following := self._newton_step(root, everything, row, shares)) < root * (1 - 1e-14):
+            root = self._newton_step(latest, everything, row, shares, epsilon)
+            while (following := self._newton_step(root, everything, row, shares, epsilon)) < root * (1 - 1e-14):
                 root = following
             roots[target] = root
         return np.maximum(np.sqrt(roots), self._floor)
 
-    def _newton_step(self, square: float, everything: float, squares: Array, shares: Array) -> float:
-        within = shares * (squares <= self._epsilon**2 * square)
-        falling = 1.0 - self._epsilon**2 * (1.0 - float(within.sum()))
+    @staticmethod
+    def _newton_step(square: float, everything: float, squares: Array, shares: Array, epsilon: float) -> float:
+        within = shares * (squares <= epsilon**2 * square)
+        falling = 1.0 - epsilon**2 * (1.0 - float(within.sum()))
         return float(squares @ within) / falling if falling > 0.0 else everything
 
 
@@ -253,7 +255,7 @@ class PinballLoss:
 
     Parameters
     ----------
-    quantile : float
+    quantile : float or ndarray of shape (n_targets,)
         Between 0 and 1.
     factor : float
         1 for the pinball loss; 2 for the absolute error, which is twice that of the median.
@@ -263,13 +265,14 @@ class PinballLoss:
 
     penalty_units = 1.0
 
-    def __init__(self, quantile: float, factor: float, units: Floats) -> None:
+    def __init__(self, quantile: float | Floats, factor: float, units: Floats) -> None:
+        quantile = np.broadcast_to(np.asarray(quantile, dtype=np.float64), units.shape)
         self._tilt = quantile - 0.5
         self._factor = factor
         self._units = units
         self._width = np.full((len(units), 1), _RESOLUTION)
         # Towards extreme quantiles the loss is small beside the residuals.
-        self._fineness = _FINEST * 2 * min(quantile, 1 - quantile)
+        self._fineness = _FINEST * 2 * np.minimum(quantile, 1 - quantile)[:, None]
         self.reach = 1.0
         self.is_final = True
 
@@ -318,7 +321,7 @@ class PinballLoss:
         # In place: memory is what this costs.
         slopes = residuals / smooth
         slopes *= -0.5 * self._factor
-        slopes -= self._factor * self._tilt
+        slopes -= like((self._factor * self._tilt)[:, None], predictions)
         slopes *= shares
         return Evaluation(self._factor * values, self._factor * losses * self._units, slopes)
 
@@ -328,7 +331,7 @@ def _typical_sizes(residuals: Array, shares: Array) -> Floats:
     return np.array([typical_size(row, to_numpy(shares)) for row in to_numpy(residuals)])
 
 
-def named_loss(name: str, *, epsilon: float, quantile: float, units: Floats) -> Loss:
+def named_loss(name: str, *, epsilon: float | Floats, quantile: float | Floats, units: Floats) -> Loss:
     """Return the loss of that name."""
     if name == "squared_error":
         return SquaredError(units)

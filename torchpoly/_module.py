@@ -107,6 +107,34 @@ class FittedPolynomial:
             return np.r_[1.0, greatest] / self.targets.half_width[:, None]
 
 
+@dataclass(frozen=True)
+class PolynomialFamily:
+    """Polynomials in one basis, for the same targets.
+
+    Parameters
+    ----------
+    basis : Basis
+    coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
+    targets : Domain
+        What the targets are scaled by.
+    device : torch.device
+        Where features are computed.
+    """
+
+    basis: Basis
+    coefficients: Floats
+    targets: Domain
+    device: torch.device
+
+    def predict(self, X: NDArray, chosen: NDArray[np.intp]) -> NDArray:
+        """Return the values of some of them in one product, of shape (n_chosen, n_samples, n_targets)."""
+        n_targets = self.coefficients.shape[2]
+        coefficients = self.coefficients[:, chosen].reshape(len(self.coefficients), -1)
+        anywhere = np.full((2, X.shape[1]), np.nan)
+        together = FittedPolynomial(self.basis, coefficients, self.targets.repeated(len(chosen)), *anywhere)
+        return np.moveaxis(together.predict(X, self.device).reshape(len(X), len(chosen), n_targets), 1, 0)
+
+
 class PolynomialModule(nn.Module):
     """A fitted polynomial as a module: rows of X in, predictions out.
 

@@ -18,8 +18,9 @@ from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params
 
 from torchpoly._basis import Floats
-from torchpoly._folds import Fold, mean_squared_errors
+from torchpoly._folds import mean_squared_errors
 from torchpoly._gram import GramStatistics
+from torchpoly._module import PolynomialFamily
 
 # Predictions for as many polynomials are held at a time as make so many values.
 _MAX_PREDICTIONS = 2**22
@@ -91,30 +92,33 @@ class Scoring:
         return _score(estimator, X, y, self.scorer, self._params(rows), self.error_score)
 
     def of_polynomials(
-        self, fold: Fold, statistics: GramStatistics, coefficients: Floats, X: NDArray, rows: NDArray[np.intp]
+        self,
+        polynomials: PolynomialFamily,
+        X: NDArray,
+        rows: NDArray[np.intp],
+        statistics: GramStatistics | None = None,
     ) -> list[Any]:
-        """Return the scores of polynomials on some rows.
+        """Return the scores of each polynomial on some rows.
 
         Parameters
         ----------
-        fold : Fold
-        statistics : GramStatistics
-            Of these rows in the common basis of the fold.
-        coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
-            In that basis.
+        polynomials : PolynomialFamily
         X : ndarray of shape (n_samples, n_features)
-            What the polynomials are evaluated at.
+            What they are evaluated at.
         rows : ndarray of shape (n_samples,)
-            Which rows these are.
+            Which rows of the user's these are.
+        statistics : GramStatistics, optional
+            Of these rows, in the basis and for the targets of the polynomials.
         """
-        scores = self._from_squares(fold, statistics, coefficients, X)
+        scores: list[Any] = [None] * polynomials.coefficients.shape[1]
+        if statistics is not None:
+            self._score_squares(scores, polynomials, X, statistics)
         left = np.array([index for index, score in enumerate(scores) if score is None], dtype=np.intp)
         y, params = _safe_indexing(self.y, rows), self._params(rows)
         step = max(1, _MAX_PREDICTIONS // len(X))
         for start in range(0, len(left), step):
             chosen = left[start : start + step]
-            predictions = np.moveaxis(fold.predict(coefficients[:, chosen], X), 1, 0)
-            for index, values in zip(chosen, predictions, strict=True):
+            for index, values in zip(chosen, polynomials.predict(X, chosen), strict=True):
                 predicted = _Predicted(values[:, 0] if np.ndim(y) == 1 else values)
                 scores[index] = _score(predicted, X, y, self.scorer, params, self.error_score)
         return scores
@@ -122,18 +126,19 @@ class Scoring:
     def _params(self, rows: NDArray[np.intp]) -> dict[str, Any]:
         return _check_method_params(self.X, params=self.params, indices=rows)
 
-    def _from_squares(self, fold: Fold, statistics: GramStatistics, coefficients: Floats, X: NDArray) -> list[Any]:
-        """Return the scores that mean squared errors tell with all their digits, None for the others."""
-        scores: list[Any] = [None] * coefficients.shape[1]
+    def _score_squares(
+        self, scores: list[Any], polynomials: PolynomialFamily, X: NDArray, statistics: GramStatistics
+    ) -> None:
+        """Write the scores that mean squared errors tell with all their digits."""
         formulas = self._formulas
         # Of a single row there is no variance; predictions in single precision are rounded.
         if formulas is None or not self.weighs_as_training or len(X) < 2 or X.dtype != np.float64:
-            return scores
+            return
         variances = statistics.target - np.square(statistics.cross[0])
         if not (variances > _MIN_VARIANCE * statistics.target).all():
-            return scores
-        errors, exact = mean_squared_errors(statistics, coefficients)
-        chosen, squared_units = np.flatnonzero(exact), fold.units.half_width**2
+            return
+        errors, exact = mean_squared_errors(statistics, polynomials.coefficients)
+        chosen, squared_units = np.flatnonzero(exact), polynomials.targets.half_width**2
         values = {
             name: formula(errors[chosen] * squared_units, variances * squared_units).tolist()
             for name, formula in formulas.items()
@@ -141,7 +146,6 @@ class Scoring:
         for position, index in enumerate(chosen):
             every = {name: scored[position] for name, scored in values.items()}
             scores[index] = every if isinstance(self.scorer, _MultimetricScorer) else every[""]
-        return scores
 
     @cached_property
     def _formulas(self) -> dict[str, Formula] | None:

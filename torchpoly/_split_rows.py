@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_method_params, validate_data
 
 from torchpoly._basis import Domain, Floats, column_ranges, count_rows, count_terms
 from torchpoly._candidates import Candidate
-from torchpoly._fitting import Model
+from torchpoly._fitting import Model, PreparedRows, Problem
 from torchpoly._folds import Fold, Pass, Split, read_fold, read_folds
 from torchpoly._reading import Data, Reading, chunk_size
 from torchpoly._regressor import TorchPolynomialRegressor, check_weights
@@ -58,6 +58,7 @@ class SplitRows:
         self._data = data
         self._places = places
         self._readings: dict[tuple[object, ...], tuple[Reading, Data, Box]] = {}
+        self._prepared: tuple[tuple[object, ...], PreparedRows] | None = None
 
     @property
     def n_features(self) -> int:
@@ -80,6 +81,28 @@ class SplitRows:
             data = model.data(rows.X, rows.Y, rows.weights, candidate.device)
             self._readings[key] = model.read(data, box), data, box
         return self._readings[key]
+
+    def prepare(self, candidate: Candidate) -> PreparedRows:
+        """Return the training rows in the coordinates of training; the next candidate may share them."""
+        key = *candidate.model.prepares_like, candidate.device
+        if self._prepared is None or self._prepared[0] != key:
+            self._prepared = None  # so that two are never held
+            reading, data, _ = self.read(candidate)
+            self._prepared = key, candidate.model.prepare(reading, data)
+        return self._prepared[1]
+
+    def pose(self, candidate: Candidate) -> Problem:
+        """Return what a fit of the training rows minimises."""
+        reading, data, box = self.read(candidate)
+        if candidate.is_least_squares:
+            return candidate.model.on_gram(reading, data.targets, box)
+        return candidate.model.on_rows(
+            self.prepare(candidate),
+            box,
+            single_target=self.single_target,
+            batch_size=candidate.estimator.batch_size,
+            in_stages=candidate.spec.is_lbfgs,
+        )
 
 
 class SplitSource(Protocol):
