@@ -1,28 +1,36 @@
 """PolynomialGridSearchCV beside GridSearchCV over the same estimator and grid."""
 
+import pickle
+import tracemalloc
 import warnings
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
+import sklearn
 import torch
+from sklearn.base import clone
 from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
+from sklearn.linear_model import Ridge
 from sklearn.metrics import make_scorer, mean_absolute_error, mean_squared_error
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
     KFold,
-    LeaveOneOut,
     PredefinedSplit,
     RepeatedKFold,
     ShuffleSplit,
     TimeSeriesSplit,
+    cross_val_score,
 )
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures, StandardScaler
+from sklearn.utils.estimator_checks import check_estimator
 
 from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
+from torchpoly._basis import Domain
 
 
 def both(estimator, grid, X, y, *, fit=None, **options):
@@ -69,85 +77,99 @@ def simplest_of_good(results):
 
 
 CASES = {
-    "default": dict(grid=GRID),
-    "adam stopped after 20 iterations": dict(estimator=ADAM_20, grid={"degree": [2, 3], "alpha": [0.0, 0.01]}),
-    "early stops at several rates": dict(estimator=ADAM_20, grid=EARLY, cv=KFold(4, shuffle=True, random_state=0)),
-    "optimizers": dict(
-        grid={
+    "default": {"grid": GRID},
+    "adam stopped after 20 iterations": {"estimator": ADAM_20, "grid": {"degree": [2, 3], "alpha": [0.0, 0.01]}},
+    "early stops at several rates": {"estimator": ADAM_20, "grid": EARLY, "cv": KFold(4, shuffle=True, random_state=0)},
+    "optimizers": {
+        "grid": {
             "optimizer": ["sgd", "rprop", "radam", "muon", torch.optim.Adagrad, partial(torch.optim.SGD, momentum=0.9)],
             "n_iter": [7, 30],
             "tol": [None, 1e-2],
         }
-    ),
-    "the other bases": dict(
-        estimator=TorchPolynomialRegressor(optimizer="adam", n_iter=15),
-        grid={"basis": ["orthonormal", "chebyshev", "monomial"], "degree": [1, 3], "alpha": [0.0, 0.01]},
-    ),
-    "textbook loops": dict(
-        estimator=TorchPolynomialRegressor(basis="monomial", optimizer="sgd", n_iter=40, tol=None),
-        grid={"lr": [1e-6, 1e-4], "degree": [1, 2]},
-    ),
-    "lbfgs of the user's": dict(
-        grid={"optimizer": ["lbfgs"], "lr": [None, 0.5], "n_iter": [2, 5], "basis": ["orthonormal", "chebyshev"]}
-    ),
-    "interactions": dict(grid={"interaction_only": [True, False], "degree": [2, 3], "alpha": [0.0, 0.1]}),
-    "losses": dict(
-        grid=[
+    },
+    "the other bases": {
+        "estimator": TorchPolynomialRegressor(optimizer="adam", n_iter=15),
+        "grid": {"basis": ["orthonormal", "chebyshev", "monomial"], "degree": [1, 3], "alpha": [0.0, 0.01]},
+    },
+    "textbook loops": {
+        "estimator": TorchPolynomialRegressor(basis="monomial", optimizer="sgd", n_iter=40, tol=None),
+        "grid": {"lr": [1e-6, 1e-4], "degree": [1, 2]},
+    },
+    "lbfgs of the user's": {
+        "grid": {"optimizer": ["lbfgs"], "lr": [None, 0.5], "n_iter": [2, 5], "basis": ["orthonormal", "chebyshev"]}
+    },
+    "interactions": {"grid": {"interaction_only": [True, False], "degree": [2, 3], "alpha": [0.0, 0.1]}},
+    "losses": {
+        "grid": [
             {"loss": ["huber"], "epsilon": [1.2, 2.0], "alpha": [0.0, 0.01]},
             {"loss": ["quantile"], "quantile": [0.3, 0.7], "degree": [1, 2]},
             {"loss": ["absolute_error", "squared_error"], "optimizer": ["adam"], "n_iter": [10]},
         ],
-        scoring="neg_mean_absolute_error",
-        cv=3,
-    ),
-    "mini-batches": dict(
-        estimator=TorchPolynomialRegressor(batch_size=32, optimizer="adam", n_iter=3, tol=None),
-        grid={"degree": [1, 2], "random_state": [0, 1]},
-    ),
-    "extrapolation": dict(
-        grid={"extrapolation": ["continue", "constant", "linear"], "degree": [2, 3]}, cv=TimeSeriesSplit(3)
-    ),
-    "weights": dict(grid=GRID, weighted=True),
-    "weights, some of them 0": dict(grid=GRID, weighted=True, cv=3, scoring="neg_mean_squared_error", zeros=True),
-    "time series": dict(grid=GRID, cv=TimeSeriesSplit(4), scoring="neg_root_mean_squared_error"),
-    "time series with gaps": dict(grid=GRID, cv=TimeSeriesSplit(4, gap=5, max_train_size=120)),
-    "groups": dict(grid=GRID, cv=GroupKFold(3), groups=True),
-    "repeated": dict(grid=GRID, cv=RepeatedKFold(n_splits=3, n_repeats=2, random_state=0)),
-    "overlapping": dict(grid=GRID, cv=ShuffleSplit(5, test_size=0.3, random_state=0), scoring="neg_max_error"),
-    "predefined": dict(grid=GRID, cv=PredefinedSplit(np.repeat([-1, 0, 1], 100))),
-    "rows twice": dict(
-        grid=GRID, cv=[(np.r_[0:200, 50:150], np.arange(200, 300)), (np.arange(100, 300), np.r_[0:100])]
-    ),
-    "masks": dict(grid=GRID, cv=[(np.arange(300) < 200, np.arange(300) >= 200)]),
-    "pipeline": dict(estimator=make_pipeline(StandardScaler(), TorchPolynomialRegressor()), prefixed=GRID),
-    "pipeline whose steps vary": dict(
-        estimator=Pipeline([("scale", StandardScaler()), ("pca", PCA()), ("poly", TorchPolynomialRegressor())]),
-        grid={"pca__n_components": [1, 2, 3], "poly__degree": [1, 3], "poly__alpha": [0.0, 0.1]},
-        scoring="neg_median_absolute_error",
-    ),
-    "pipeline whose steps are replaced": dict(
-        estimator=Pipeline([("scale", StandardScaler()), ("poly", TorchPolynomialRegressor())]),
-        grid=[{"scale": [MinMaxScaler(), "passthrough"], "poly__degree": [1, 2]}, {"poly__degree": [3]}],
-    ),
-    "two metrics": dict(grid=GRID, scoring=["r2", "neg_mean_squared_error"], refit="r2"),
-    "three metrics": dict(
-        grid=GRID,
-        scoring={"a": "r2", "b": make_scorer(mean_absolute_error), "c": "neg_max_error"},
-        refit="b",
-        train=True,
-    ),
-    "squared errors with options": dict(
-        grid=GRID, scoring=make_scorer(mean_squared_error, greater_is_better=False, multioutput=[0.3, 0.7]), targets=2
-    ),
-    "two targets": dict(grid=GRID, targets=2, scoring=["r2", "neg_root_mean_squared_error"], refit=False),
-    "a metric of the user's": dict(grid=GRID, targets=2, scoring=make_scorer(absolute_error_of_the_worst_target)),
-    "a scorer that looks at the estimator": dict(
-        grid=GRID, scoring=shorter_equations, refit="r2", estimator=ADAM_20, train=True
-    ),
-    "a choice of the user's": dict(grid=GRID, refit=simplest_of_good),
-    "training scores": dict(grid=GRID, train=True),
-    "no refit": dict(grid=GRID, refit=False),
-    "single precision": dict(grid=GRID, dtype=np.float32, rtol=1e-5),
+        "scoring": "neg_mean_absolute_error",
+        "cv": 3,
+    },
+    "mini-batches": {
+        "estimator": TorchPolynomialRegressor(batch_size=32, optimizer="adam", n_iter=3, tol=None),
+        "grid": {"degree": [1, 2], "random_state": [0, 1]},
+    },
+    "extrapolation": {
+        "grid": {"extrapolation": ["continue", "constant", "linear"], "degree": [2, 3]},
+        "cv": TimeSeriesSplit(3),
+    },
+    "weights": {"grid": GRID, "weighted": True},
+    "weights, some of them 0": {
+        "grid": GRID,
+        "weighted": True,
+        "cv": 3,
+        "scoring": "neg_mean_squared_error",
+        "zeros": True,
+    },
+    "time series": {"grid": GRID, "cv": TimeSeriesSplit(4), "scoring": "neg_root_mean_squared_error"},
+    "time series with gaps": {"grid": GRID, "cv": TimeSeriesSplit(4, gap=5, max_train_size=120)},
+    "groups": {"grid": GRID, "cv": GroupKFold(3), "groups": True},
+    "repeated": {"grid": GRID, "cv": RepeatedKFold(n_splits=3, n_repeats=2, random_state=0)},
+    "overlapping": {"grid": GRID, "cv": ShuffleSplit(5, test_size=0.3, random_state=0), "scoring": "neg_max_error"},
+    "predefined": {"grid": GRID, "cv": PredefinedSplit(np.repeat([-1, 0, 1], 100))},
+    "rows twice": {
+        "grid": GRID,
+        "cv": [(np.r_[0:200, 50:150], np.arange(200, 300)), (np.arange(100, 300), np.r_[0:100])],
+    },
+    "masks": {"grid": GRID, "cv": [(np.arange(300) < 200, np.arange(300) >= 200)]},
+    "pipeline": {"estimator": make_pipeline(StandardScaler(), TorchPolynomialRegressor()), "prefixed": GRID},
+    "pipeline whose steps vary": {
+        "estimator": Pipeline([("scale", StandardScaler()), ("pca", PCA()), ("poly", TorchPolynomialRegressor())]),
+        "grid": {"pca__n_components": [1, 2, 3], "poly__degree": [1, 3], "poly__alpha": [0.0, 0.1]},
+        "scoring": "neg_median_absolute_error",
+    },
+    "pipeline whose steps are replaced": {
+        "estimator": Pipeline([("scale", StandardScaler()), ("poly", TorchPolynomialRegressor())]),
+        "grid": [{"scale": [MinMaxScaler(), "passthrough"], "poly__degree": [1, 2]}, {"poly__degree": [3]}],
+    },
+    "two metrics": {"grid": GRID, "scoring": ["r2", "neg_mean_squared_error"], "refit": "r2"},
+    "three metrics": {
+        "grid": GRID,
+        "scoring": {"a": "r2", "b": make_scorer(mean_absolute_error), "c": "neg_max_error"},
+        "refit": "b",
+        "train": True,
+    },
+    "squared errors with options": {
+        "grid": GRID,
+        "scoring": make_scorer(mean_squared_error, greater_is_better=False, multioutput=[0.3, 0.7]),
+        "targets": 2,
+    },
+    "two targets": {"grid": GRID, "targets": 2, "scoring": ["r2", "neg_root_mean_squared_error"], "refit": False},
+    "a metric of the user's": {"grid": GRID, "targets": 2, "scoring": make_scorer(absolute_error_of_the_worst_target)},
+    "a scorer that looks at the estimator": {
+        "grid": GRID,
+        "scoring": shorter_equations,
+        "refit": "r2",
+        "estimator": ADAM_20,
+        "train": True,
+    },
+    "a choice of the user's": {"grid": GRID, "refit": simplest_of_good},
+    "training scores": {"grid": GRID, "train": True},
+    "no refit": {"grid": GRID, "refit": False},
+    "single precision": {"grid": GRID, "dtype": np.float32, "rtol": 1e-5},
 }
 
 
@@ -172,3 +194,180 @@ def test_same_as_grid_search_cv(case, surface, rng):
     options["return_train_score"] = options.pop("train", False)
     ours, theirs = both(estimator, options.pop("grid"), X, y, fit=fit, **options)
     assert_same(ours, theirs, X, rtol)
+
+
+def raised(search, X, y, **fit):
+    """Return the exception that fit raises."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        search.fit(X, y, **fit)
+    return caught.value
+
+
+def with_nan(X, y):
+    X = X.copy()
+    X[7, 1] = np.nan
+    return X, y
+
+
+BAD = {
+    "an unknown parameter": {"grid": {"degree": [1], "depth": [2]}},
+    "an unknown parameter of a step": {
+        "estimator": make_pipeline(StandardScaler(), TorchPolynomialRegressor()),
+        "grid": {"standardscaler__depth": [2]},
+    },
+    "an empty grid": {"grid": {"degree": []}},
+    "no grid": {"grid": []},
+    "a grid of another type": {"grid": {"degree": 3}},
+    "an estimator without fit": {"estimator": object()},
+    "an estimator without that parameter": {"estimator": PolynomialFeatures()},
+    "more folds than rows": {"cv": 301},
+    "no folds": {"cv": []},
+    "NaN in all folds": {"data": with_nan, "cv": 2},
+    "an invalid value for all": {"grid": {"degree": [-1]}},
+    "an invalid value, raised": {"grid": {"degree": [1, -1]}, "error_score": "raise"},
+    "an error score of another kind": {"error_score": "nan"},
+    "an unknown metric": {"scoring": "r3"},
+    "several metrics without a choice": {"scoring": ["r2", "neg_mean_squared_error"]},
+    "negative weights": {"fit": {"sample_weight": -np.ones(300)}},
+    "weights of another length": {"fit": {"sample_weight": np.ones(4)}},
+    "rows of another length": {"data": lambda X, y: (X, y[:-1])},
+    "training diverges in all folds": {
+        "estimator": TorchPolynomialRegressor(basis="monomial", optimizer="sgd"),
+        "grid": {"lr": [1.0, 2.0]},
+    },
+}
+
+
+@pytest.mark.parametrize("case", BAD.values(), ids=BAD.keys())
+@pytest.mark.filterwarnings("ignore")
+def test_refuses_as_grid_search_cv(case, surface):
+    X, Y = surface
+    options = {"estimator": TorchPolynomialRegressor(), "grid": {"degree": [1, 2]}} | case
+    fit = options.pop("fit", {})
+    X, y = options.pop("data", lambda X, y: (X, y))(X, Y[:, 0])
+    grid = options.pop("grid")
+    ours, theirs = (
+        raised(kind(param_grid=grid, **options), X, y, **fit) for kind in (PolynomialGridSearchCV, GridSearchCV)
+    )
+    assert type(ours) is type(theirs)
+    first_lines = [str(error).splitlines()[0].replace("PolynomialGrid", "Grid") for error in (ours, theirs)]
+    assert first_lines[0] == first_lines[1]
+
+
+@pytest.mark.parametrize("error_score", [np.nan, -5.0])
+def test_a_fold_in_which_training_diverges_has_the_error_score(error_score, surface):
+    X, Y = surface
+    estimator = TorchPolynomialRegressor(1, basis="monomial", optimizer="sgd", n_iter=100, tol=None)
+    warned = []
+    for kind in (PolynomialGridSearchCV, GridSearchCV):
+        search = kind(estimator, {"lr": [1e-6, 1.0], "degree": [0, 1]}, error_score=error_score)
+        with pytest.warns(FitFailedWarning) as caught:
+            search.fit(X, Y[:, 0])
+        warned.append({str(warning.message).splitlines()[1] for warning in caught if "fits failed" in str(warning)})
+        scores = search.cv_results_["mean_test_score"]
+        np.testing.assert_array_equal(np.isfinite(scores) & (scores > -5), [True, True, True, False])
+        assert search.best_params_["lr"] == 1e-6
+    assert warned[0] == warned[1]
+
+
+def test_says_what_goes_through_the_other_path(surface, capsys):
+    X, Y = surface
+    pipeline = Pipeline([("scale", StandardScaler()), ("poly", TorchPolynomialRegressor(1))])
+    grid = [{"scale": [MinMaxScaler(), "passthrough"]}, {"poly__degree": [1, 2]}]
+    PolynomialGridSearchCV(pipeline, grid, cv=2, verbose=1).fit(X, Y)
+    assert capsys.readouterr().out.splitlines() == [
+        "Fitting 2 folds for each of 4 candidates, totalling 8 fits",
+        "2 of 4 candidates go through scikit-learn's own path: the grid sets 'scale'",
+    ]
+    PolynomialGridSearchCV(Ridge(), {"alpha": [1.0]}, verbose=1).fit(X, Y)
+    assert "scikit-learn's own path: the estimator is neither" in capsys.readouterr().out
+
+
+def test_warns_of_each_candidate_that_does_not_converge(surface):
+    X, Y = surface
+    estimator = TorchPolynomialRegressor(2, optimizer="adam", n_iter=3)
+    messages = []
+    for kind in (PolynomialGridSearchCV, GridSearchCV):
+        with pytest.warns(ConvergenceWarning) as caught:
+            kind(estimator, {"lr": [0.01, 0.1], "loss": ["squared_error", "huber"]}, cv=2, refit=False).fit(X, Y)
+        messages.append(sorted(str(warning.message) for warning in caught))
+    assert messages[0] == messages[1]
+
+
+def test_reads_the_rows_once_for_a_grid(surface, monkeypatch):
+    X, Y = surface
+    seen = []
+    scale = Domain.scale
+    monkeypatch.setattr(Domain, "scale", lambda self, X: seen.append(len(X)) or scale(self, X))
+    grid = {"degree": [1, 2, 3], "alpha": [0.0, 0.1], "optimizer": ["lbfgs", "adam"]}
+    PolynomialGridSearchCV(TorchPolynomialRegressor(), grid, refit=False).fit(X, Y[:, 0])
+    # The window of y, its standardization, and the features of X and y; 12 candidates on 5 folds.
+    assert sum(seen) == 3 * len(X)
+
+
+def test_memory_does_not_grow_with_candidates(rng):
+    X = rng.uniform(-1, 1, (20_000, 2))
+    y = X[:, 0] * X[:, 1] + 0.1 * rng.normal(size=len(X))
+
+    def peak(n_alphas):
+        grid = {"alpha": np.geomspace(1e-6, 1, n_alphas).tolist(), "degree": [1, 2]}
+        search = PolynomialGridSearchCV(
+            TorchPolynomialRegressor(), grid, scoring="neg_mean_absolute_error", refit=False, cv=2
+        )
+        tracemalloc.start()
+        search.fit(X, y)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    peak(2)
+    # Predictions of 600 candidates for the test rows would take 48 MB, those of 300 half of it.
+    assert peak(300) < 1.1 * peak(150)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_goes_where_grid_search_cv_goes(n_jobs, surface):
+    X, Y = surface
+    search = PolynomialGridSearchCV(TorchPolynomialRegressor(), {"degree": [1, 2]}, cv=3, n_jobs=n_jobs)
+    assert isinstance(search, GridSearchCV)
+    scores = cross_val_score(clone(search), X, Y[:, 0], cv=3, n_jobs=n_jobs)
+    assert scores.shape == (3,)
+    frame = pd.DataFrame(X, columns=list("abc"))
+    search.fit(frame, Y)
+    assert list(search.feature_names_in_) == list(search.best_estimator_.feature_names_in_) == list("abc")
+    restored = pickle.loads(pickle.dumps(search))
+    np.testing.assert_array_equal(restored.predict(frame), search.predict(frame))
+    assert search.score(frame, Y) == pytest.approx(search.best_estimator_.score(frame, Y))
+
+
+def test_weights_as_routed_metadata(surface, rng):
+    X, Y = surface
+    weights = rng.uniform(0, 1, len(X))
+    with sklearn.config_context(enable_metadata_routing=True):
+        for scores in [True, False]:
+            estimator = TorchPolynomialRegressor().set_fit_request(sample_weight=True)
+            estimator.set_score_request(sample_weight=scores)
+            ours, theirs = both(estimator, GRID, X, Y[:, 0], fit={"sample_weight": weights})
+            assert_same(ours, theirs, X)
+
+
+def test_weights_of_the_steps_of_a_pipeline(surface, rng):
+    X, Y = surface
+    weights = rng.uniform(0, 1, len(X))
+    pipeline = make_pipeline(StandardScaler(), TorchPolynomialRegressor())
+    fit = {"torchpolynomialregressor__sample_weight": weights, "standardscaler__sample_weight": weights}
+    grid = {"torchpolynomialregressor__degree": [1, 2], "torchpolynomialregressor__alpha": [0.0, 0.1]}
+    assert_same(*both(pipeline, grid, X, Y[:, 0], fit=fit), X)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+def test_check_estimator_as_grid_search_cv():
+    failures = []
+    for kind in (PolynomialGridSearchCV, GridSearchCV):
+        results = check_estimator(
+            kind(TorchPolynomialRegressor(), {"degree": [1, 2]}, cv=2), on_fail=None, on_skip=None
+        )
+        failures.append(
+            [(result["check_name"], result["status"]) for result in results if result["status"] != "passed"]
+        )
+    assert failures[0] == failures[1]
