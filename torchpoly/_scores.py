@@ -23,7 +23,7 @@ from torchpoly._gram import GramStatistics
 from torchpoly._module import PolynomialFamily
 
 # Predictions for as many polynomials are held at a time as make so many values.
-_MAX_PREDICTIONS = 2**21
+_MAX_PREDICTIONS = 2**20
 # Variances so small beside mean squares have lost digits.
 _MIN_VARIANCE = 1e-5
 
