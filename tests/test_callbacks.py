@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 from sklearn.callback import ProgressBar, ScoringMonitor
+from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from torchpoly import TorchPolynomialRegressor
+from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
 
 
 class Recorder:
@@ -114,3 +117,35 @@ def test_progress_bar_in_a_search(n_jobs, surface, capsys):
     assert search.best_params_["degree"] == 3
     TorchPolynomialRegressor(2).set_callbacks(ProgressBar()).fit(X, Y)
     assert "100%" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("estimator", [TorchPolynomialRegressor(), make_pipeline(StandardScaler(), Ridge())], ids=str)
+def test_a_search_tells_of_each_candidate(estimator, surface, capsys):
+    X, Y = surface
+    name = "degree" if isinstance(estimator, TorchPolynomialRegressor) else "ridge__alpha"
+    told = []
+    for kind in (PolynomialGridSearchCV, GridSearchCV):
+        recorder = Recorder()
+        recorder.max_propagation_depth = 0
+        kind(estimator, {name: [1, 2]}, cv=3).set_callbacks(recorder).fit(X, Y[:, 0])
+        told.append(sorted(recorder.events))
+    assert told[0] == told[1]
+    assert told[0].count("end candidate-split-evaluation") == 6
+    PolynomialGridSearchCV(estimator, {name: [1, 2]}, cv=3).set_callbacks(ProgressBar()).fit(X, Y[:, 0])
+    assert "PolynomialGridSearchCV - search" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("task", ["candidate-split-evaluation", "search", "fit"])
+def test_a_callback_that_raises_ends_a_search(task, surface):
+    X, Y = surface
+
+    def fail(context):
+        if context.task_name == task:
+            raise RuntimeError("full disk")
+
+    failing = Recorder(fail)
+    failing.max_propagation_depth = 0
+    search = PolynomialGridSearchCV(TorchPolynomialRegressor(), {"degree": [1, 2]}).set_callbacks(failing)
+    with pytest.raises(RuntimeError, match="full disk"):
+        search.fit(X, Y)
+    assert failing.events[-1] == "teardown"
