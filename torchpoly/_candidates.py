@@ -117,6 +117,8 @@ class CandidateParser:
         self.reason = None
         if type(last) is not TorchPolynomialRegressor:
             self.reason = "the estimator is neither a TorchPolynomialRegressor nor a Pipeline that ends in one"
+        elif self.prefix and len({name for name, _ in estimator.steps}) < len(estimator.steps):
+            self.reason = "two steps of the Pipeline have the same name"
         elif self.prefix and getattr(estimator, "transform_input", None):
             self.reason = "the Pipeline transforms inputs of its steps"
         elif getattr(last, "_skl_callbacks", None) or getattr(estimator, "_skl_callbacks", None):

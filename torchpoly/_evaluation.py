@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from time import perf_counter
@@ -61,6 +61,10 @@ class Evaluation:
         alike, others = defaultdict(list), []
         for candidate in candidates:
             model = candidate.model
+            try:
+                check_memory(model.degree, source.fewest_rows, source.n_features, model.interaction_only)
+            except ValueError:
+                continue
             n_terms = count_terms(source.n_features, model.degree, model.interaction_only)
             if candidate.is_least_squares and n_terms <= source.fewest_rows:
                 alike[model.interaction_only, model.is_textbook, candidate.device].append((n_terms, candidate))
@@ -68,7 +72,7 @@ class Evaluation:
                 others.append(candidate)
         for group in alike.values():
             self._add_least_squares(max(n_terms for n_terms, _ in group), [candidate for _, candidate in group], source)
-        for split in range(source.n_splits):
+        for split in source.splits:
             rows = source.rows(split) if others else None
             if rows is not None:
                 self._add_on_rows(others, split, rows)
@@ -81,13 +85,7 @@ class Evaluation:
         size = max(1, _BUDGET // (8 * n_matrices * n_terms**2))
         folds = source.folds(greatest, candidates[0].device)
         start = perf_counter()
-        while batch := dict(islice(folds, size)):
-            trainings = {
-                split: _FoldTraining(fold, candidates, together=not self._scoring.needs_estimators)
-                for split, fold in batch.items()
-                if fold is not None
-            }
-            train_in_lockstep(lane for training in trainings.values() for _, lane in training.lanes)
+        while trainings := self._train_some(candidates, folds, size):
             n_trained = sum(training.n_together for training in trainings.values())
             fit_time = (perf_counter() - start) / max(n_trained, 1)
             for split, training in trainings.items():
@@ -97,6 +95,23 @@ class Evaluation:
                     for candidate in training.alone:
                         self._add_alone(candidate, split, rows, training.problem(candidate.model))
             start = perf_counter()
+
+    def _train_some(
+        self, candidates: list[Candidate], folds: Iterator[tuple[int, Fold | None]], size: int
+    ) -> dict[int, _FoldTraining]:
+        """Train together on the next so many folds; on none if there is what no fit takes."""
+        together = not self._scoring.needs_estimators
+        try:
+            batch = dict(islice(folds, size))
+            trainings = {
+                split: _FoldTraining(fold, candidates, together=together)
+                for split, fold in batch.items()
+                if fold is not None
+            }
+            train_in_lockstep(lane for training in trainings.values() for _, lane in training.lanes)
+        except (ValueError, TypeError, ArithmeticError):
+            return {}
+        return trainings
 
     def _add_polynomials(self, training: _FoldTraining, split: int, rows: SplitRows, fit_time: float) -> None:
         """Score what has trained together."""
@@ -171,8 +186,10 @@ class Evaluation:
         """Return the scores of each polynomial."""
         sets = {"test_scores": (rows.test.X, rows.split[1], None if fold is None else fold.test)}
         if self._return_train_score:
-            training = None if fold is None else fold.training
-            sets["train_scores"] = rows.training.X, rows.split[0], training
+            if rows.X_scored is None:
+                sets["train_scores"] = rows.training.X, rows.split[0], None if fold is None else fold.training
+            else:
+                sets["train_scores"] = rows.X_scored, rows.split[0], None
         scores = {name: self._scoring.of_polynomials(polynomials, *those) for name, those in sets.items()}
         return [dict(zip(scores, values, strict=True)) for values in zip(*scores.values(), strict=True)]
 

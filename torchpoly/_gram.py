@@ -300,12 +300,12 @@ def ridge_path(statistics: GramStatistics, alphas: Sequence[float]) -> tuple[Flo
     shifted = values[:, None] + np.array(alphas)
     rotated = vectors.T @ (statistics.cross[1:] - means * constant)
     with np.errstate(divide="ignore", invalid="ignore"):
-        slopes = vectors @ (rotated[:, None] / shifted[:, :, None]).reshape(len(means), -1)
+        slopes = vectors @ (rotated[:, None] / shifted[:, :, None]).reshape(len(means), len(alphas) * constant.shape[1])
         constants = np.tile(constant, len(alphas)) - means.T @ slopes
         conditions = shifted[-1] / shifted[0] if len(means) else np.ones(len(alphas))
     conditions[~(conditions > 0.0)] = np.inf
     coefficients = np.concatenate([constants, slopes])
-    return coefficients.reshape(len(gram), len(alphas), -1), conditions
+    return coefficients.reshape(len(gram), len(alphas), constant.shape[1]), conditions
 
 
 def _penalised(gram: Floats, alpha: float) -> Floats:

@@ -114,6 +114,11 @@ def train_columns(lanes: list[Lane]) -> None:
     """
     columns = {id(lane): place for place, lane in enumerate(lanes)}
     _try(lanes, lambda ordered: _RowGradient(ordered, [columns[id(lane)] for lane in ordered]))
+    # Gradients of absolute errors stay finite where these do not.
+    with np.errstate(all="ignore"):
+        losses = cast(RowObjective, lanes[0].objective).losses(np.hstack([lane.parameters for lane in lanes]))
+    for lane, own in zip(lanes, np.split(losses, len(lanes)), strict=True):
+        lane.is_lost |= not np.isfinite(own).all()
 
 
 def _matrix(lane: Lane) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import get_config
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import mean_squared_error, r2_score, root_mean_squared_error
 from sklearn.metrics._scorer import _MultimetricScorer, _PassthroughScorer, _Scorer
@@ -27,13 +28,13 @@ _MAX_PREDICTIONS = 2**20
 # Variances so small beside mean squares have lost digits.
 _MIN_VARIANCE = 1e-5
 
-# Of mean squared errors of shape (n_polynomials, n_targets) and variances of the targets.
-Formula = Callable[[Floats, Floats], Floats]
+# Of mean squared errors of shape (n_polynomials, n_targets), and variances and units of the targets.
+Formula = Callable[[Floats, Floats, Floats], Floats]
 
 _FORMULAS: dict[Any, Formula] = {
-    r2_score: lambda errors, variances: (1.0 - errors / variances).mean(axis=1),
-    mean_squared_error: lambda errors, variances: errors.mean(axis=1),
-    root_mean_squared_error: lambda errors, variances: np.sqrt(errors).mean(axis=1),
+    r2_score: lambda errors, variances, units: (1.0 - errors / variances).mean(axis=1),
+    mean_squared_error: lambda errors, variances, units: (errors * units**2).mean(axis=1),
+    root_mean_squared_error: lambda errors, variances, units: (np.sqrt(errors) * units).mean(axis=1),
 }
 
 
@@ -69,8 +70,8 @@ class Scoring:
         As the user gave them.
     params : dict
         Metadata for the scorer.
-    weighs_as_training : bool
-        Whether rows have the same weights as in training.
+    training_weights : array-like or None
+        Of the rows in training.
     error_score : float or "raise"
     """
 
@@ -78,7 +79,7 @@ class Scoring:
     X: Any
     y: Any
     params: dict[str, Any]
-    weighs_as_training: bool
+    training_weights: Any
     error_score: float | str
 
     @property
@@ -132,20 +133,25 @@ class Scoring:
         """Write the scores that mean squared errors tell with all their digits."""
         formulas = self._formulas
         # Of a single row there is no variance; predictions in single precision are rounded.
-        if formulas is None or not self.weighs_as_training or len(X) < 2 or X.dtype != np.float64:
+        if formulas is None or not self._weighs_as_training or len(X) < 2 or X.dtype != np.float64:
             return
         variances = statistics.target - np.square(statistics.cross[0])
         if not (variances > _MIN_VARIANCE * statistics.target).all():
             return
         errors, exact = mean_squared_errors(statistics, polynomials.coefficients)
-        chosen, squared_units = np.flatnonzero(exact), polynomials.targets.half_width**2
-        values = {
-            name: formula(errors[chosen] * squared_units, variances * squared_units).tolist()
-            for name, formula in formulas.items()
-        }
+        chosen, units = np.flatnonzero(exact), polynomials.targets.half_width
+        values = {name: formula(errors[chosen], variances, units).tolist() for name, formula in formulas.items()}
         for position, index in enumerate(chosen):
             every = {name: scored[position] for name, scored in values.items()}
             scores[index] = every if isinstance(self.scorer, _MultimetricScorer) else every[""]
+
+    @property
+    def _weighs_as_training(self) -> bool:
+        """Whether scores weigh rows as training does: where metadata are routed, each scorer may have its own."""
+        weights = self.params.get("sample_weight")
+        may_differ = isinstance(self.scorer, _MultimetricScorer) and get_config()["enable_metadata_routing"]
+        same = weights is self.training_weights and not np.isscalar(weights)
+        return same and not (may_differ and self.params)
 
     @cached_property
     def _formulas(self) -> dict[str, Formula] | None:
@@ -169,4 +175,4 @@ def _formula(scorer: Any) -> Formula | None:
     if not isinstance(scorer, _Scorer) or scorer._response_method != "predict" or scorer._kwargs:
         return None
     formula = _FORMULAS.get(scorer._score_func)
-    return None if formula is None else lambda errors, variances: scorer._sign * formula(errors, variances)
+    return None if formula is None else lambda *squares: scorer._sign * formula(*squares)

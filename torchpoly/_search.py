@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
@@ -22,7 +23,7 @@ from torchpoly._candidates import Candidate, CandidateParser
 from torchpoly._evaluation import Evaluation, Result
 from torchpoly._folds import Split
 from torchpoly._scores import Scoring
-from torchpoly._split_rows import PipelineSource, PlainSource, SplitSource
+from torchpoly._split_rows import PlainSource, SplitSource, transformed_sources
 
 
 class PolynomialGridSearchCV(GridSearchCV):
@@ -171,9 +172,12 @@ class PolynomialGridSearchCV(GridSearchCV):
             If candidates end before their `tol` is met.
         """
         parser = CandidateParser(self.estimator)
-        if parser.reason is None:
+        reason = parser.reason
+        if type(self)._run_search is not GridSearchCV._run_search:
+            reason = "a subclass runs the search"
+        if reason is None:
             return self._search(parser, X, y, params)
-        self._tell(f"All candidates go through scikit-learn's own path: {parser.reason}.")
+        self._tell(f"All candidates go through scikit-learn's own path: {reason}")
         return super().fit(X, y, **params)
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -201,11 +205,11 @@ class PolynomialGridSearchCV(GridSearchCV):
         tasks.begin(len(grid) * len(splits))
         together = _Together(self, parser, X, y, scorer, routed, splits, tasks)
         outcomes = together.evaluate(grid)
-        tasks.end()
         _warn_or_raise_about_fit_failures(outcomes, self.error_score)
         if callable(self.scoring):
             _insert_error_scores(outcomes, self.error_score)
         results = self._format_results(grid, len(splits), outcomes)
+        tasks.end()
 
         first_test_score = outcomes[0]["test_scores"]
         self.multimetric_ = isinstance(first_test_score, dict)
@@ -284,13 +288,12 @@ class _Together:
                 # What no estimator has is refused before any work.
                 clone(search.estimator).set_params(**clone(parameters, safe=False))
                 self._unserved[candidate] += 1
-        own_weights = self._fit_params.get(f"{self._parser.prefix}sample_weight")
         scoring = Scoring(
             self._scorer,
             self._X,
             self._y,
             self._score_params,
-            self._score_params.get("sample_weight") is own_weights,
+            self._fit_params.get(f"{self._parser.prefix}sample_weight"),
             search.error_score,
         )
 
@@ -301,16 +304,18 @@ class _Together:
                 print(f"[CV {split + 1}/{n_splits}] END {chosen}; test score: {result['test_scores']}")
 
         evaluation = Evaluation(scoring, search.return_train_score, report)
+        results = evaluation.results
+        pairs = list(product(range(len(grid)), range(n_splits)))
+        results |= self._fit_and_score(grid, [pair for pair in pairs if pair[0] not in self._served])
         for candidates in self._alike():
-            source = self._source(candidates)
-            if source is not None:
+            for source in self._sources(candidates):
                 evaluation.add(candidates, source)
         for reason, count in self._unserved.items():
             search._tell(f"{count} of {len(grid)} candidates go through scikit-learn's own path: {reason}")
-        results = evaluation.results
-        pairs = list(product(range(len(grid)), range(n_splits)))
-        missing = [pair for pair in pairs if pair not in results]
-        results |= zip(missing, self._fit_and_score(grid, missing), strict=True)
+        failed = [pair for pair in pairs if pair not in results]
+        if failed:
+            search._tell(f"{len(failed)} fits that failed together go through scikit-learn's own path")
+        results |= self._fit_and_score(grid, failed)
         return [results[pair] for pair in pairs]
 
     def _alike(self) -> list[list[Candidate]]:
@@ -320,26 +325,30 @@ class _Together:
             groups[candidate.preprocessing].append(candidate)
         return list(groups.values())
 
-    def _source(self, candidates: list[Candidate]) -> SplitSource | None:
-        """Return the rows that candidates see; None where the data are refused."""
-        rows = np.arange(_num_samples(self._X))
-        splits = [(rows[np.asarray(training)], rows[np.asarray(test)]) for training, test in self._splits]
-        weights_name = f"{self._parser.prefix}sample_weight"
-        if self._parser.prefix:
-            pipeline = clone(self._search.estimator).set_params(**clone(candidates[0].steps, safe=False))
-            return PipelineSource(pipeline, self._X, self._y, self._fit_params, weights_name, splits)
+    def _sources(self, candidates: list[Candidate]) -> Iterator[SplitSource]:
+        """Yield the rows that candidates see; none where scikit-learn would refuse them."""
+        search, X, y = self._search, self._X, self._y
         try:
-            weights = self._fit_params.get(weights_name)
-            self._plain = PlainSource(self._search.estimator, self._X, self._y, weights, splits)
-        except (ValueError, TypeError) as error:
-            self._unserved[str(error).splitlines()[0]] += len(candidates)
-        return self._plain
+            rows = np.arange(_num_samples(X))
+            splits = [(rows[np.asarray(training)], rows[np.asarray(test)]) for training, test in self._splits]
+            if not self._parser.prefix:
+                weights = self._fit_params.get("sample_weight")
+                self._plain = PlainSource(search.estimator, X, y, weights, splits)
+        except (ValueError, TypeError, IndexError):
+            return
+        if self._plain is not None:
+            yield self._plain
+        else:
+            pipeline = clone(search.estimator).set_params(**clone(candidates[0].steps, safe=False))
+            yield from transformed_sources(
+                pipeline, X, y, self._fit_params, splits, scores_training=search.return_train_score
+            )
 
-    def _fit_and_score(self, grid: list[dict[str, Any]], pairs: list[tuple[int, int]]) -> list[Result]:
+    def _fit_and_score(self, grid: list[dict[str, Any]], pairs: list[tuple[int, int]]) -> dict[tuple[int, int], Result]:
         """Evaluate candidates on splits one by one, as scikit-learn does."""
         search, n_splits = self._search, len(self._splits)
         parallel = Parallel(n_jobs=search.n_jobs, pre_dispatch=search.pre_dispatch)
-        return parallel(
+        results = parallel(
             delayed(_fit_and_score)(
                 clone(search.estimator),
                 self._X,
@@ -361,6 +370,7 @@ class _Together:
             )
             for index, split in pairs
         )
+        return dict(zip(pairs, results, strict=True))
 
     def fit_on_all_rows(self, estimator: Any, index: int) -> bool:
         """Fit a candidate on all rows if their Gram matrix is at hand, and return whether it was."""

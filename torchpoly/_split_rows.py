@@ -24,6 +24,8 @@ from torchpoly._regressor import TorchPolynomialRegressor, check_weights
 
 Box = tuple[Floats, Floats]
 _CPU = torch.device("cpu")
+# The rows of several splits are transformed at a time where they take no more than about these bytes.
+_BUDGET = 2**28
 
 
 class SplitRows:
@@ -41,6 +43,8 @@ class SplitRows:
         Whether y has one dimension.
     complete : callable
         Makes a trained regressor into what the user would have fitted.
+    X_scored : ndarray or None
+        The training rows as they are scored, where that is not how they are trained on.
     """
 
     def __init__(
@@ -51,7 +55,9 @@ class SplitRows:
         *,
         single_target: bool,
         complete: Callable[[TorchPolynomialRegressor], Any],
+        X_scored: NDArray | None = None,
     ) -> None:
+        self.X_scored = X_scored
         self.split = split
         self.single_target = single_target
         self.complete = complete
@@ -63,6 +69,11 @@ class SplitRows:
     @property
     def n_features(self) -> int:
         return self._data.X.shape[1]
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the rows, which are copied from one array to two."""
+        return 2 * self._data.X.nbytes
 
     @cached_property
     def training(self) -> Data:
@@ -108,7 +119,7 @@ class SplitRows:
 class SplitSource(Protocol):
     """Where the rows of the splits come from."""
 
-    n_splits: int
+    splits: Sequence[int]
 
     @property
     def n_features(self) -> int:
@@ -154,15 +165,15 @@ class PlainSource:
         Y = y.reshape(len(y), -1)
         self._data = Data(X, Y, weights, Domain.standardizing(Y, weights), _CPU)
         self._single_target = y.ndim == 1
-        self._splits = splits
-        self.n_splits = len(splits)
+        self._places = splits
+        self.splits: Sequence[int] = range(len(splits))
         self.n_features = X.shape[1]
         self.fewest_rows = min(len(training) for training, _ in splits)
         self._complete_runs: dict[tuple[object, ...], Pass] = {}
 
     def rows(self, split: int) -> SplitRows | None:
         """Return the rows of a split."""
-        places = self._splits[split]
+        places = self._places[split]
         return _split_rows(places, self._data, places, self._single_target, self._complete)
 
     def _complete(self, estimator: TorchPolynomialRegressor) -> TorchPolynomialRegressor:
@@ -171,7 +182,7 @@ class PlainSource:
 
     def folds(self, model: Model, device: torch.device) -> Iterator[tuple[int, Fold | None]]:
         """Read the rows once for all splits that share groups of them."""
-        for run in read_folds(model, replace(self._data, device=device), self._splits):
+        for run in read_folds(model, replace(self._data, device=device), self._places):
             for split in run.splits:
                 yield split, run.fold(split)
             if run.covers_all_rows:
@@ -198,94 +209,122 @@ class PlainSource:
 
 
 class PipelineSource:
-    """The rows after the first steps of a pipeline, which are fitted once for each split.
+    """The rows of some splits after the first steps of a pipeline.
+
+    Parameters
+    ----------
+    rows : dict of int to SplitRows
+        By split.
+    """
+
+    def __init__(self, rows: dict[int, SplitRows]) -> None:
+        self._rows = rows
+        self.splits: Sequence[int] = list(rows)
+        self.n_features = max(one.n_features for one in rows.values())
+        self.fewest_rows = min(len(one.split[0]) for one in rows.values())
+
+    def rows(self, split: int) -> SplitRows | None:
+        """Return the rows of a split."""
+        return self._rows[split]
+
+    def folds(self, model: Model, device: torch.device) -> Iterator[tuple[int, Fold | None]]:
+        """Read the rows of each split."""
+        for split, rows in self._rows.items():
+            training, test = (replace(data, device=device) for data in (rows.training, rows.test))
+            yield split, read_fold(model, training, test)
+
+
+def transformed_sources(
+    pipeline: Pipeline,
+    X: ArrayLike,
+    y: ArrayLike,
+    fit_params: dict[str, Any],
+    splits: Sequence[Split],
+    *,
+    scores_training: bool,
+) -> Iterator[PipelineSource]:
+    """Fit the first steps of a pipeline to each split, and yield what becomes of the rows of some at a time.
+
+    Splits for which a step fails are left out.
 
     Parameters
     ----------
     pipeline : Pipeline
-        With the parameters of these steps set.
+        With the parameters of the steps set.
     X, y : array-like
     fit_params : dict
         What the steps are fitted with besides.
-    weights_name : str
-        Under which name the last step's weights are among them.
     splits : list of tuple of ndarray of int
+    scores_training : bool
+        Whether polynomials are evaluated on the training rows too.
     """
+    held: dict[int, SplitRows] = {}
+    n_bytes = 0
+    for index, split in enumerate(splits):
+        try:
+            rows = _transform(pipeline, X, y, fit_params, split, scores_training)
+        except Exception:
+            continue  # scikit-learn's own path will meet it again, and tell of it
+        if rows is not None:
+            held[index] = rows
+            n_bytes += rows.n_bytes
+        if n_bytes > _BUDGET:
+            yield PipelineSource(held)
+            held, n_bytes = {}, 0
+    if held:
+        yield PipelineSource(held)
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        X: ArrayLike,
-        y: ArrayLike,
-        fit_params: dict[str, Any],
-        weights_name: str,
-        splits: Sequence[Split],
-    ) -> None:
-        self._weights_name = weights_name
-        self._pipeline = pipeline
-        self._X = X
-        self._y = y
-        self._fit_params = fit_params
-        self._splits = splits
-        self._rows: dict[int, SplitRows | None] = {}
-        self.n_splits = len(splits)
-        self.fewest_rows = min(len(training) for training, _ in splits)
 
-    @cached_property
-    def n_features(self) -> int:
-        every = [self.rows(split) for split in range(self.n_splits)]
-        return max((rows.n_features for rows in every if rows is not None), default=0)
+def _transform(
+    pipeline: Pipeline, X: Any, y: Any, fit_params: dict[str, Any], split: Split, scores_training: bool
+) -> SplitRows | None:
+    """Return the rows of a split after the first steps of a pipeline."""
+    steps, (name, last), memory = pipeline.steps[:-1], pipeline.steps[-1], pipeline.memory
+    training, test = split
+    params = _check_method_params(X, params=fit_params, indices=training)
+    sample_weight = params.pop(f"{name}__sample_weight", None)
+    X_test, y_test = _safe_split(pipeline, X, y, test, training)
+    X, y = _safe_split(pipeline, X, y, training)
+    X_scored = None
+    if steps:
+        first, X_given = clone(Pipeline(steps, memory=memory)), X
+        X = first.fit_transform(X, y, **params)
+        steps = first.steps
+        X_test = _through(steps, X_test)
+        # Some transform differently what they are fitted to.
+        X_scored = _through(steps, X_given) if scores_training else None
+    X, y, attributes = _validate(last, X, y)
+    template = clone(last)
+    template.__dict__.update(attributes)
 
-    def rows(self, split: int) -> SplitRows | None:
-        """Return the rows of a split, from memory if they have been asked for."""
-        if split not in self._rows:
-            try:
-                self._rows[split] = self._transform(self._splits[split])
-            except Exception:
-                # scikit-learn's own path will meet it again, and tell of it.
-                self._rows[split] = None
-        return self._rows[split]
+    def validate(X: Any, y: Any) -> Any:
+        return validate_data(template, X, y, dtype=X.dtype, multi_output=True, y_numeric=True, reset=False)
 
-    def _transform(self, split: Split) -> SplitRows | None:
-        steps, (name, last) = self._pipeline.steps[:-1], self._pipeline.steps[-1]
-        training, test = split
-        X, y = _safe_split(self._pipeline, self._X, self._y, training)
-        X_test, y_test = _safe_split(self._pipeline, self._X, self._y, test, training)
-        params = _check_method_params(self._X, params=self._fit_params, indices=training)
-        sample_weight = params.pop(self._weights_name, None)
-        if steps:
-            first = clone(Pipeline(steps, memory=self._pipeline.memory))
-            X, X_test = first.fit_transform(X, y, **params), first.transform(X_test)
-            steps = first.steps
-        X, y, attributes = _validate(last, X, y)
-        template = clone(last)
-        template.__dict__.update(attributes)
-        X_test, y_test = validate_data(
-            template, X_test, y_test, dtype=X.dtype, multi_output=True, y_numeric=True, reset=False
-        )
+    X_test, y_test = validate(X_test, y_test)
+    if X_scored is not None:
+        X_scored, _ = validate(X_scored, y)
+        X_scored = None if np.array_equal(X_scored, X) else X_scored
+    weights = None
+    if sample_weight is not None:
+        # Nothing is weighed in the test rows: their scores do not come from Gram matrices.
+        weights = np.r_[check_weights(sample_weight, X), np.ones(len(X_test))]
 
-        def complete(estimator: TorchPolynomialRegressor) -> Pipeline:
-            estimator.__dict__.update(attributes)
-            return Pipeline([*steps, (name, estimator)], memory=self._pipeline.memory)
+    def complete(estimator: TorchPolynomialRegressor) -> Pipeline:
+        estimator.__dict__.update(attributes)
+        return Pipeline([*steps, (name, estimator)], memory=memory)
 
-        weights = None
-        if sample_weight is not None:
-            # Test rows have no weights: scores are not taken from their Gram matrix.
-            weights = np.r_[check_weights(sample_weight, X), np.ones(len(X_test))]
-        Y = np.concatenate([y, y_test]).reshape(len(y) + len(y_test), -1)
-        places = np.arange(len(X)), np.arange(len(X), len(Y))
-        data = Data(np.concatenate([X, X_test]), Y, weights, Domain.identity(Y.shape[1]), _CPU)
-        return _split_rows(split, data, places, y.ndim == 1, complete)
+    Y = np.concatenate([y, y_test]).reshape(len(y) + len(y_test), -1)
+    places = np.arange(len(X)), np.arange(len(X), len(Y))
+    data = Data(np.concatenate([X, X_test]), Y, weights, Domain.identity(Y.shape[1]), _CPU)
+    return _split_rows(split, data, places, y.ndim == 1, complete, X_scored)
 
-    def folds(self, model: Model, device: torch.device) -> Iterator[tuple[int, Fold | None]]:
-        """Read the rows of each split."""
-        for split in range(self.n_splits):
-            rows = self.rows(split)
-            if rows is None:
-                yield split, None
-            else:
-                training, test = (replace(data, device=device) for data in (rows.training, rows.test))
-                yield split, read_fold(model, training, test)
+
+def _through(steps: list[tuple[str, Any]], X: Any) -> Any:
+    """Return what fitted steps make of the rows."""
+    for _, step in steps:
+        if step not in (None, "passthrough"):
+            X = step.transform(X)
+    return X
 
 
 def _validate(estimator: TorchPolynomialRegressor, X: Any, y: Any) -> tuple[NDArray, NDArray, dict]:
@@ -302,9 +341,10 @@ def _split_rows(
     places: Split,
     single_target: bool,
     complete: Callable[[TorchPolynomialRegressor], Any],
+    X_scored: NDArray | None = None,
 ) -> SplitRows | None:
     """Return the rows of a split; None where either part is empty, or has no weight."""
     training, test = places
     if not (len(training) and len(test)) or (data.weights is not None and not data.weights[training].any()):
         return None
-    return SplitRows(split, data, places, single_target=single_target, complete=complete)
+    return SplitRows(split, data, places, single_target=single_target, complete=complete, X_scored=X_scored)
