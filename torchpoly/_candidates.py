@@ -64,7 +64,7 @@ class Candidate:
         model, spec = self.model, self.spec
         # These default rates depend on the curvature that each finds along its own gradient.
         needs_curvature = spec.lr_is_default and spec.factory in (torch.optim.SGD, torch.optim.ASGD)
-        named = isinstance(model.loss, str) and self.estimator.batch_size is None
+        named = isinstance(model.loss, str) and self.estimator.batch_size is None and not self.is_least_squares
         return named and self.trains_in_lockstep and self.continues and not needs_curvature
 
     @property

@@ -19,7 +19,7 @@ from torchpoly._basis import Basis, Domain, Floats, column_ranges, count_rows
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics, ridge_path
 from torchpoly._module import PolynomialFamily
-from torchpoly._reading import MAX_CONDITION, Data, Reading, asks_for_principal_axes, read_gram
+from torchpoly._reading import MAX_CONDITION, Data, Reading, asks_for_principal_axes, chunk_size, read_gram
 
 # The matrices of the groups or folds that are held at the same time take about these bytes.
 _BUDGET = 2**29
@@ -30,6 +30,8 @@ _MAX_CHANGE, _MIN_VARIANCE = 1e2, 1e-3
 _MAX_CANCELLATION = 1e-6
 # Up to this condition number, least squares from a Gram matrix have 8 digits.
 _MAX_CONDITION = 1e8
+# That is so many times too much where a fit refines its optimum.
+_UNREFINED = 1e-4
 
 Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 
@@ -88,7 +90,7 @@ class Fold:
         exact : ndarray of bool of shape (n_alphas,)
         """
         coefficients, conditions = ridge_path(self.statistics.of_lower_degree(self.n_terms(degree)), alphas)
-        return coefficients, conditions < _MAX_CONDITION
+        return coefficients, conditions < _MAX_CONDITION * self._digits_left(len(coefficients))
 
     def pose(self, model: Model) -> Problem | None:
         """Return the least squares problem of a fit of the training rows; None where that would read them twice."""
@@ -97,11 +99,22 @@ class Fold:
             return None
         statistics = self.statistics.of_lower_degree(basis.n_terms)
         if model.basis == "orthonormal":
-            if statistics.roots(model.alpha).condition >= MAX_CONDITION:
+            if statistics.roots(model.alpha).condition >= MAX_CONDITION * self._digits_left(basis.n_terms):
                 return None
             if not model.alpha and asks_for_principal_axes(basis, statistics, self.n_rows):
                 return None
         return model.on_gram(Reading(basis, None, statistics, None), self.targets, self.box)
+
+    def _digits_left(self, n_terms: int) -> float:
+        """Return the share of a condition number that may be used up without the rows.
+
+        A fit of so few rows that it holds them all refines its optimum by their residuals. So do
+        test rows far outside of the training rows ask for digits.
+        """
+        if self.n_rows > chunk_size(n_terms + len(self.statistics.target)):
+            return 1.0
+        squares = np.diagonal(cast(Floats, self.test.features))[:n_terms]
+        return _UNREFINED / float(squares.max())
 
     def family(self, coefficients: Floats) -> PolynomialFamily:
         """Return polynomials in the common basis and units.
