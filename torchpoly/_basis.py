@@ -144,6 +144,10 @@ class Domain:
     def n_variables(self) -> int:
         return len(self.shift)
 
+    def covers_like(self, other: Domain) -> bool:
+        """Whether another domain of the same columns, without axes of its own, has the same windows."""
+        return np.array_equal(self.center, other.center) and np.array_equal(self.half_width, other.half_width)
+
     def repeated(self, times: int) -> Domain:
         """Return the domain of so many copies of the columns, side by side."""
         center, half_width, shift = (np.tile(values, times) for values in (self.center, self.half_width, self.shift))
@@ -322,11 +326,19 @@ class Basis:
         rows, columns = self._divisors
         factors = np.ones(len(rows))
         for exponents, slope, offset in zip(self.powers.T, slopes, offsets, strict=True):
-            # Column k is T_k of the other variable: 2 x T_(k-1) - T_(k-2), where T_(-1) is T_1.
-            variable, univariate = np.array([offset, slope]), np.eye(self.degree + 1)
+            # Column k is T_k of the other variable v = slope * u + offset: 2 v T_(k-1) - T_(k-2), where
+            # T_(-1) is T_1, and 2 u T_j is T_(j+1) + T_|j-1|.
+            univariate = np.eye(self.degree + 1)
             for k in range(1, self.degree + 1):
-                twice = 2.0 * chebyshev.chebmul(variable, univariate[:k, k - 1])
-                univariate[: k + 1, k] = twice / 2.0 if k == 1 else twice - univariate[: k + 1, k - 2]
+                last, column = univariate[:, k - 1], univariate[:, k]
+                column[:] = 2.0 * offset * last
+                column[1:] += slope * last[:-1]
+                column[:-1] += slope * last[1:]
+                column[1] += slope * last[0]
+                if k == 1:
+                    column /= 2.0
+                else:
+                    column -= univariate[:, k - 2]
             factors *= univariate[exponents[rows], exponents[columns]]
         change = np.zeros((self.n_terms, self.n_terms))
         change[rows, columns] = factors

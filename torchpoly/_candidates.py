@@ -125,6 +125,11 @@ class CandidateParser:
             self.reason = "the estimator has callbacks"
         else:
             self._defaults = clone(last).get_params(deep=False)
+            try:
+                last._validate_params()
+                self._is_valid = True
+            except ValueError:
+                self._is_valid = False
 
     def parse(self, index: int, parameters: dict[str, Any], fit_params: dict[str, Any]) -> Candidate | str:
         """Return a candidate, or why it cannot be served."""
@@ -143,12 +148,14 @@ class CandidateParser:
                 steps[name] = value
             else:
                 return f"the grid sets {name!r}"
-        everything = self._defaults | own
         try:
+            # What is not in the grid has been found valid, or is looked at again.
             validate_parameter_constraints(
-                TorchPolynomialRegressor._parameter_constraints, everything, TorchPolynomialRegressor.__name__
+                TorchPolynomialRegressor._parameter_constraints,
+                own if self._is_valid else self._defaults | own,
+                TorchPolynomialRegressor.__name__,
             )
-            estimator = TorchPolynomialRegressor(**everything)
+            estimator = TorchPolynomialRegressor(**self._defaults | own)
             refuse_class(estimator.loss)
             spec, device = resolve_optimizer(estimator.optimizer, estimator.lr), resolve_device(estimator.device)
         except ValueError as error:

@@ -72,12 +72,15 @@ class GramStatistics:
     @classmethod
     def of_union(cls, parts: Sequence[GramStatistics], counts: Sequence[int]) -> GramStatistics:
         """Return the statistics of all rows of the parts, each part counted so many times."""
-        weights = [count * part.total_weight for part, count in zip(parts, counts, strict=True)]
-        total_weight = sum(weights)
+        total_weight = float(sum(count * part.total_weight for part, count in zip(parts, counts, strict=True)))
+        shares = [count * part.total_weight / total_weight for part, count in zip(parts, counts, strict=True)]
 
-        def mean(name: str) -> Floats:
-            used = [(getattr(part, name), weight) for part, weight in zip(parts, weights, strict=True) if weight]
-            return sum(values * (weight / total_weight) for values, weight in used)
+        def mean(name: str) -> Any:
+            total: Any = 0.0
+            for part, share in zip(parts, shares, strict=True):
+                if share:
+                    total += getattr(part, name) * share
+            return total
 
         return cls(mean("features"), mean("cross"), mean("target"), total_weight)
 

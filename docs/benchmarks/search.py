@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 from side_by_side import alternate, environment, table
+from sklearn.datasets import make_friedman1
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
@@ -25,11 +26,10 @@ ROWS = [2_000, 20_000, 100_000]
 ALPHAS = np.geomspace(1e-6, 1, 10).tolist()
 
 
-def waves(n_rows, n_columns=5):
-    """A wave across the columns, and noise."""
-    rng = np.random.default_rng(0)
-    X = rng.uniform(-1, 1, (n_rows, n_columns))
-    return X, np.sin(2 * X.sum(axis=1)) + 0.3 * rng.normal(size=n_rows)
+def surface(n_rows, n_columns=5):
+    """Friedman's first test function: a wave, a parabola and two lines, under noise."""
+    X, y = make_friedman1(n_rows, 5, noise=1.0, random_state=0)
+    return X[:, :n_columns], y
 
 
 def compare(contestants, X, y, rounds):
@@ -51,7 +51,7 @@ def degrees_and_penalties():
         ]
     ]
     for n_rows in ROWS:
-        X, y = waves(n_rows)
+        X, y = surface(n_rows)
         ridge = make_pipeline(MinMaxScaler((-1, 1)), PolynomialFeatures(), Ridge(solver="cholesky"))
         ridge_grid = {
             "polynomialfeatures__degree": [1, 2, 3, 4, 5],
@@ -80,7 +80,7 @@ def degrees_and_penalties():
 
 def optimizers():
     rows = [["20000 x 5, 5 folds", "together, ms", "one by one, ms", "ratio", "greatest difference of a score"]]
-    X, y = waves(20_000)
+    X, y = surface(20_000)
     rates = {"lr": [0.01, 0.03, 0.1, 0.3], "degree": [1, 2, 3]}
     cases = {
         "4 rates x 3 optimizers x 3 degrees, 300 iterations": (
@@ -107,7 +107,7 @@ def optimizers():
 
 def losses():
     rows = [["10000 x 4, 3 folds", "together, ms", "one by one, ms", "ratio", "greatest difference of a score"]]
-    X, y = waves(10_000, 4)
+    X, y = surface(10_000, 4)
     first_order = {"optimizer": "adam", "n_iter": 100, "tol": None}
     quantiles = {"quantile": [0.1, 0.25, 0.5, 0.75, 0.9], "degree": [1, 2, 3]}
     cases = {
@@ -142,7 +142,7 @@ def row_of(contestants, X, y, rounds):
 def memory():
     """What NumPy allocates at the most, for a metric that needs predictions."""
     rows = [["100000 x 3, 5 folds, degrees 1 to 4, mean absolute error", "MB beyond the data"]]
-    X, y = waves(100_000, 3)
+    X, y = surface(100_000, 3)
     for n_alphas in [3, 30, 300]:
         grid = {"degree": [1, 2, 3, 4], "alpha": np.geomspace(1e-6, 1, n_alphas).tolist()}
         search = PolynomialGridSearchCV(TorchPolynomialRegressor(), grid, scoring="neg_mean_absolute_error")
