@@ -216,7 +216,7 @@ def test_importing_is_light():
         print("torch._dynamo" in sys.modules)
     """)
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert output.split("\n")[0] == "['torchpoly']"
+    assert output.split("\n")[0] == "['sklearn', 'torchpoly']"
     assert output.split("\n")[1] == "False"
 
 
