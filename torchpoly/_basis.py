@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -144,9 +144,15 @@ class Domain:
     def n_variables(self) -> int:
         return len(self.shift)
 
+    @property
+    def columns(self) -> NDArray[np.bool_]:
+        """Which columns of X have a variable, where there are no other axes than these."""
+        return np.ones(len(self.center), dtype=bool) if self.axes is None else np.asarray(self.axes.any(axis=1))
+
     def covers_like(self, other: Domain) -> bool:
         """Whether another domain of the same columns, without axes of its own, has the same windows."""
-        return np.array_equal(self.center, other.center) and np.array_equal(self.half_width, other.half_width)
+        pairs = [(self.center, other.center), (self.half_width, other.half_width), (self.columns, other.columns)]
+        return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
 
     def repeated(self, times: int) -> Domain:
         """Return the domain of so many copies of the columns, side by side."""
@@ -236,6 +242,15 @@ def _row_ranges(chunks: Iterator[NDArray]) -> tuple[Floats, Floats]:
     return np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)
 
 
+def _divisors(powers: NDArray[np.int64], others: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the pairs of terms of which the first has no greater exponent of any variable than the second."""
+    divides = np.ones((len(powers), len(others)), dtype=bool)
+    for exponents, other_exponents in zip(powers.T, others.T, strict=True):
+        divides &= exponents[:, None] <= other_exponents
+    rows, columns = np.nonzero(divides)
+    return rows, columns
+
+
 class _Block(NamedTuple):
     """Terms of one total degree that share their first variable and its exponent.
 
@@ -307,8 +322,9 @@ class Basis:
     def change_of_domain(self, other: Domain) -> Floats:
         """Return the coefficients in this basis of the terms on another domain.
 
-        Both domains have the columns of X for their variables. Along each, the other variable is
-        ``a * u + b`` of this one, and its univariate polynomials follow from their recurrence.
+        Both domains have columns of X for their variables, the other one all of this one's. Along
+        each, the other variable is ``a * u + b`` of this one, and its univariate polynomials follow
+        from their recurrence. Columns that have no variable here are constant.
 
         Parameters
         ----------
@@ -316,16 +332,19 @@ class Basis:
 
         Returns
         -------
-        ndarray of shape (n_terms, n_terms)
-            Column s holds term s of the other domain. It is upper triangular but for the order of
+        ndarray of shape (n_terms, n_other_terms)
+            Column s holds term s on the other domain. It is upper triangular but for the order of
             terms of the same degree, and its leading blocks are those of lower degrees.
         """
-        used = slice(None) if self.domain.axes is None else self.domain.axes.any(axis=1)
-        slopes = (self.domain.half_width / other.half_width)[used]
-        offsets = ((self.domain.center - other.center) / other.half_width)[used]
-        rows, columns = self._divisors
+        theirs = replace(self, domain=other)
+        varying = self.domain.columns[other.columns]
+        ours = np.zeros((self.n_terms, theirs.domain.n_variables), dtype=np.int64)
+        ours[:, varying] = self.powers
+        slopes = np.where(varying, (self.domain.half_width / other.half_width)[other.columns], 0.0)
+        offsets = ((self.domain.center - other.center) / other.half_width)[other.columns]
+        rows, columns = self._divisors if varying.all() else _divisors(ours, theirs.powers)
         factors = np.ones(len(rows))
-        for exponents, slope, offset in zip(self.powers.T, slopes, offsets, strict=True):
+        for mine, exponents, slope, offset in zip(ours.T, theirs.powers.T, slopes, offsets, strict=True):
             # Column k is T_k of the other variable v = slope * u + offset: 2 v T_(k-1) - T_(k-2), where
             # T_(-1) is T_1, and 2 u T_j is T_(j+1) + T_|j-1|.
             univariate = np.eye(self.degree + 1)
@@ -339,19 +358,14 @@ class Basis:
                     column /= 2.0
                 else:
                     column -= univariate[:, k - 2]
-            factors *= univariate[exponents[rows], exponents[columns]]
-        change = np.zeros((self.n_terms, self.n_terms))
+            factors *= univariate[mine[rows], exponents[columns]]
+        change = np.zeros((self.n_terms, theirs.n_terms))
         change[rows, columns] = factors
         return change
 
     @cached_property
     def _divisors(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The pairs of terms of which the first has no greater exponent of any variable than the second."""
-        divides = np.ones((self.n_terms, self.n_terms), dtype=bool)
-        for exponents in self.powers.T:
-            divides &= exponents[:, None] <= exponents
-        rows, columns = np.nonzero(divides)
-        return rows, columns
+        return _divisors(self.powers, self.powers)
 
     def differentiate(self, coefficients: Floats, variable: int) -> Floats:
         """Return the coefficients of a polynomial's derivative by one variable, in this basis.

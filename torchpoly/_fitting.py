@@ -83,6 +83,8 @@ class Problem:
         What the targets are scaled by.
     box : tuple of ndarray of shape (n_features,)
         Least and greatest value of each column of X.
+    read : Reading or None
+        What has been read of the rows, if that is all that least squares need.
     """
 
     parts: list[Part]
@@ -90,6 +92,7 @@ class Problem:
     mixing: Floats | None
     targets: Domain
     box: tuple[Floats, Floats]
+    read: Reading | None = None
 
     def fitted_attributes(self, single_target: bool) -> dict[str, Any]:
         """Return the attributes of an estimator whose training ends here."""
@@ -293,7 +296,7 @@ class Model:
             parameters = self._warm(reading.statistics, coordinates, warm)
             if not orthonormal:
                 parameters = coordinates @ parameters
-        return Problem([Part(objective, parameters)], reading.basis, reading.mixing, targets, box)
+        return Problem([Part(objective, parameters)], reading.basis, reading.mixing, targets, box, reading.plain)
 
     @property
     def prepares_like(self) -> tuple[object, ...]:

@@ -314,15 +314,13 @@ class Pass:
         basis = self.model.features(box)
         if basis.domain.n_variables < self.common.domain.n_variables or not (variance > _MIN_VARIANCE).all():
             return None
-        gram, cross, change = cast(Floats, training.features), training.cross, None
+        change = None
         if not basis.domain.covers_like(self.common.domain):
             change = self.common.change_of_domain(basis.domain)
             if np.abs(change).sum(axis=0).max() > _MAX_CHANGE:
                 return None
-            gram, cross = change.T @ gram @ change, change.T @ cross
         spread = 1 / units.half_width if self.model.is_textbook else np.sqrt(variance)
-        cross = (cross - gram[:, :1] * mean) / spread
-        statistics = GramStatistics(gram, cross, variance / spread**2, training.total_weight)
+        statistics = training.changed(change, 1 / spread, -mean / spread)
         targets = Domain(units.center + units.half_width * mean, units.half_width * spread, None, units.shift)
         n_rows = sum(int(count) * group.n_rows for count, group in zip(used, self.groups, strict=True))
         test, device = self._union(tested), self.data.device

@@ -84,12 +84,36 @@ class GramStatistics:
 
         return cls(mean("features"), mean("cross"), mean("target"), total_weight)
 
+    def changed(self, change: Floats | None, scale: Floats, shift: Floats) -> GramStatistics:
+        """Return the statistics of other terms, and of targets times `scale` plus `shift`.
+
+        Parameters
+        ----------
+        change : ndarray of shape (n_terms, n_other_terms) or None
+            Coefficients of the other terms in these; None where they are the same.
+        scale, shift : ndarray of shape (n_targets,)
+        """
+        gram, cross = cast(Floats, self.features), self.cross
+        target = scale**2 * self.target + 2.0 * scale * shift * cross[0] + shift**2
+        if change is not None:
+            gram, cross = change.T @ gram @ change, change.T @ cross
+        return GramStatistics(gram, scale * cross + shift * gram[:, :1], target, self.total_weight)
+
     @classmethod
     def from_few_rows(cls, chunk: Array, n_terms: int, total_weight: float) -> GramStatistics:
         """Keep the rows themselves, fewer than terms, in place of the Gram matrix."""
         rows = to_numpy(chunk) / np.sqrt(total_weight)
         features, target = rows[:n_terms], rows[n_terms:]
         return cls(GramFactor(features), features @ target.T, (target * target).sum(axis=1), total_weight)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the features' products."""
+        return self.features.rows.nbytes if isinstance(self.features, GramFactor) else self.features.nbytes
+
+    def formed(self) -> GramStatistics:
+        """Return the statistics with a Gram matrix, also of more terms than rows."""
+        return replace(self, features=self.leading(len(self.cross)))
 
     def is_finite(self) -> bool:
         """Whether no feature was too large for the products."""

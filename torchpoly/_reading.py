@@ -132,12 +132,20 @@ class Reading:
         Of the features or of their combinations.
     rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows) or None
         The chunk that holds all rows of features or of combinations, if one does.
+    first : Reading or None
+        What was read of the terms of the columns themselves, if that was not enough.
     """
 
     basis: Basis
     mixing: Floats | None
     statistics: GramStatistics
     rows: Array | None
+    first: Reading | None = None
+
+    @property
+    def plain(self) -> Reading:
+        """What was read of the terms of the columns themselves."""
+        return replace(self if self.first is None else self.first, rows=None)
 
     def split(self, n_targets: int) -> tuple[Reading, Floats]:
         """Return the reading of the first targets, and the mean products of the features with the others."""
@@ -145,15 +153,32 @@ class Reading:
         first = replace(statistics, cross=statistics.cross[:, :n_targets], target=statistics.target[:n_targets])
         more = statistics.cross[:, n_targets:]
         rows = None if self.rows is None else self.rows[: len(self.rows) - more.shape[1]]
-        return replace(self, statistics=first, rows=rows), more
+        before = None if self.first is None else self.first.split(n_targets)[0]
+        return replace(self, statistics=first, rows=rows, first=before), more
 
 
 def read_gram(basis: Basis, data: Data) -> GramStatistics:
-    """Read the rows once, for their Gram matrix only, however many they are."""
+    """Read the rows once, for their Gram matrix only, however many they are.
+
+    Raises
+    ------
+    ValueError
+        If powers overflow, which they do not where the domain scales.
+    """
     size = chunk_size(basis.n_terms + data.Y.shape[1])
     total_weight = sum_weights(data.X, data.weights)
     with np.errstate(over="ignore", invalid="ignore"):
-        return GramStatistics.from_chunks(design_chunks(basis, data, size), basis.n_terms, total_weight)
+        statistics = GramStatistics.from_chunks(design_chunks(basis, data, size), basis.n_terms, total_weight)
+    _refuse_overflow(basis, statistics)
+    return statistics
+
+
+def _refuse_overflow(basis: Basis, statistics: GramStatistics) -> None:
+    if basis.family == "power" and not statistics.is_finite():
+        raise ValueError(
+            f"The powers of X overflow: the 'degree' parameter got {basis.degree} with basis='monomial'. Scale X, or "
+            "use basis='orthonormal', which does."
+        )
 
 
 def read(basis: Basis, data: Data, mixing: Floats | None = None) -> Reading:
@@ -178,11 +203,7 @@ def read(basis: Basis, data: Data, mixing: Floats | None = None) -> Reading:
             statistics = GramStatistics.from_few_rows(rows, n_terms, total_weight)
         else:
             statistics = GramStatistics.from_chunks(chunks if rows is None else [rows], n_terms, total_weight)
-    if basis.family == "power" and not statistics.is_finite():
-        raise ValueError(
-            f"The powers of X overflow: the 'degree' parameter got {basis.degree} with basis='monomial'. Scale X, or "
-            "use basis='orthonormal', which does."
-        )
+    _refuse_overflow(basis, statistics)
     return Reading(basis, mixing, statistics, rows)
 
 
@@ -210,18 +231,19 @@ def read_well_conditioned(basis: Basis, data: Data) -> Reading:
     T. Fukaya, R. Kannan, Y. Nakatsukasa, Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for
     computing the QR factorization of ill-conditioned matrices", SIAM J. Sci. Comput. 42 (2020).
     """
-    reading = read(basis, data)
+    reading = first = read(basis, data)
     if asks_for_principal_axes(basis, reading.statistics, count_rows(data.X, data.weights)):
         covariance = _covariance(reading.statistics, basis.domain.n_variables)
         basis = replace(basis, domain=basis.domain.to_principal_axes(covariance, data.X, data.weights))
         reading = read(basis, data)
+    reading = replace(reading, first=first.plain)
     if isinstance(reading.statistics.features, GramFactor):
         return reading
     roots = reading.statistics.roots()
     if roots.condition < MAX_CONDITION or _tells_apart_all_but_null(roots, basis, data):
         return reading
     mixing = roots.raised
-    reading = read(basis, data, mixing)
+    reading = replace(read(basis, data, mixing), first=first.plain)
     for _ in range(_MAX_CORRECTIONS):
         roots = reading.statistics.roots()
         if roots.condition < MAX_CONDITION:
@@ -230,7 +252,7 @@ def read_well_conditioned(basis: Basis, data: Data) -> Reading:
         null = np.linalg.qr(mixing @ roots.null)[0]
         mixing = mixing @ roots.truncated
         mixing -= null @ (null.T @ mixing)
-        reading = read(basis, data, mixing)
+        reading = replace(read(basis, data, mixing), first=first.plain)
     return reading
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -13,6 +15,7 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from torchpoly._accumulation import Accumulation
 from torchpoly._basis import Floats, count_rows
 from torchpoly._callable_loss import LossFunction, refuse_class
 from torchpoly._callbacks import DURING_FIT, CallbackSupportMixin, FitTasks
@@ -22,11 +25,14 @@ from torchpoly._fitting import Model, Problem, average_curves
 from torchpoly._losses import LOSSES
 from torchpoly._module import EXTRAPOLATIONS, FittedPolynomial, PolynomialModule
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
+from torchpoly._partial_fit import PartialFitMixin
 from torchpoly._reading import check_memory, count_chunks
 from torchpoly._training import minimise
 
 
-class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
+class TorchPolynomialRegressor(
+    MonomialsMixin, PartialFitMixin, CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator
+):
     """Polynomial regression, trained by any torch optimizer.
 
     Fits all products of powers of the columns of X up to a total degree, under any loss, with an
@@ -310,9 +316,16 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
         ConvergenceWarning
             If `n_iter` iterations end before `tol` is met.
         """
+        with self._as_before_if_it_fails():
+            self._fit(X, y, sample_weight)
+        return self
+
+    @contextmanager
+    def _as_before_if_it_fails(self) -> Iterator[None]:
+        """Undo what a fit has done to the estimator if it raises."""
         before = self.__dict__.copy()
         try:
-            self._fit(X, y, sample_weight)
+            yield
         except BaseException:
             # Validation records the number and names of columns before it is done. What
             # scikit-learn needs to take leave of its callbacks stays.
@@ -320,7 +333,6 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
             self.__dict__.clear()
             self.__dict__.update(before | during_fit)
             raise
-        return self
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         as_given = X, y, sample_weight
@@ -352,6 +364,10 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
 
         self._train(problem, spec, n_rows, y.ndim == 1, tasks)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what only :meth:`partial_fit` would need of a fit."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_read"}
+
     def _model(self) -> Model:
         return Model(self.degree, self.loss, self.epsilon, self.quantile, self.alpha, self.basis, self.interaction_only)
 
@@ -381,8 +397,10 @@ class TorchPolynomialRegressor(MonomialsMixin, CallbackSupportMixin, MultiOutput
                 verbose=int(self.verbose),
             )
             curves.append(curve)
-        # A fit with another loss has left what this one does not set.
-        self.__dict__.pop("scale_", None)
+        # A fit before has left what this one does not set.
+        for name in ("scale_", "_accumulated"):
+            self.__dict__.pop(name, None)
+        self._read = Accumulation.of_problem(problem)
         self.__dict__.update(fitted(average_curves(curves)))
         if tasks is not None:
             tasks.finish()

@@ -1,0 +1,133 @@
+"""Fitting to rows that come in parts."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import _fit_context
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from torchpoly._accumulation import Accumulation
+from torchpoly._basis import Domain
+from torchpoly._device import resolve_device
+from torchpoly._fitting import Model
+from torchpoly._optimizers import resolve_optimizer
+from torchpoly._reading import Data, check_memory
+
+
+def _keeps_gram_matrices(estimator: Any) -> bool:
+    """Whether a Gram matrix is all that training needs; if not, say how it could be."""
+    for name, needed in [("loss", "squared_error"), ("batch_size", None)]:
+        value = getattr(estimator, name)
+        if value is not needed and value != needed:
+            raise AttributeError(
+                f"The {name!r} parameter got {value!r}, but partial_fit keeps only the Gram matrix of the rows, which "
+                f"serves {name}={needed!r}. Use that, or fit on all rows."
+            )
+    return True
+
+
+class PartialFitMixin:
+    """Adds :meth:`partial_fit` to the polynomial regressor."""
+
+    @available_if(_keeps_gram_matrices)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self: Any, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+        """Fit to these rows and all rows before.
+
+        The polynomial is that of one fit to all rows since the last call of :meth:`fit`, that one
+        included, or since the first of this method. It does not depend on how the rows were divided
+        nor on their order, but for rounding. What is kept of the rows is their Gram matrix; where
+        later rows fall outside the range of those before, it is changed to the new range exactly.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            One row or more, with the columns of the rows before.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            With the targets of the rows before.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Relative to weights of 1, and to those of the rows before.
+
+        Returns
+        -------
+        self : TorchPolynomialRegressor
+
+        Raises
+        ------
+        AttributeError
+            If the loss is not the squared error, or there is a `batch_size`: then there is no such
+            method.
+        ValueError
+            If `degree`, `basis`, `interaction_only`, columns or targets differ from those before, if
+            a fit of another loss, of many terms or from a file is to go on, and for what :meth:`fit` refuses. The
+            estimator is then what it was before.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `n_iter` iterations end before `tol` is met.
+
+        Notes
+        -----
+        Rows cannot be read again. So where columns nearly coincide, or the Gram matrix is
+        ill-conditioned beyond about 1e10, :meth:`fit` tells terms better apart.
+        """
+        with self._as_before_if_it_fails():
+            self._partial_fit(X, y, sample_weight)
+        return self
+
+    def _partial_fit(self: Any, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
+        spec, device, model = resolve_optimizer(self.optimizer, self.lr), resolve_device(self.device), self._model()
+        so_far: Accumulation | None = getattr(self, "_accumulated", None) or getattr(self, "_read", None)
+        if so_far is None and hasattr(self, "_polynomial"):
+            raise ValueError(
+                "partial_fit cannot go on from this fit, of which there is no Gram matrix: its loss was not the "
+                "squared error, the matrix was too large to keep, or it was loaded from a file. Start anew with "
+                "sklearn.base.clone(model).partial_fit."
+            )
+        X, y = validate_data(
+            self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True, reset=so_far is None
+        )
+        weights, unit = None, 1.0
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+            unit = float(weights.max())
+            if unit == 0.0:
+                raise ValueError("The 'sample_weight' parameter is all zero; at least one weight must be positive.")
+            weights = weights / unit
+        check_memory(self.degree, sys.maxsize, X.shape[1], self.interaction_only)
+        Y = y.reshape(len(y), -1)
+        if so_far is not None:
+            self._check_same_terms(so_far, model, y.ndim == 1, Y.shape[1])
+        units = Domain.identity(Y.shape[1])
+        rows = Accumulation.of(model, Data(X, Y, weights, units, device).of_positive_weight()).weighing(unit)
+        everything = rows if so_far is None else so_far + rows
+        self._train(everything.pose(model), spec, len(X), y.ndim == 1)
+        self._accumulated = everything
+        self.__dict__.pop("_read", None)
+
+    def _check_same_terms(self: Any, so_far: Accumulation, model: Model, single_target: bool, n_targets: int) -> None:
+        """Refuse rows for other terms or targets than those of the rows before."""
+        before, now = so_far.basis, model.features(so_far.box)
+        for name in ("degree", "interaction_only", "family"):
+            if getattr(before, name) != getattr(now, name):
+                parameter = "basis" if name == "family" else name
+                raise ValueError(
+                    f"The {parameter!r} parameter got {getattr(self, parameter)!r}, but the Gram matrix of the rows "
+                    f"before is that of another (its terms are of {before.family} polynomials of degree "
+                    f"{before.degree}, interaction_only={before.interaction_only}). Set it back, or start anew with "
+                    "sklearn.base.clone(model).partial_fit."
+                )
+        if single_target != self._single_target or n_targets != so_far.statistics.cross.shape[1]:
+            shape = "(n_samples,)" if self._single_target else f"(n_samples, {so_far.statistics.cross.shape[1]})"
+            raise ValueError(
+                f"y has {'one dimension' if single_target else f'{n_targets} columns'}, but before it was of shape "
+                f"{shape}. Give the same targets, or start anew with sklearn.base.clone(model).partial_fit."
+            )
