@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from torchpoly._accumulation import Accumulation
+from torchpoly._array_api import namespace_of, to_host
 from torchpoly._basis import Domain
 from torchpoly._device import resolve_device
 from torchpoly._fitting import Model
@@ -84,7 +85,10 @@ class PartialFitMixin:
         return self
 
     def _partial_fit(self: Any, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
-        spec, device, model = resolve_optimizer(self.optimizer, self.lr), resolve_device(self.device), self._model()
+        spec, model = resolve_optimizer(self.optimizer, self.lr), self._model()
+        device = resolve_device(self._device_for(X))
+        namespace = namespace_of(X)
+        X, y, sample_weight = to_host(X), to_host(y), to_host(sample_weight)
         so_far: Accumulation | None = getattr(self, "_accumulated", None) or getattr(self, "_read", None)
         if so_far is None and hasattr(self, "_polynomial"):
             raise ValueError(
@@ -110,7 +114,7 @@ class PartialFitMixin:
         rows = Accumulation.of(model, Data(X, Y, weights, units, device).of_positive_weight()).weighing(unit)
         everything = rows if so_far is None else so_far + rows
         self._train(everything.pose(model), spec, len(X), y.ndim == 1)
-        self._accumulated = everything
+        self._accumulated, self._namespace = everything, namespace
         self.__dict__.pop("_read", None)
 
     def _check_same_terms(self: Any, so_far: Accumulation, model: Model, single_target: bool, n_targets: int) -> None:

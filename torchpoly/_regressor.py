@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from torchpoly._accumulation import Accumulation
+from torchpoly._array_api import device_of, like_input, namespace_of, refuse_other_namespace, to_host
 from torchpoly._basis import Floats, count_rows
 from torchpoly._callable_loss import LossFunction, refuse_class
 from torchpoly._callbacks import DURING_FIT, CallbackSupportMixin, FitTasks
@@ -220,6 +221,9 @@ class TorchPolynomialRegressor(
     1.0
     """
 
+    # Library and device of X in fit, where scikit-learn dispatches on them.
+    _namespace: tuple[str, str] | None = None
+
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "degree": [Interval(Integral, 0, None, closed="left")],
         "optimizer": [str, callable],
@@ -281,6 +285,7 @@ class TorchPolynomialRegressor(
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
+        tags.array_api_support = True
         # R2 is about the mean: a constant and most quantiles are far from it.
         tags.regressor_tags.poor_score = self.degree == 0 or (self.loss == "quantile" and self.quantile != 0.5)
         return tags
@@ -292,7 +297,8 @@ class TorchPolynomialRegressor(
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Finite numbers; float32 stays so, everything else becomes float64.
+            Finite numbers; float32 stays so, everything else becomes float64. Memory maps are read
+            chunk by chunk, tensors are taken as arrays.
 
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Finite numbers. Each target trains as if it were alone.
@@ -337,8 +343,9 @@ class TorchPolynomialRegressor(
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         as_given = X, y, sample_weight
         spec = resolve_optimizer(self.optimizer, self.lr)
-        device = resolve_device(self.device)
+        device = resolve_device(self._device_for(X))
         refuse_class(self.loss)
+        X, y, sample_weight = to_host(X), to_host(y), to_host(sample_weight)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
         weights = None if sample_weight is None else check_weights(sample_weight, X)
         n_rows = count_rows(X, weights)
@@ -363,6 +370,7 @@ class TorchPolynomialRegressor(
         )
 
         self._train(problem, spec, n_rows, y.ndim == 1, tasks)
+        self._namespace = namespace_of(as_given[0])
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what only :meth:`partial_fit` would need of a fit."""
@@ -378,7 +386,7 @@ class TorchPolynomialRegressor(
 
         def fitted(losses: ArrayLike) -> dict[str, Any]:
             return problem.fitted_attributes(single_target) | {
-                "loss_curve_": np.array(losses),
+                "_losses": np.ravel(losses).tolist(),
                 "n_iter_": np.size(losses),
             }
 
@@ -401,6 +409,7 @@ class TorchPolynomialRegressor(
         for name in ("scale_", "_accumulated"):
             self.__dict__.pop(name, None)
         self._read = Accumulation.of_problem(problem)
+        self._namespace = None
         self.__dict__.update(fitted(average_curves(curves)))
         if tasks is not None:
             tasks.finish()
@@ -445,7 +454,8 @@ class TorchPolynomialRegressor(
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_targets)
-            float32 where X is float32, else float64.
+            float32 where X is float32, else float64. Under scikit-learn's
+            ``config_context(array_api_dispatch=True)``, what X is: a tensor on X's device for a tensor.
 
         Raises
         ------
@@ -456,9 +466,20 @@ class TorchPolynomialRegressor(
             ``extrapolation="error"``, if it is outside the range of the training data.
         """
         check_is_fitted(self)
-        rows = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        predictions = self._polynomial.predict(rows, device_or_cpu(self.device), self.extrapolation)
-        return predictions[:, 0] if self._single_target else predictions
+        refuse_other_namespace(X, self._namespace, "TorchPolynomialRegressor.predict")
+        rows = validate_data(self, to_host(X), dtype=(np.float64, np.float32), reset=False)
+        predictions = self._polynomial.predict(rows, device_or_cpu(self._device_for(X)), self.extrapolation)
+        return like_input(predictions[:, 0] if self._single_target else predictions, X)
+
+    def _device_for(self, X: Any) -> str | torch.device:
+        """Return where features are computed: where X is, unless the user has named another device."""
+        return self.device if self.device != "cpu" else device_of(X) or self.device
+
+    @property
+    def loss_curve_(self) -> Floats:
+        """Mean loss after each iteration, of shape (n_iter_,)."""
+        check_is_fitted(self)
+        return np.array(self._losses)
 
     @property
     def module_(self) -> PolynomialModule:

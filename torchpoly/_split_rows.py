@@ -15,6 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params, validate_data
 
+from torchpoly._array_api import to_host
 from torchpoly._basis import Domain, Floats, column_ranges, count_rows, count_terms
 from torchpoly._candidates import Candidate
 from torchpoly._fitting import Model, PreparedRows, Problem
@@ -161,7 +162,7 @@ class PlainSource:
         splits: Sequence[Split],
     ) -> None:
         X, y, self.attributes = _validate(estimator, X, y)
-        weights = None if sample_weight is None else check_weights(sample_weight, X)
+        weights = None if sample_weight is None else check_weights(to_host(sample_weight), X)
         Y = y.reshape(len(y), -1)
         self._data = Data(X, Y, weights, Domain.standardizing(Y, weights), _CPU)
         self._single_target = y.ndim == 1
@@ -331,6 +332,7 @@ def _validate(estimator: TorchPolynomialRegressor, X: Any, y: Any) -> tuple[NDAr
     """Return what :meth:`TorchPolynomialRegressor.fit` takes the data for, and what it learns of the columns."""
     learner = clone(estimator)
     before = set(vars(learner))
+    X, y = to_host(X), to_host(y)
     X, y = validate_data(learner, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
     return X, y, {name: value for name, value in vars(learner).items() if name not in before}
 
