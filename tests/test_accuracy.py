@@ -4,9 +4,10 @@ import mpmath
 import numpy as np
 import pytest
 from numpy.polynomial import Chebyshev, Polynomial, chebyshev
+from sklearn.linear_model import Ridge
 from sklearn.preprocessing import PolynomialFeatures
 
-from torchpoly import TorchPolynomialRegressor
+from torchpoly import TorchPolynomialRegressor, _objective
 
 # NIST Statistical Reference Datasets, linear regression, Wampler 1 to 5: published data (y at
 # x = 0, 1, ..., 20) and certified coefficients.
@@ -189,8 +190,10 @@ def test_monomials_are_correctly_rounded(rng):
 
 
 @pytest.mark.parametrize(("n_rows", "n_features", "degree"), [(20, 4, 3), (50, 5, 3), (60, 10, 2), (100, 8, 3)])
-def test_least_norm_of_the_basis_where_terms_outnumber_rows(n_rows, n_features, degree, rng):
-    """Against NumPy's minimum-norm solution on the same features, at new points."""
+@pytest.mark.parametrize("large", [_objective.LARGE, 0])
+def test_least_norm_of_the_basis_where_terms_outnumber_rows(n_rows, n_features, degree, large, rng, monkeypatch):
+    """Against NumPy's minimum-norm solution on the same features, at new points; as many features are worked on too."""
+    monkeypatch.setattr(_objective, "LARGE", large)
     for _ in range(5):
         X, y = rng.uniform(-1, 1, (n_rows, n_features)), rng.normal(size=n_rows)
         model = TorchPolynomialRegressor(degree).fit(X, y)
@@ -201,6 +204,21 @@ def test_least_norm_of_the_basis_where_terms_outnumber_rows(n_rows, n_features, 
         grid = rng.uniform(-1, 1, (50, n_features))
         expected = basis.evaluate(basis.domain.scale(grid)).T @ solution * targets.half_width + targets.center
         np.testing.assert_allclose(model.predict(grid), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("large", [_objective.LARGE, 0])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_penalty_where_terms_outnumber_rows(large, optimizer, rng, monkeypatch):
+    """Against scikit-learn's Ridge on the same features, at new points."""
+    monkeypatch.setattr(_objective, "LARGE", large)
+    X, y, weights = rng.uniform(-1, 1, (60, 8)), rng.normal(size=60), rng.uniform(0, 2, 60)
+    model = TorchPolynomialRegressor(3, alpha=1e-3, optimizer=optimizer).fit(X, y, weights)
+    basis, targets = model._polynomial.basis, model._polynomial.targets
+    ridge = Ridge(alpha=1e-3 * weights.sum(), tol=1e-12)
+    ridge.fit(basis.evaluate(basis.domain.scale(X))[1:].T, targets.scale(y[:, None])[0], weights)
+    grid = rng.uniform(-1, 1, (50, 8))
+    expected = ridge.predict(basis.evaluate(basis.domain.scale(grid))[1:].T) * targets.half_width + targets.center
+    np.testing.assert_allclose(model.predict(grid), expected, atol=1e-5 if optimizer == "adam" else 1e-9)
 
 
 def test_a_binary_column_where_terms_outnumber_rows(rng):

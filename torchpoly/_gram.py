@@ -16,6 +16,9 @@ import numpy as np
 from torchpoly._basis import Array, Floats
 from torchpoly._device import to_numpy
 
+# More features of few rows than these are not multiplied by matrices of their own size.
+LARGE = 2**23
+
 # Products with at most so many multiplications run in slices of rows that OpenBLAS does not share
 # among threads: for so little work, waking its pool costs more than it gains, up to 25 ms after
 # another library has used its own.
@@ -101,8 +104,9 @@ class GramStatistics:
 
     @classmethod
     def from_few_rows(cls, chunk: Array, n_terms: int, total_weight: float) -> GramStatistics:
-        """Keep the rows themselves, fewer than terms, in place of the Gram matrix."""
-        rows = to_numpy(chunk) / np.sqrt(total_weight)
+        """Keep the rows themselves, fewer than terms, in place of the Gram matrix; the chunk is scaled for that."""
+        rows = to_numpy(chunk)
+        rows /= np.sqrt(total_weight)
         features, target = rows[:n_terms], rows[n_terms:]
         return cls(GramFactor(features), features @ target.T, (target * target).sum(axis=1), total_weight)
 
@@ -333,6 +337,64 @@ def ridge_path(statistics: GramStatistics, alphas: Sequence[float]) -> tuple[Flo
     conditions[~(conditions > 0.0)] = np.inf
     coefficients = np.concatenate([constants, slopes])
     return coefficients.reshape(len(gram), len(alphas), constant.shape[1]), conditions
+
+
+@dataclass(frozen=True)
+class RowCoordinates:
+    """Coordinates T for which ``T.T @ (gram + alpha * P) @ T`` is the identity, in the span of few rows.
+
+    T would be as large as the rows' features. It is their product with a small matrix, but for the
+    constant, which with a penalty has a row of its own.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_terms, n_rows)
+        Features times the root of their row's share in the total weight.
+    mixing : ndarray of shape (n_rows, rank)
+    constant : ndarray of shape (1, rank) or None
+    """
+
+    rows: Floats
+    mixing: Floats
+    constant: Floats | None
+
+    @classmethod
+    def of(cls, rows: Floats, alpha: float) -> RowCoordinates:
+        """Take them from the rows' own Gram matrix K.
+
+        With ``K = V L V'`` and no penalty, ``T = rows V / L``, of which the coefficients are the ones
+        of least norm. With one, the constant takes the means out: V and L are those of the
+        centered matrix, and ``T = centered rows V / sqrt(L**2 + alpha L)``.
+        """
+        gram = rows.T @ rows
+        shares = rows[:1]
+        if alpha:
+            gram -= shares.T @ shares
+            centering = np.eye(len(gram)) - shares.T @ shares
+            gram = centering @ gram @ centering
+        values, vectors = np.linalg.eigh(gram)
+        kept = values > _rounding_share(len(values)) * values[-1]
+        values, vectors = values[kept], vectors[:, kept]
+        if not alpha:
+            return cls(rows, vectors / values, None)
+        varying = centering @ vectors / np.sqrt(values * (values + alpha))
+        mixing = np.c_[np.zeros(len(gram)), varying]
+        # The means of the centered rows' polynomials, which the constant takes away.
+        means = (shares @ rows.T) @ (rows @ varying) - shares @ varying
+        return cls(rows, mixing, np.c_[1.0, -means])
+
+    def __matmul__(self, parameters: Floats) -> Floats:
+        coefficients = self.rows @ (self.mixing @ parameters)
+        if self.constant is not None:
+            coefficients[0] = self.constant[0] @ parameters
+        return coefficients
+
+    def pull(self, products: Floats) -> Floats:
+        """Return ``T.T @ products``."""
+        if self.constant is None:
+            return self.mixing.T @ (self.rows.T @ products)
+        varying = self.rows.T @ products - self.rows[:1].T @ products[:1]
+        return self.mixing.T @ varying + self.constant.T @ products[:1]
 
 
 def _penalised(gram: Floats, alpha: float) -> Floats:

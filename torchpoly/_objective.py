@@ -5,6 +5,7 @@ An objective maps the parameters to its value and gradient; it does not know whi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,8 +13,10 @@ import numpy as np
 
 from torchpoly._basis import Array, Floats
 from torchpoly._gram import (
+    LARGE,
     GramFactor,
     GramStatistics,
+    RowCoordinates,
     largest_eigenvalue,
     orthonormal_coordinates,
     residual_products,
@@ -38,7 +41,7 @@ class GramObjective:
 
     Parameters
     ----------
-    coordinates : ndarray of shape (n_terms, n_parameters) or None
+    coordinates : ndarray of shape (n_terms, n_parameters), RowCoordinates or None
         T above; None stands for the identity.
     gram : ndarray of shape (n_parameters, n_parameters), GramFactor or None
         G, to which the penalty comes; None in orthonormal coordinates, in which the sum of both
@@ -57,7 +60,7 @@ class GramObjective:
         Number of independent terms.
     """
 
-    coordinates: Floats | None
+    coordinates: Floats | RowCoordinates | None
     gram: Floats | GramFactor | None
     linear: Floats
     reference: Floats
@@ -176,20 +179,30 @@ class GramObjective:
         return float(self._loss_weights @ self.floor)
 
 
-def _least_squares(statistics: GramStatistics, alpha: float, rows: Array | None) -> tuple[Floats, Floats, Floats]:
+def _least_squares(
+    statistics: GramStatistics, alpha: float, rows: Array | None
+) -> tuple[Floats | RowCoordinates, Floats, Floats]:
     """Return orthonormal coordinates, and in them the optimum and its value.
 
     Where all rows are at hand, their residuals refine the optimum: one step of iterative
     refinement, which returns the digits that the Gram matrix, the square of the features, has
     lost.
     """
-    coordinates = orthonormal_coordinates(statistics, alpha)
-    optimum = coordinates.T @ statistics.cross
+    few = statistics.features.rows if isinstance(statistics.features, GramFactor) else None
+    coordinates: Floats | RowCoordinates
+    pull: Callable[[Floats], Floats]
+    if few is not None and few.size > LARGE:
+        coordinates = RowCoordinates.of(few, alpha)
+        pull = coordinates.pull
+    else:
+        coordinates = orthonormal_coordinates(statistics, alpha)
+        pull = coordinates.T.__matmul__
+    optimum = pull(statistics.cross)
     if rows is None:
         return coordinates, optimum, statistics.target - np.square(optimum).sum(axis=0)
     coefficients = coordinates @ optimum
-    cross, squares = residual_products(rows, coefficients, statistics.total_weight)
+    cross, squares = residual_products(rows, coefficients, 1.0 if few is not None else statistics.total_weight)
     coefficients[0] = 0.0
-    correction = coordinates.T @ (cross - alpha * coefficients)
+    correction = pull(cross - alpha * coefficients)
     floor = squares + alpha * np.square(coefficients).sum(axis=0) - np.square(correction).sum(axis=0)
     return coordinates, optimum + correction, floor
