@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import _fit_context
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import validate_data
 
 from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import namespace_of, to_host
@@ -17,7 +17,7 @@ from torchpoly._basis import Domain
 from torchpoly._device import resolve_device
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
-from torchpoly._reading import Data, check_memory
+from torchpoly._reading import Data, check_memory, check_weights
 
 
 def _keeps_gram_matrices(estimator: Any) -> bool:
@@ -101,11 +101,7 @@ class PartialFitMixin:
         )
         weights, unit = None, 1.0
         if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-            unit = float(weights.max())
-            if unit == 0.0:
-                raise ValueError("The 'sample_weight' parameter is all zero; at least one weight must be positive.")
-            weights = weights / unit
+            weights, unit = check_weights(sample_weight, X), float(np.max(sample_weight))
         check_memory(self.degree, sys.maxsize, X.shape[1], self.interaction_only)
         Y = y.reshape(len(y), -1)
         if so_far is not None:

@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import _check_sample_weight
 
 from torchpoly._basis import Array, Basis, Domain, Floats, count_rows, count_terms, row_chunks, sum_weights
 from torchpoly._device import namespace, to_device
@@ -291,6 +292,15 @@ def _collinearity(covariance: Floats) -> float:
         return np.inf
     eigenvalues = np.linalg.eigvalsh(covariance / np.outer(deviation, deviation))
     return float(eigenvalues[-1] / eigenvalues[0]) if eigenvalues[0] > 0 else np.inf
+
+
+def check_weights(sample_weight: ArrayLike, X: NDArray) -> Floats:
+    """Return the weights relative to the greatest, or refuse them."""
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    greatest = weights.max()
+    if greatest == 0:
+        raise ValueError("The 'sample_weight' parameter is all zero; at least one weight must be positive.")
+    return weights / greatest
 
 
 def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bool) -> None:

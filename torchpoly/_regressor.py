@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, _fit_context
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import device_of, like_input, namespace_of, refuse_other_namespace, to_host
@@ -27,7 +27,7 @@ from torchpoly._losses import LOSSES
 from torchpoly._module import EXTRAPOLATIONS, FittedPolynomial, PolynomialModule
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 from torchpoly._partial_fit import PartialFitMixin
-from torchpoly._reading import check_memory, count_chunks
+from torchpoly._reading import check_memory, check_weights, count_chunks
 from torchpoly._training import minimise
 
 
@@ -486,12 +486,3 @@ class TorchPolynomialRegressor(
         """The fitted polynomial as a :class:`torch.nn.Module`, built anew at each access."""
         check_is_fitted(self)
         return PolynomialModule(self._polynomial, squeeze=self._single_target, extrapolation=self.extrapolation)
-
-
-def check_weights(sample_weight: ArrayLike, X: NDArray) -> Floats:
-    """Return the weights relative to the greatest, or refuse them."""
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    greatest = weights.max()
-    if greatest == 0:
-        raise ValueError("The 'sample_weight' parameter is all zero; at least one weight must be positive.")
-    return weights / greatest

@@ -20,8 +20,8 @@ from torchpoly._basis import Domain, Floats, column_ranges, count_rows, count_te
 from torchpoly._candidates import Candidate
 from torchpoly._fitting import Model, PreparedRows, Problem
 from torchpoly._folds import Fold, Pass, Split, read_fold, read_folds
-from torchpoly._reading import Data, Reading, chunk_size
-from torchpoly._regressor import TorchPolynomialRegressor, check_weights
+from torchpoly._reading import Data, Reading, check_weights, chunk_size
+from torchpoly._regressor import TorchPolynomialRegressor
 
 Box = tuple[Floats, Floats]
 _CPU = torch.device("cpu")
