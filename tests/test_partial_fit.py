@@ -95,9 +95,17 @@ def test_columns_that_begin_to_vary_later(rng):
     assert_same_model(model, whole, X)
 
 
-def test_goes_on_after_fit_and_after_a_search(stream):
+def test_goes_on_after_fit_and_after_a_search(stream, rng):
     X, Y = stream
     y = Y[:, 0]
+    weights = rng.uniform(0, 5, len(X))
+    weighted = TorchPolynomialRegressor(2).fit(X, y, weights)
+    begun = TorchPolynomialRegressor(2).fit(X[:500], y[:500], weights[:500])
+    assert_same_model(begun.partial_fit(X[500:], y[500:], weights[500:]), weighted, X)
+    for kind in (GridSearchCV, PolynomialGridSearchCV):
+        search = kind(TorchPolynomialRegressor(), {"degree": [2]})
+        best = search.fit(X[:40_000], y[:40_000], sample_weight=weights[:40_000]).best_estimator_
+        assert_same_model(best.partial_fit(X[40_000:], y[40_000:], weights[40_000:]), weighted, X)
     whole = TorchPolynomialRegressor(2).fit(X, y)
     assert_same_model(TorchPolynomialRegressor(2).fit(X[:500], y[:500]).partial_fit(X[500:], y[500:]), whole, X)
     for kind in (GridSearchCV, PolynomialGridSearchCV):

@@ -44,12 +44,12 @@ class Accumulation:
         return cls(basis, read_gram(basis, replace(data, targets=targets)), targets, box)
 
     @classmethod
-    def of_problem(cls, problem: Problem) -> Accumulation | None:
-        """Return what a fit has read, if more may come to it and it is not too large to keep."""
+    def of_problem(cls, problem: Problem, weight_unit: float) -> Accumulation | None:
+        """Return what a fit has read with weights in this unit, if more may come and it is not too large to keep."""
         read = problem.read
         if read is None or read.statistics.n_bytes > _KEPT:
             return None
-        return cls(read.basis, read.statistics, problem.targets, problem.box)
+        return cls(read.basis, read.statistics, problem.targets, problem.box).weighing(weight_unit)
 
     def __add__(self, other: Accumulation) -> Accumulation:
         """Return what is known of the rows of both.

@@ -347,7 +347,9 @@ class TorchPolynomialRegressor(
         refuse_class(self.loss)
         X, y, sample_weight = to_host(X), to_host(y), to_host(sample_weight)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
-        weights = None if sample_weight is None else check_weights(sample_weight, X)
+        weights, unit = None, 1.0
+        if sample_weight is not None:
+            weights, unit = check_weights(sample_weight, X), float(np.max(sample_weight))
         n_rows = count_rows(X, weights)
         self._check_batch_size(n_rows, spec)
         check_memory(self.degree, n_rows, X.shape[1], self.interaction_only)
@@ -369,7 +371,7 @@ class TorchPolynomialRegressor(
             on_chunk=None if tasks is None else tasks.read_chunk,
         )
 
-        self._train(problem, spec, n_rows, y.ndim == 1, tasks)
+        self._train(problem, spec, n_rows, y.ndim == 1, tasks, weight_unit=unit)
         self._namespace = namespace_of(as_given[0])
 
     def __getstate__(self) -> dict[str, Any]:
@@ -380,7 +382,14 @@ class TorchPolynomialRegressor(
         return Model(self.degree, self.loss, self.epsilon, self.quantile, self.alpha, self.basis, self.interaction_only)
 
     def _train(
-        self, problem: Problem, spec: OptimizerSpec, n_rows: int, single_target: bool, tasks: FitTasks | None = None
+        self,
+        problem: Problem,
+        spec: OptimizerSpec,
+        n_rows: int,
+        single_target: bool,
+        tasks: FitTasks | None = None,
+        *,
+        weight_unit: float = 1.0,
     ) -> None:
         """Solve the problem and take over what it leads to."""
 
@@ -408,7 +417,7 @@ class TorchPolynomialRegressor(
         # A fit before has left what this one does not set.
         for name in ("scale_", "_accumulated"):
             self.__dict__.pop(name, None)
-        self._read = Accumulation.of_problem(problem)
+        self._read = Accumulation.of_problem(problem, weight_unit)
         self._namespace = None
         self.__dict__.update(fitted(average_curves(curves)))
         if tasks is not None:

@@ -162,7 +162,10 @@ class PlainSource:
         splits: Sequence[Split],
     ) -> None:
         X, y, self.attributes = _validate(estimator, X, y)
-        weights = None if sample_weight is None else check_weights(to_host(sample_weight), X)
+        weights, self._weight_unit = None, 1.0
+        if sample_weight is not None:
+            sample_weight = to_host(sample_weight)
+            weights, self._weight_unit = check_weights(sample_weight, X), float(np.max(sample_weight))
         Y = y.reshape(len(y), -1)
         self._data = Data(X, Y, weights, Domain.standardizing(Y, weights), _CPU)
         self._single_target = y.ndim == 1
@@ -204,7 +207,7 @@ class PlainSource:
         problem = None if everything is None else everything.pose(model)
         if problem is None:
             return False
-        estimator._train(problem, candidate.spec, n_rows, self._single_target)
+        estimator._train(problem, candidate.spec, n_rows, self._single_target, weight_unit=self._weight_unit)
         self._complete(estimator)
         return True
 
