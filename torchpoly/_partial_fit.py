@@ -101,7 +101,7 @@ class PartialFitMixin:
         )
         weights, unit = None, 1.0
         if sample_weight is not None:
-            weights, unit = check_weights(sample_weight, X), float(np.max(sample_weight))
+            weights, unit = check_weights(sample_weight, X)
         check_memory(self.degree, sys.maxsize, X.shape[1], self.interaction_only)
         Y = y.reshape(len(y), -1)
         if so_far is not None:

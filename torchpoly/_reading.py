@@ -294,13 +294,13 @@ def _collinearity(covariance: Floats) -> float:
     return float(eigenvalues[-1] / eigenvalues[0]) if eigenvalues[0] > 0 else np.inf
 
 
-def check_weights(sample_weight: ArrayLike, X: NDArray) -> Floats:
-    """Return the weights relative to the greatest, or refuse them."""
+def check_weights(sample_weight: ArrayLike, X: NDArray) -> tuple[Floats, float]:
+    """Return the weights relative to the greatest, and that, or refuse them."""
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    greatest = weights.max()
+    greatest = float(weights.max())
     if greatest == 0:
         raise ValueError("The 'sample_weight' parameter is all zero; at least one weight must be positive.")
-    return weights / greatest
+    return weights / greatest, greatest
 
 
 def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bool) -> None:

@@ -349,7 +349,7 @@ class TorchPolynomialRegressor(
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
         weights, unit = None, 1.0
         if sample_weight is not None:
-            weights, unit = check_weights(sample_weight, X), float(np.max(sample_weight))
+            weights, unit = check_weights(sample_weight, X)
         n_rows = count_rows(X, weights)
         self._check_batch_size(n_rows, spec)
         check_memory(self.degree, n_rows, X.shape[1], self.interaction_only)

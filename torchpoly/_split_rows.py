@@ -164,8 +164,7 @@ class PlainSource:
         X, y, self.attributes = _validate(estimator, X, y)
         weights, self._weight_unit = None, 1.0
         if sample_weight is not None:
-            sample_weight = to_host(sample_weight)
-            weights, self._weight_unit = check_weights(sample_weight, X), float(np.max(sample_weight))
+            weights, self._weight_unit = check_weights(to_host(sample_weight), X)
         Y = y.reshape(len(y), -1)
         self._data = Data(X, Y, weights, Domain.standardizing(Y, weights), _CPU)
         self._single_target = y.ndim == 1
@@ -311,7 +310,7 @@ def _transform(
     weights = None
     if sample_weight is not None:
         # Nothing is weighed in the test rows: their scores do not come from Gram matrices.
-        weights = np.r_[check_weights(sample_weight, X), np.ones(len(X_test))]
+        weights = np.r_[check_weights(sample_weight, X)[0], np.ones(len(X_test))]
 
     def complete(estimator: TorchPolynomialRegressor) -> Pipeline:
         estimator.__dict__.update(attributes)
