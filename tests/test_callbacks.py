@@ -34,6 +34,14 @@ class Recorder:
         return self.at_end(context)
 
 
+def fail_at_end_of(task):
+    def fail(context):
+        if context.task_name == task:
+            raise RuntimeError("full disk")
+
+    return fail
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -87,12 +95,7 @@ def test_a_callback_stops_training(surface):
 @pytest.mark.parametrize("task", ["chunk", "iteration", "train", "fit"])
 def test_a_callback_that_raises_leaves_the_estimator_as_it_was(task, surface):
     X, Y = surface
-
-    def fail(context):
-        if context.task_name == task:
-            raise RuntimeError("full disk")
-
-    failing = Recorder(fail)
+    failing = Recorder(fail_at_end_of(task))
     model = TorchPolynomialRegressor(2).fit(X, Y)
     expected, before = model.predict(X), set(vars(model))
     with pytest.raises(RuntimeError, match="full disk"):
@@ -100,7 +103,7 @@ def test_a_callback_that_raises_leaves_the_estimator_as_it_was(task, surface):
     assert failing.events[-1] == "teardown"
     assert set(vars(model)) == before | {"_skl_callbacks"}
     np.testing.assert_array_equal(model.predict(X), expected)
-    fresh = TorchPolynomialRegressor().set_callbacks(Recorder(fail))
+    fresh = TorchPolynomialRegressor().set_callbacks(Recorder(fail_at_end_of(task)))
     with pytest.raises(RuntimeError, match="full disk"):
         fresh.fit(X, Y)
     assert not hasattr(fresh, "coef_")
@@ -138,12 +141,7 @@ def test_a_search_tells_of_each_candidate(estimator, surface, capsys):
 @pytest.mark.parametrize("task", ["candidate-split-evaluation", "search", "fit"])
 def test_a_callback_that_raises_ends_a_search(task, surface):
     X, Y = surface
-
-    def fail(context):
-        if context.task_name == task:
-            raise RuntimeError("full disk")
-
-    failing = Recorder(fail)
+    failing = Recorder(fail_at_end_of(task))
     failing.max_propagation_depth = 0
     search = PolynomialGridSearchCV(TorchPolynomialRegressor(), {"degree": [1, 2]}).set_callbacks(failing)
     with pytest.raises(RuntimeError, match="full disk"):
