@@ -8,7 +8,7 @@ make up the features (:class:`Basis`). Terms are ordered as
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -173,7 +173,13 @@ class Domain:
         scaled = steps.T / self.half_width[:, None]
         return scaled if self.axes is None else self.axes.T @ scaled
 
-    def to_principal_axes(self, covariance: Floats, X: NDArray, weights: Floats | None = None) -> Domain:
+    def ranges(self, X: NDArray, weights: Floats | None = None) -> tuple[Floats, Floats]:
+        """Return the least and the greatest value of each variable over the rows of X of positive weight."""
+        return _row_ranges(self.scale(X[rows]) for rows in row_chunks(len(X), _SCAN_ROWS, weights))
+
+    def to_principal_axes(
+        self, covariance: Floats, ranges: Callable[[Domain], tuple[Floats, Floats]], precision: float
+    ) -> Domain:
         """Return the domain whose variables are the principal axes of this one's.
 
         Polynomials of total degree at most k stay what they are under an invertible linear map
@@ -184,19 +190,19 @@ class Domain:
         ----------
         covariance : ndarray of shape (n_variables, n_variables)
             Covariance of this domain's variables.
-        X : ndarray of shape (n_samples, n_features)
-            The rows whose ranges along the new axes become [-1, 1].
-        weights : ndarray of shape (n_samples,), optional
-            Rows of weight 0 are left out.
+        ranges : callable
+            Returns the least and greatest values that the rows take in the variables of a domain.
+        precision : float
+            How far the values of the rows are rounded, relatively.
         """
         directions = np.linalg.eigh(covariance)[1][:, ::-1]
         axes = directions if self.axes is None else self.axes @ directions
         rotated = Domain(self.center, self.half_width, axes, self.shift @ directions)
-        low, high = _row_ranges(rotated.scale(X[rows]) for rows in row_chunks(len(X), _SCAN_ROWS, weights))
+        low, high = ranges(rotated)
         half_width = high / 2 - low / 2
         # Directions along which the rows differ by no more than X was rounded hold no information.
         used = slice(None) if self.axes is None else self.axes.any(axis=1)
-        rounding = np.finfo(X.dtype).eps * (1 + np.max(np.abs(self.center / self.half_width)[used]))
+        rounding = precision * (1 + np.max(np.abs(self.center / self.half_width)[used]))
         kept = half_width > 8 * math.sqrt(len(directions)) * rounding
         half_width, middle = half_width[kept], (low / 2 + high / 2 + rotated.shift)[kept]
         return Domain(self.center, self.half_width, axes[:, kept] / half_width, middle / half_width)

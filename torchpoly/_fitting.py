@@ -18,7 +18,7 @@ from torchpoly._gram import GramStatistics, orthonormal_coordinates
 from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, Stages, named_loss
 from torchpoly._module import FittedPolynomial
 from torchpoly._objective import GramObjective
-from torchpoly._reading import Data, Reading, read, read_well_conditioned
+from torchpoly._reading import Data, Reading, well_conditioned
 from torchpoly._row_objective import RowObjective
 from torchpoly._rows import Rows
 
@@ -202,15 +202,19 @@ class Model:
 
     def read(self, data: Data, box: tuple[Floats, Floats]) -> Reading:
         """Read the rows, whose columns span the box."""
-        basis, well_conditioned = self.features(box), self.basis == "orthonormal" and self.alpha == 0
-        return (read_well_conditioned if well_conditioned else read)(basis, data)
+        first = data.read(self.features(box))
+        return well_conditioned(first, data) if self.needs_well_conditioned else first
+
+    @property
+    def needs_well_conditioned(self) -> bool:
+        """Whether rows are read again where their Gram matrix has too few digits to tell terms apart."""
+        return self.basis == "orthonormal" and self.alpha == 0
 
     @property
     def reads_like(self) -> tuple[object, ...]:
         """What models have in common for which rows are read alike."""
         is_robust = isinstance(self.loss, str) and self.loss in ROBUST_LOSSES
-        well_conditioned = self.basis == "orthonormal" and self.alpha == 0
-        return self.degree, self.interaction_only, self.is_textbook, well_conditioned, is_robust
+        return self.degree, self.interaction_only, self.is_textbook, self.needs_well_conditioned, is_robust
 
     def pose_read(
         self,

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -74,6 +74,51 @@ class Data:
     def with_more_targets(self, Y: NDArray) -> Data:
         """Return the data with further targets, in the units of the first."""
         return replace(self, Y=np.concatenate([self.Y, Y], axis=1), targets=self.targets.repeated(2))
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of positive weight."""
+        return count_rows(self.X, self.weights)
+
+    @property
+    def precision(self) -> float:
+        """How far the values of X are rounded, relatively."""
+        return float(np.finfo(self.X.dtype).eps)
+
+    def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
+        """Return the least and greatest values that the rows take in the variables of a domain."""
+        return domain.ranges(self.X, self.weights)
+
+    def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
+        """Read the rows once.
+
+        Parameters
+        ----------
+        basis : Basis
+            The features.
+        mixing : ndarray of shape (n_terms, n_mixed), optional
+            The statistics are those of the combinations ``mixing.T @ features``.
+
+        Raises
+        ------
+        ValueError
+            If powers overflow, which they do not where the domain scales.
+        """
+        total_weight = sum_weights(self.X, self.weights)
+        few_rows = self.n_rows < basis.n_terms
+        data = self.of_positive_weight() if few_rows else self
+        size = len(data.X) if few_rows else chunk_size(basis.n_terms + data.Y.shape[1])
+        chunks, n_terms = design_chunks(basis, data, size), basis.n_terms
+        if mixing is not None:
+            chunks, n_terms = _mixed(chunks, to_device(mixing, data.device)), mixing.shape[1]
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = next(chunks) if len(data.X) <= size else None
+            if few_rows and rows is not None:
+                statistics = GramStatistics.from_few_rows(rows, n_terms, total_weight)
+            else:
+                statistics = GramStatistics.from_chunks(chunks if rows is None else [rows], n_terms, total_weight)
+        _refuse_overflow(basis, statistics)
+        return Reading(basis, mixing, statistics, rows)
 
     def of_positive_weight(self) -> Data:
         """Return the data without rows of weight 0."""
@@ -182,32 +227,6 @@ def _refuse_overflow(basis: Basis, statistics: GramStatistics) -> None:
         )
 
 
-def read(basis: Basis, data: Data, mixing: Floats | None = None) -> Reading:
-    """Read the rows once. Parameters are those of :func:`design_chunks` and of :class:`Reading`.
-
-    Raises
-    ------
-    ValueError
-        If powers overflow, which they do not where the domain scales.
-    """
-    total_weight = sum_weights(data.X, data.weights)
-    few_rows = count_rows(data.X, data.weights) < basis.n_terms
-    if few_rows:
-        data = data.of_positive_weight()
-    size = len(data.X) if few_rows else chunk_size(basis.n_terms + data.Y.shape[1])
-    chunks, n_terms = design_chunks(basis, data, size), basis.n_terms
-    if mixing is not None:
-        chunks, n_terms = _mixed(chunks, to_device(mixing, data.device)), mixing.shape[1]
-    with np.errstate(over="ignore", invalid="ignore"):
-        rows = next(chunks) if len(data.X) <= size else None
-        if few_rows and rows is not None:
-            statistics = GramStatistics.from_few_rows(rows, n_terms, total_weight)
-        else:
-            statistics = GramStatistics.from_chunks(chunks if rows is None else [rows], n_terms, total_weight)
-    _refuse_overflow(basis, statistics)
-    return Reading(basis, mixing, statistics, rows)
-
-
 def _mixed(chunks: Iterator[Array], mixing: Any) -> Iterator[Array]:
     """Combine the features of each chunk, and leave its targets as they are."""
     n_terms = len(mixing)
@@ -215,8 +234,26 @@ def _mixed(chunks: Iterator[Array], mixing: Any) -> Iterator[Array]:
         yield namespace(chunk).concatenate([mixing.T @ chunk[:n_terms], chunk[n_terms:]])
 
 
-def read_well_conditioned(basis: Basis, data: Data) -> Reading:
-    """Read the rows, and once more where the Gram matrix has too few digits to tell terms apart.
+class Source(Protocol):
+    """Rows that can be read more than once: those of :class:`Data`, or of many partitions."""
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of positive weight."""
+
+    @property
+    def precision(self) -> float:
+        """How far the values of X are rounded, relatively."""
+
+    def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
+        """Return the least and greatest values that the rows take in the variables of a domain."""
+
+    def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
+        """Read the rows once."""
+
+
+def well_conditioned(first: Reading, source: Source) -> Reading:
+    """Read the rows once more where the Gram matrix has too few digits to tell terms apart.
 
     Columns that nearly coincide are replaced by their principal axes. Terms that nearly coincide
     all the same, as on heavy-tailed or clustered columns, are combined by the inverse root of
@@ -225,26 +262,31 @@ def read_well_conditioned(basis: Basis, data: Data) -> Reading:
     half of the digits. The first time, eigenvalues below rounding are raised to it, the next time
     the null directions, which are then known, are dropped.
 
-    Parameters are those of :func:`design_chunks`.
+    Parameters
+    ----------
+    first : Reading
+        What has been read of the terms of the columns themselves.
+    source : Source
 
     References
     ----------
     T. Fukaya, R. Kannan, Y. Nakatsukasa, Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for
     computing the QR factorization of ill-conditioned matrices", SIAM J. Sci. Comput. 42 (2020).
     """
-    reading = first = read(basis, data)
-    if asks_for_principal_axes(basis, reading.statistics, count_rows(data.X, data.weights)):
+    reading, basis = first, first.basis
+    if asks_for_principal_axes(basis, reading.statistics, source.n_rows):
         covariance = _covariance(reading.statistics, basis.domain.n_variables)
-        basis = replace(basis, domain=basis.domain.to_principal_axes(covariance, data.X, data.weights))
-        reading = read(basis, data)
+        domain = basis.domain.to_principal_axes(covariance, source.ranges, source.precision)
+        basis = replace(basis, domain=domain)
+        reading = source.read(basis)
     reading = replace(reading, first=first.plain)
     if isinstance(reading.statistics.features, GramFactor):
         return reading
     roots = reading.statistics.roots()
-    if roots.condition < MAX_CONDITION or _tells_apart_all_but_null(roots, basis, data):
+    if roots.condition < MAX_CONDITION or _tells_apart_all_but_null(roots, basis, source):
         return reading
     mixing = roots.raised
-    reading = replace(read(basis, data, mixing), first=first.plain)
+    reading = replace(source.read(basis, mixing), first=first.plain)
     for _ in range(_MAX_CORRECTIONS):
         roots = reading.statistics.roots()
         if roots.condition < MAX_CONDITION:
@@ -253,11 +295,11 @@ def read_well_conditioned(basis: Basis, data: Data) -> Reading:
         null = np.linalg.qr(mixing @ roots.null)[0]
         mixing = mixing @ roots.truncated
         mixing -= null @ (null.T @ mixing)
-        reading = replace(read(basis, data, mixing), first=first.plain)
+        reading = replace(source.read(basis, mixing), first=first.plain)
     return reading
 
 
-def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, data: Data) -> bool:
+def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, source: Source) -> bool:
     """Whether the Gram matrix is well-conditioned but for combinations of terms that are 0 on all rows.
 
     Such are terms that are the same on all rows, as powers of a binary column are.
@@ -267,7 +309,7 @@ def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, data: Data) -> 
         return False
     if not null.size:
         return True
-    squares = np.diagonal(cast(Floats, read(basis, data, null).statistics.features))
+    squares = np.diagonal(cast(Floats, source.read(basis, null).statistics.features))
     return bool(squares.max() < _NULL_SQUARE)
 
 
