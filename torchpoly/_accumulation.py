@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from torchpoly._basis import Basis, Domain, Floats, column_ranges
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics
-from torchpoly._reading import Data, Reading, read_gram
+from torchpoly._reading import Data, Reading, Source, read_gram, well_conditioned
 
 # A fit keeps what it has read where that takes no more than these bytes: 2896 terms.
 _KEPT = 2**26
@@ -96,11 +97,21 @@ class Accumulation:
         spread = np.where(variance > 0.0, np.sqrt(np.abs(variance)), 1.0 / unit)
         return Domain(origin + unit * mean, unit * spread, None, self.targets.shift)
 
-    def pose(self, model: Model) -> Problem:
-        """Return the problem of fitting these rows."""
+    def pose(self, model: Model, source: Callable[[Domain], Source] | None = None) -> Problem:
+        """Return the problem of fitting these rows.
+
+        Parameters
+        ----------
+        model : Model
+        source : callable, optional
+            Returns the rows with targets scaled by a domain, if they can be read again.
+        """
         statistics, targets = self.statistics, self.targets
         if model.is_textbook:
             units = np.ones_like(targets.half_width)
             statistics = statistics.changed(None, targets.half_width, np.zeros_like(units))
             targets = replace(targets, half_width=units)
-        return model.on_gram(Reading(self.basis, None, statistics, None), targets, self.box)
+        reading = Reading(self.basis, None, statistics, None)
+        if source is not None and model.needs_well_conditioned:
+            reading = well_conditioned(reading, source(targets))
+        return model.on_gram(reading, targets, self.box)

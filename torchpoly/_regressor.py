@@ -20,6 +20,8 @@ from torchpoly._array_api import device_of, like_input, namespace_of, refuse_oth
 from torchpoly._basis import Floats, count_rows
 from torchpoly._callable_loss import LossFunction, refuse_class
 from torchpoly._callbacks import DURING_FIT, CallbackSupportMixin, FitTasks
+from torchpoly._dask import is_collection
+from torchpoly._dask_fit import DaskMixin
 from torchpoly._device import device_or_cpu, resolve_device
 from torchpoly._equation import MonomialsMixin
 from torchpoly._fitting import Model, Problem, average_curves
@@ -32,7 +34,7 @@ from torchpoly._training import minimise
 
 
 class TorchPolynomialRegressor(
-    MonomialsMixin, PartialFitMixin, CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator
+    MonomialsMixin, PartialFitMixin, DaskMixin, CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator
 ):
     """Polynomial regression, trained by any torch optimizer.
 
@@ -323,7 +325,8 @@ class TorchPolynomialRegressor(
             If `n_iter` iterations end before `tol` is met.
         """
         with self._as_before_if_it_fails():
-            self._fit(X, y, sample_weight)
+            fit = self._fit_collections if is_collection(X, y, sample_weight) else self._fit
+            fit(X, y, sample_weight)
         return self
 
     @contextmanager
@@ -475,10 +478,37 @@ class TorchPolynomialRegressor(
             ``extrapolation="error"``, if it is outside the range of the training data.
         """
         check_is_fitted(self)
+        if is_collection(X):
+            return self._predict_collection(X)
         refuse_other_namespace(X, self._namespace, "TorchPolynomialRegressor.predict")
         rows = validate_data(self, to_host(X), dtype=(np.float64, np.float32), reset=False)
         predictions = self._polynomial.predict(rows, device_or_cpu(self._device_for(X)), self.extrapolation)
         return like_input(predictions[:, 0] if self._single_target else predictions, X)
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the coefficient of determination of the predictions, averaged over targets.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+            At most 1; 0 for a model that always predicts the mean of y.
+
+        Raises
+        ------
+        NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            For what :meth:`predict` refuses.
+        """
+        if is_collection(X, y, sample_weight):
+            return self._score_collections(X, y, sample_weight)
+        return super().score(X, y, sample_weight)
 
     def _device_for(self, X: Any) -> str | torch.device:
         """Return where features are computed: where X is, unless the user has named another device."""
