@@ -1,13 +1,17 @@
 """Certified data, other libraries' best, and data at the edges of floating point."""
 
+import tracemalloc
+
 import mpmath
 import numpy as np
 import pytest
+import torch
 from numpy.polynomial import Chebyshev, Polynomial, chebyshev
+from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import PolynomialFeatures
 
-from torchpoly import TorchPolynomialRegressor, _objective
+from torchpoly import TorchPolynomialRegressor, _reading
 
 # NIST Statistical Reference Datasets, linear regression, Wampler 1 to 5: published data (y at
 # x = 0, 1, ..., 20) and certified coefficients.
@@ -190,10 +194,10 @@ def test_monomials_are_correctly_rounded(rng):
 
 
 @pytest.mark.parametrize(("n_rows", "n_features", "degree"), [(20, 4, 3), (50, 5, 3), (60, 10, 2), (100, 8, 3)])
-@pytest.mark.parametrize("large", [_objective.LARGE, 0])
+@pytest.mark.parametrize("large", [_reading.MAX_HELD, 0])
 def test_least_norm_of_the_basis_where_terms_outnumber_rows(n_rows, n_features, degree, large, rng, monkeypatch):
     """Against NumPy's minimum-norm solution on the same features, at new points; as many features are worked on too."""
-    monkeypatch.setattr(_objective, "LARGE", large)
+    monkeypatch.setattr(_reading, "MAX_HELD", large)
     for _ in range(5):
         X, y = rng.uniform(-1, 1, (n_rows, n_features)), rng.normal(size=n_rows)
         model = TorchPolynomialRegressor(degree).fit(X, y)
@@ -206,11 +210,11 @@ def test_least_norm_of_the_basis_where_terms_outnumber_rows(n_rows, n_features, 
         np.testing.assert_allclose(model.predict(grid), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("large", [_objective.LARGE, 0])
+@pytest.mark.parametrize("large", [_reading.MAX_HELD, 0])
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_penalty_where_terms_outnumber_rows(large, optimizer, rng, monkeypatch):
     """Against scikit-learn's Ridge on the same features, at new points."""
-    monkeypatch.setattr(_objective, "LARGE", large)
+    monkeypatch.setattr(_reading, "MAX_HELD", large)
     X, y, weights = rng.uniform(-1, 1, (60, 8)), rng.normal(size=60), rng.uniform(0, 2, 60)
     model = TorchPolynomialRegressor(3, alpha=1e-3, optimizer=optimizer).fit(X, y, weights)
     basis, targets = model._polynomial.basis, model._polynomial.targets
@@ -219,6 +223,54 @@ def test_penalty_where_terms_outnumber_rows(large, optimizer, rng, monkeypatch):
     grid = rng.uniform(-1, 1, (50, 8))
     expected = ridge.predict(basis.evaluate(basis.domain.scale(grid))[1:].T) * targets.half_width + targets.center
     np.testing.assert_allclose(model.predict(grid), expected, atol=1e-5 if optimizer == "adam" else 1e-9)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"alpha": 1e-6},
+        {"optimizer": "adam", "tol": None, "n_iter": 50},
+        {"loss": "huber", "alpha": 0.01},
+        {"loss": "absolute_error"},
+        {"loss": torch.nn.SmoothL1Loss(), "alpha": 1e-4},
+        {"alpha": 0.01, "optimizer": "adam", "batch_size": 10, "n_iter": 5, "tol": None},
+        {"basis": "chebyshev", "optimizer": "adam", "n_iter": 50, "tol": None},
+        {"alpha": 0.01, "basis": "chebyshev", "loss": "huber", "optimizer": "adam", "n_iter": 50, "tol": None},
+        {"basis": "monomial", "degree": 2},
+        {"interaction_only": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_few_rows_of_many_terms_train_alike_held_or_not(parameters, weighted, rng, monkeypatch):
+    X, Y, grid = rng.uniform(-1, 1, (40, 10)), rng.normal(size=(40, 2)), rng.uniform(-1, 1, (50, 10))
+    weights = rng.integers(0, 3, 40) if weighted else None
+    single = callable(parameters.get("loss"))
+    model = TorchPolynomialRegressor(**parameters)
+    held = clone(model).fit(X, Y, None if single else weights)
+    monkeypatch.setattr(_reading, "MAX_HELD", 0)
+    evaluated = clone(model).fit(X, Y, None if single else weights)
+
+    np.testing.assert_allclose(evaluated.predict(grid), held.predict(grid), atol=1e-6)
+    np.testing.assert_allclose(evaluated.loss_curve_[-1], held.loss_curve_[-1], rtol=1e-6, atol=1e-12)
+    assert evaluated.rank_ == held.rank_
+
+
+def test_few_rows_of_many_terms_are_never_held(rng):
+    X, y = rng.uniform(-1, 1, (100, 40)), rng.normal(size=100)
+    TorchPolynomialRegressor(1).fit(X, y)
+    tracemalloc.start()
+    model = TorchPolynomialRegressor(4).fit(X, y)
+    fitted = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    predictions = model.predict(X)
+    predicted = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    np.testing.assert_allclose(predictions, y, atol=1e-9)
+    # 135751 terms: 108 MB for all rows, 147 GB for a Gram matrix of the terms.
+    assert fitted < 40e6
+    assert predicted < 40e6
 
 
 def test_a_binary_column_where_terms_outnumber_rows(rng):

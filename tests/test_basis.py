@@ -6,7 +6,8 @@ import torch
 from numpy.polynomial import chebyshev
 from sklearn.preprocessing import PolynomialFeatures
 
-from torchpoly._basis import Basis, Domain, column_ranges, count_terms
+from torchpoly._basis import Basis, count_terms
+from torchpoly._domain import Domain, column_ranges
 from torchpoly._gram import GramStatistics, residual_products
 
 SHAPES = [(1, 7, False), (2, 4, False), (3, 3, False), (5, 2, False), (4, 4, True), (3, 6, True), (2, 0, False)]

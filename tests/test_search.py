@@ -30,7 +30,7 @@ from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures, StandardScal
 from sklearn.utils.estimator_checks import check_estimator
 
 from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
-from torchpoly._basis import Domain
+from torchpoly._domain import Domain
 
 
 def both(estimator, grid, X, y, *, fit=None, **options):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from torchpoly._basis import Basis, Domain, Floats, column_ranges
+from torchpoly._basis import Basis
+from torchpoly._domain import Domain, Floats, column_ranges
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics
 from torchpoly._reading import Data, Reading, Source, read_gram, well_conditioned

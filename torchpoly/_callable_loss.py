@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchpoly._basis import Array, Domain, Floats
 from torchpoly._device import like, namespace, to_numpy
+from torchpoly._domain import Array, Domain, Floats
 from torchpoly._losses import Evaluation, Stages
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_array, check_X_y
 
-from torchpoly._basis import Basis, Domain, Floats
+from torchpoly._basis import Basis
 from torchpoly._device import resolve_device
+from torchpoly._domain import Domain, Floats
 from torchpoly._gram import GramStatistics
 from torchpoly._reading import Data, Reading, check_weights
 

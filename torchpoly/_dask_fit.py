@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import _check_feature_names, _check_n_features, check_is_fitted
 
 from torchpoly._accumulation import Accumulation
-from torchpoly._basis import Floats
 from torchpoly._callbacks import FitTasks
 from torchpoly._dask import Columns, PartitionedRows, Partitions, predict
 from torchpoly._device import device_or_cpu
+from torchpoly._domain import Floats
 from torchpoly._module import FittedPolynomial
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data, check_memory

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchpoly._basis import Array, Floats
+from torchpoly._domain import Array, Floats
 
 _CPU = torch.device("cpu")
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from torchpoly._basis import Basis, Domain, Floats
+from torchpoly._basis import Basis
+from torchpoly._domain import Domain, Floats
 from torchpoly._module import FittedPolynomial
 
 

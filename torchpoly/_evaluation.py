@@ -12,8 +12,9 @@ from typing import Any, cast
 import numpy as np
 from sklearn.base import clone
 
-from torchpoly._basis import Floats, count_rows, count_terms
+from torchpoly._basis import count_terms
 from torchpoly._candidates import Candidate
+from torchpoly._domain import Floats, count_rows
 from torchpoly._fitting import Model, Part, Problem
 from torchpoly._folds import Fold
 from torchpoly._lockstep import Lane, train_columns, train_in_lockstep

@@ -11,9 +11,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from torchpoly._basis import Basis, Domain, Floats, column_ranges
+from torchpoly._basis import Basis
 from torchpoly._callable_loss import CallableLoss, LossFunction
+from torchpoly._coordinates import Coordinates, TermCoordinates
 from torchpoly._device import namespace
+from torchpoly._domain import Domain, Floats, column_ranges
 from torchpoly._gram import GramStatistics, orthonormal_coordinates
 from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, Stages, named_loss
 from torchpoly._module import FittedPolynomial
@@ -311,8 +313,10 @@ class Model:
         """Return the rows in the coordinates of training. Parameters are those of :meth:`pose_read`."""
         statistics = reading.statistics
         coordinates = orthonormal_coordinates(statistics, self.alpha)
-        mixing: Floats | None = coordinates if reading.mixing is None else reading.mixing @ coordinates
-        least_squares = coordinates.T @ statistics.cross
+        mixing: Coordinates | None = coordinates
+        if reading.mixing is not None:
+            mixing = TermCoordinates(reading.mixing @ cast(TermCoordinates, coordinates).matrix)
+        least_squares = coordinates.pull(statistics.cross)
         starts = [least_squares if warm is None else self._warm(statistics, coordinates, warm)]
         if self.basis != "orthonormal":
             starts, mixing = [coordinates @ start for start in starts], None
@@ -352,7 +356,7 @@ class Model:
                 parts.append(Part(objective, np.zeros(objective.shape), loss))
         return Problem(parts, prepared.basis, None, data.targets, box)
 
-    def _warm(self, statistics: GramStatistics, coordinates: Floats, products: Floats) -> Floats:
+    def _warm(self, statistics: GramStatistics, coordinates: Coordinates, products: Floats) -> Floats:
         """Return the polynomial so far in these coordinates T, for which ``T' (G + alpha P) T`` is the identity.
 
         With its coefficients c, and their products with the features G c, that is
@@ -360,7 +364,7 @@ class Model:
         """
         if self.alpha:
             unpenalised = orthonormal_coordinates(statistics, 0.0)
-            coefficients = unpenalised @ (unpenalised.T @ products)
+            coefficients = unpenalised @ unpenalised.pull(products)
             coefficients[0] = 0.0
             products = products + self.alpha * coefficients
-        return coordinates.T @ products
+        return coordinates.pull(products)

@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from torchpoly._basis import Basis, Domain, Floats, column_ranges, count_rows
+from torchpoly._basis import Basis
+from torchpoly._domain import Domain, Floats, chunk_size, column_ranges, count_rows
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics, ridge_path
 from torchpoly._module import PolynomialFamily
-from torchpoly._reading import MAX_CONDITION, Data, Reading, asks_for_principal_axes, chunk_size, read_gram
+from torchpoly._reading import MAX_CONDITION, Data, Reading, asks_for_principal_axes, read_gram
 
 # The matrices of the groups or folds that are held at the same time take about these bytes.
 _BUDGET = 2**29

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
 
-from torchpoly._basis import Array, Floats
+from torchpoly._coordinates import Coordinates, InverseRoots, RowCoordinates, TermCoordinates, penalised, rounding_share
 from torchpoly._device import to_numpy
-
-# More features of few rows than these are not multiplied by matrices of their own size.
-LARGE = 2**23
+from torchpoly._domain import Array, Floats
+from torchpoly._few_rows import EvaluatedFactor, GramFactor, HeldFactor
 
 # Products with at most so many multiplications run in slices of rows that OpenBLAS does not share
 # among threads: for so little work, waking its pool costs more than it gains, up to 25 ms after
@@ -25,22 +23,6 @@ LARGE = 2**23
 _SMALL_PRODUCT = 2**22
 _SLICE_PRODUCT = 2**17  # multiplications of a matrix product
 _SLICE_ELEMENTS = 9000  # elements of the matrix in a product with a vector
-
-
-@dataclass(frozen=True)
-class GramFactor:
-    """The Gram matrix ``rows @ rows.T`` of more terms than rows, which is larger than its factor.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_terms, n_rows)
-        Features times the root of their row's share in the total weight.
-    """
-
-    rows: Floats
-
-    def __matmul__(self, other: Floats) -> Floats:
-        return self.rows @ (self.rows.T @ other)
 
 
 @dataclass(frozen=True)
@@ -108,12 +90,12 @@ class GramStatistics:
         rows = to_numpy(chunk)
         rows /= np.sqrt(total_weight)
         features, target = rows[:n_terms], rows[n_terms:]
-        return cls(GramFactor(features), features @ target.T, (target * target).sum(axis=1), total_weight)
+        return cls(HeldFactor(features), features @ target.T, (target * target).sum(axis=1), total_weight)
 
     @property
     def n_bytes(self) -> int:
         """Size of the features' products."""
-        return self.features.rows.nbytes if isinstance(self.features, GramFactor) else self.features.nbytes
+        return self.features.nbytes if isinstance(self.features, np.ndarray) else self.features.n_bytes
 
     def formed(self) -> GramStatistics:
         """Return the statistics with a Gram matrix, also of more terms than rows."""
@@ -121,14 +103,15 @@ class GramStatistics:
 
     def is_finite(self) -> bool:
         """Whether no feature was too large for the products."""
-        features = self.features.rows if isinstance(self.features, GramFactor) else self.features
-        return bool(np.isfinite(features).all() and np.isfinite(self.cross).all())
+        gram = self.features
+        finite = np.isfinite(gram).all() if isinstance(gram, np.ndarray) else gram.is_finite()
+        return bool(finite and np.isfinite(self.cross).all())
 
     def roots(self, alpha: float = 0.0) -> InverseRoots:
         """Return the inverse roots of the Gram matrix, where that is formed, with a penalty."""
         if alpha not in self._roots:
             gram = cast(Floats, self.features)
-            self._roots[alpha] = InverseRoots(_penalised(gram, alpha) if alpha else gram)
+            self._roots[alpha] = InverseRoots(penalised(gram, alpha) if alpha else gram)
         return self._roots[alpha]
 
     def of_lower_degree(self, n_terms: int) -> GramStatistics:
@@ -137,17 +120,14 @@ class GramStatistics:
 
     def leading(self, n_terms: int) -> Floats:
         """Return the Gram matrix of the first terms."""
-        if isinstance(self.features, GramFactor):
-            rows = self.features.rows[:n_terms]
-            return rows @ rows.T
-        return self.features[:n_terms, :n_terms]
+        if isinstance(self.features, np.ndarray):
+            return self.features[:n_terms, :n_terms]
+        return self.features.leading(n_terms)
 
 
 def largest_eigenvalue(gram: Floats | GramFactor) -> float:
     """Return the largest eigenvalue of a Gram matrix."""
-    if isinstance(gram, GramFactor):
-        gram = gram.rows.T @ gram.rows
-    return float(np.linalg.eigvalsh(gram)[-1])
+    return float(np.linalg.eigvalsh(gram if isinstance(gram, np.ndarray) else gram.kernel)[-1])
 
 
 def _sum_of_products(chunks: Iterable[Array]) -> Floats:
@@ -197,85 +177,7 @@ def _slices(chunk: Floats, size: int) -> Iterator[Floats]:
         yield chunk[:, start : start + size]
 
 
-def _rounding_share(n_terms: int) -> float:
-    """Return the share of the greatest eigenvalue below which rounding leaves no digits of others."""
-    return 10 * n_terms * float(np.finfo(np.float64).eps)
-
-
-@dataclass(frozen=True)
-class InverseRoots:
-    """The matrices T for which ``T.T @ gram @ T`` is the identity, or nearly so.
-
-    Parameters
-    ----------
-    gram : ndarray of shape (n_terms, n_terms)
-        Symmetric, without negative eigenvalues but for rounding.
-    """
-
-    gram: Floats
-
-    @cached_property
-    def _inverse_factor(self) -> Floats | None:
-        """The inverse of the Cholesky factor, None where there is none."""
-        try:
-            return np.linalg.inv(np.linalg.cholesky(self.gram))
-        except np.linalg.LinAlgError:
-            return None
-
-    @cached_property
-    def condition(self) -> float:
-        """An upper bound of the condition number: trace(G) * trace(G^-1), at most n_terms**2 times too large."""
-        inverse = self._inverse_factor
-        return np.inf if inverse is None else float(np.trace(self.gram) * np.vdot(inverse, inverse))
-
-    @cached_property
-    def eigensystem(self) -> tuple[Floats, Floats]:
-        """The eigenvalues, rising, and the eigenvectors."""
-        values, vectors = np.linalg.eigh(self.gram)
-        return values, vectors
-
-    @property
-    def rounding(self) -> float:
-        """The eigenvalue below which there is only rounding."""
-        return _rounding_share(len(self.gram)) * float(self.eigensystem[0][-1])
-
-    @property
-    def best(self) -> Floats:
-        """The triangular one, or where the matrix is singular to working precision the truncated one."""
-        return self.truncated if self._triangular is None else self._triangular
-
-    @property
-    def complete(self) -> Floats:
-        """The triangular one, or where the matrix is singular to working precision the raised one."""
-        return self.raised if self._triangular is None else self._triangular
-
-    @property
-    def _triangular(self) -> Floats | None:
-        """The transposed inverse of the Cholesky factor, None where rounding leaves it no digits."""
-        inverse = self._inverse_factor
-        return None if inverse is None or self.condition >= 1 / _rounding_share(len(self.gram)) else inverse.T
-
-    @property
-    def truncated(self) -> Floats:
-        """Eigenvectors over the roots of their eigenvalues, without those of rounding."""
-        values, vectors = self.eigensystem
-        kept = values > self.rounding
-        return vectors[:, kept] / np.sqrt(values[kept])
-
-    @property
-    def raised(self) -> Floats:
-        """Eigenvectors over the roots of their eigenvalues, those of rounding raised to it."""
-        values, vectors = self.eigensystem
-        return vectors / np.sqrt(np.maximum(values, self.rounding))
-
-    @property
-    def null(self) -> Floats:
-        """The eigenvectors whose eigenvalues are rounding."""
-        values, vectors = self.eigensystem
-        return vectors[:, values <= self.rounding]
-
-
-def orthonormal_coordinates(statistics: GramStatistics, alpha: float) -> Floats:
+def orthonormal_coordinates(statistics: GramStatistics, alpha: float) -> Coordinates:
     """Return T such that ``T.T @ (gram + alpha * P) @ T`` is the identity.
 
     P is the identity but for the constant, which is not penalised. Without alpha, ``T.T @ f`` are
@@ -283,29 +185,23 @@ def orthonormal_coordinates(statistics: GramStatistics, alpha: float) -> Floats:
     factor, which gives the Forsythe polynomials: each the next term made orthogonal to those
     before. Where the matrix is singular to working precision, T comes of its eigenvectors,
     without the null directions; the coefficients ``T @ parameters`` are then the ones of least
-    norm. With fewer rows than terms, T comes of the rows' singular value decomposition, or with a
-    penalty, all of that happens in the span of the rows and the constant, which holds the optimum.
+    norm. With fewer rows than terms, T comes of the rows' singular value decomposition, or where
+    the rows are not held or there is a penalty, of their own Gram matrix.
 
     Parameters
     ----------
     statistics : GramStatistics
     alpha : float
         Weight of the L2 penalty.
-
-    Returns
-    -------
-    ndarray of shape (n_terms, rank)
     """
     gram = statistics.features
     if isinstance(gram, np.ndarray):
-        return statistics.roots(alpha).best
-    if not alpha:
-        vectors, values, _ = np.linalg.svd(gram.rows, full_matrices=False)
-        kept = values > _rounding_share(len(gram.rows)) * values[0]
-        return vectors[:, kept] / values[kept]
-    span = _span(gram.rows)
-    rows = span.T @ gram.rows
-    return span @ InverseRoots(_penalised(rows @ rows.T, alpha)).best
+        return TermCoordinates(statistics.roots(alpha).best)
+    if alpha or isinstance(gram, EvaluatedFactor):
+        return RowCoordinates.of(gram, alpha)
+    vectors, values, _ = np.linalg.svd(gram.rows, full_matrices=False)
+    kept = values > rounding_share(len(gram.rows)) * values[0]
+    return TermCoordinates(vectors[:, kept] / values[kept])
 
 
 def ridge_path(statistics: GramStatistics, alphas: Sequence[float]) -> tuple[Floats, Floats]:
@@ -337,77 +233,3 @@ def ridge_path(statistics: GramStatistics, alphas: Sequence[float]) -> tuple[Flo
     conditions[~(conditions > 0.0)] = np.inf
     coefficients = np.concatenate([constants, slopes])
     return coefficients.reshape(len(gram), len(alphas), constant.shape[1]), conditions
-
-
-@dataclass(frozen=True)
-class RowCoordinates:
-    """Coordinates T for which ``T.T @ (gram + alpha * P) @ T`` is the identity, in the span of few rows.
-
-    T would be as large as the rows' features. It is their product with a small matrix, but for the
-    constant, which with a penalty has a row of its own.
-
-    Parameters
-    ----------
-    rows : ndarray of shape (n_terms, n_rows)
-        Features times the root of their row's share in the total weight.
-    mixing : ndarray of shape (n_rows, rank)
-    constant : ndarray of shape (1, rank) or None
-    """
-
-    rows: Floats
-    mixing: Floats
-    constant: Floats | None
-
-    @classmethod
-    def of(cls, rows: Floats, alpha: float) -> RowCoordinates:
-        """Take them from the rows' own Gram matrix K.
-
-        With ``K = V L V'`` and no penalty, ``T = rows V / L``, of which the coefficients are the ones
-        of least norm. With one, the constant takes the means out: V and L are those of the
-        centered matrix, and ``T = centered rows V / sqrt(L**2 + alpha L)``.
-        """
-        gram = rows.T @ rows
-        shares = rows[:1]
-        if alpha:
-            gram -= shares.T @ shares
-            centering = np.eye(len(gram)) - shares.T @ shares
-            gram = centering @ gram @ centering
-        values, vectors = np.linalg.eigh(gram)
-        kept = values > _rounding_share(len(values)) * values[-1]
-        values, vectors = values[kept], vectors[:, kept]
-        if not alpha:
-            return cls(rows, vectors / values, None)
-        varying = centering @ vectors / np.sqrt(values * (values + alpha))
-        mixing = np.c_[np.zeros(len(gram)), varying]
-        # The means of the centered rows' polynomials, which the constant takes away.
-        means = (shares @ rows.T) @ (rows @ varying) - shares @ varying
-        return cls(rows, mixing, np.c_[1.0, -means])
-
-    def __matmul__(self, parameters: Floats) -> Floats:
-        coefficients = self.rows @ (self.mixing @ parameters)
-        if self.constant is not None:
-            coefficients[0] = self.constant[0] @ parameters
-        return coefficients
-
-    def pull(self, products: Floats) -> Floats:
-        """Return ``T.T @ products``."""
-        if self.constant is None:
-            return self.mixing.T @ (self.rows.T @ products)
-        varying = self.rows.T @ products - self.rows[:1].T @ products[:1]
-        return self.mixing.T @ varying + self.constant.T @ products[:1]
-
-
-def _penalised(gram: Floats, alpha: float) -> Floats:
-    """Return the Gram matrix with alpha added to its diagonal, except for the constant."""
-    penalised = gram.copy()
-    varying = np.arange(1, len(gram))
-    penalised[varying, varying] += alpha
-    return penalised
-
-
-def _span(rows: Floats) -> Floats:
-    """Return orthonormal columns that span the constant, which comes first, and the rows' features."""
-    span = np.zeros((len(rows), 1 + rows.shape[1]))
-    span[0, 0] = 1.0
-    span[1:, 1:] = np.linalg.qr(rows[1:])[0]
-    return span

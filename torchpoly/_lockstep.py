@@ -11,7 +11,7 @@ from typing import Protocol, cast
 import numpy as np
 import torch
 
-from torchpoly._basis import Floats
+from torchpoly._domain import Floats
 from torchpoly._objective import GramObjective
 from torchpoly._optimizers import OptimizerSpec
 from torchpoly._row_objective import RowObjective

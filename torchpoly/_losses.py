@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 
-from torchpoly._basis import Array, Floats, typical_size
 from torchpoly._device import like, namespace, to_numpy
+from torchpoly._domain import Array, Floats, typical_size
 
 # Residuals below this, in units of training, are rounding: no scale or width is smaller.
 _RESOLUTION = 1e-8

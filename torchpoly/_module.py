@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from torchpoly._basis import Basis, Domain, Floats, row_chunks
+from torchpoly._basis import Basis
 from torchpoly._device import to_device, to_numpy
+from torchpoly._domain import Domain, Floats, row_chunks, vector_chunk_size
 from torchpoly._monomials import to_monomials
-from torchpoly._reading import chunk_size
 
 # In the words of sklearn.preprocessing.SplineTransformer.
 EXTRAPOLATIONS = {"continue", "constant", "linear", "error"}
@@ -48,7 +48,7 @@ class FittedPolynomial:
             self._refuse_outside(X)
         predictions = np.empty((len(X), self.coefficients.shape[1]), dtype=X.dtype)
         coefficients = to_device(self.coefficients, device)
-        size = min(chunk_size(self.basis.n_terms), len(X))
+        size = min(vector_chunk_size(self.basis.n_terms), len(X))
         features = to_device(np.empty((self.basis.n_terms, size)), device)
         for rows in row_chunks(len(X), size):
             inside = X[rows] if extrapolation == "continue" else np.clip(X[rows], self.low, self.high)

@@ -14,7 +14,8 @@ from itertools import combinations, combinations_with_replacement
 
 import numpy as np
 
-from torchpoly._basis import Basis, Domain, Floats
+from torchpoly._basis import Basis
+from torchpoly._domain import Domain, Floats
 
 # A monomial is the sorted tuple of its factors: x0**2 * x3 is (0, 0, 3), the constant is ().
 Monomial = tuple[int, ...]

@@ -5,22 +5,17 @@ An objective maps the parameters to its value and gradient; it does not know whi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import cast
 
 import numpy as np
 
-from torchpoly._basis import Array, Floats
-from torchpoly._gram import (
-    LARGE,
-    GramFactor,
-    GramStatistics,
-    RowCoordinates,
-    largest_eigenvalue,
-    orthonormal_coordinates,
-    residual_products,
-)
+from torchpoly._coordinates import Coordinates, RowCoordinates
+from torchpoly._device import to_numpy
+from torchpoly._domain import Array, Floats
+from torchpoly._few_rows import EvaluatedFactor, GramFactor, HeldFactor
+from torchpoly._gram import GramStatistics, largest_eigenvalue, orthonormal_coordinates, residual_products
 
 _ROUNDING = 128 * np.finfo(np.float64).eps
 
@@ -41,7 +36,7 @@ class GramObjective:
 
     Parameters
     ----------
-    coordinates : ndarray of shape (n_terms, n_parameters), RowCoordinates or None
+    coordinates : TermCoordinates, RowCoordinates or None
         T above; None stands for the identity.
     gram : ndarray of shape (n_parameters, n_parameters), GramFactor or None
         G, to which the penalty comes; None in orthonormal coordinates, in which the sum of both
@@ -60,7 +55,7 @@ class GramObjective:
         Number of independent terms.
     """
 
-    coordinates: Floats | RowCoordinates | None
+    coordinates: Coordinates | None
     gram: Floats | GramFactor | None
     linear: Floats
     reference: Floats
@@ -81,7 +76,7 @@ class GramObjective:
         alpha : float
         units : ndarray of shape (n_targets,)
         rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows), optional
-            All rows, where one chunk holds them.
+            All rows, where one chunk holds them; of an :class:`EvaluatedFactor` only their targets.
         """
         coordinates, optimum, floor = _least_squares(statistics, alpha, rows)
         # Targets have variance 1, so this is rounding. Optimizers that divide the gradient by its
@@ -123,8 +118,7 @@ class GramObjective:
         value = float(np.vdot(distance, slope))
         loss = self._reference_loss + float(np.vdot(distance * self._loss_weights, slope))
         if self.alpha:
-            coefficients = self.coefficients(parameters)[1:]
-            loss -= self.alpha * float(np.vdot(coefficients * self._loss_weights, coefficients))
+            loss -= self.alpha * float(np.vdot(parameters * self._loss_weights, self._pull_penalty(parameters)))
         # Where all is explained, rounding can leave a difference below 0. Squared units overflow last.
         return value, loss * self._loss_unit if loss > 0.0 else 0.0
 
@@ -158,6 +152,14 @@ class GramObjective:
         half_gradient[1:] += self.alpha * parameters[1:]
         return half_gradient
 
+    def _pull_penalty(self, parameters: Floats) -> Floats:
+        """Return half the gradient of the squares of the coefficients but the constant's."""
+        if self.coordinates is not None:
+            return self.coordinates.pull_penalty(parameters)
+        penalised = parameters.copy()
+        penalised[0] = 0.0
+        return penalised
+
     @cached_property
     def _reference_half_gradient(self) -> Floats:
         return self._half_gradient(self.reference)
@@ -179,30 +181,45 @@ class GramObjective:
         return float(self._loss_weights @ self.floor)
 
 
-def _least_squares(
-    statistics: GramStatistics, alpha: float, rows: Array | None
-) -> tuple[Floats | RowCoordinates, Floats, Floats]:
+def _least_squares(statistics: GramStatistics, alpha: float, rows: Array | None) -> tuple[Coordinates, Floats, Floats]:
     """Return orthonormal coordinates, and in them the optimum and its value.
 
     Where all rows are at hand, their residuals refine the optimum: one step of iterative
     refinement, which returns the digits that the Gram matrix, the square of the features, has
     lost.
     """
-    few = statistics.features.rows if isinstance(statistics.features, GramFactor) else None
-    coordinates: Floats | RowCoordinates
-    pull: Callable[[Floats], Floats]
-    if few is not None and few.size > LARGE:
-        coordinates = RowCoordinates.of(few, alpha)
-        pull = coordinates.pull
-    else:
-        coordinates = orthonormal_coordinates(statistics, alpha)
-        pull = coordinates.T.__matmul__
-    optimum = pull(statistics.cross)
+    coordinates = orthonormal_coordinates(statistics, alpha)
+    gram = statistics.features
+    if isinstance(gram, EvaluatedFactor):
+        return coordinates, *_of_few_rows(cast(RowCoordinates, coordinates), to_numpy(cast(Array, rows)).T, alpha)
+    optimum = coordinates.pull(statistics.cross)
     if rows is None:
         return coordinates, optimum, statistics.target - np.square(optimum).sum(axis=0)
     coefficients = coordinates @ optimum
-    cross, squares = residual_products(rows, coefficients, 1.0 if few is not None else statistics.total_weight)
+    total_weight = 1.0 if isinstance(gram, HeldFactor) else statistics.total_weight
+    cross, squares = residual_products(rows, coefficients, total_weight)
     coefficients[0] = 0.0
-    correction = pull(cross - alpha * coefficients)
+    correction = coordinates.pull(cross - alpha * coefficients)
     floor = squares + alpha * np.square(coefficients).sum(axis=0) - np.square(correction).sum(axis=0)
     return coordinates, optimum + correction, floor
+
+
+def _of_few_rows(coordinates: RowCoordinates, targets: Floats, alpha: float) -> tuple[Floats, Floats]:
+    """Return the optimum, refined by the rows' residuals, and its value, without products of all features.
+
+    Parameters
+    ----------
+    coordinates : RowCoordinates
+    targets : ndarray of shape (n_rows, n_targets)
+        Times the roots of shares.
+    alpha : float
+    """
+    optimum = coordinates.pull_rows(targets)
+    coefficients = coordinates @ optimum
+    residuals = targets - coordinates.factor.values(coefficients)
+    correction, floor = coordinates.pull_rows(residuals), np.square(residuals).sum(axis=0)
+    if alpha:
+        coefficients[0] = 0.0
+        correction -= alpha * coordinates.pull(coefficients)
+        floor += alpha * np.square(coefficients).sum(axis=0)
+    return optimum + correction, floor - np.square(correction).sum(axis=0)

@@ -13,8 +13,8 @@ from sklearn.utils.validation import validate_data
 
 from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import namespace_of, to_host
-from torchpoly._basis import Domain
 from torchpoly._device import resolve_device
+from torchpoly._domain import Domain
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data, check_memory, check_weights

@@ -16,15 +16,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import _check_sample_weight
 
-from torchpoly._basis import Array, Basis, Domain, Floats, count_rows, count_terms, row_chunks, sum_weights
+from torchpoly._basis import Basis, count_terms
+from torchpoly._coordinates import InverseRoots
 from torchpoly._device import namespace, to_device
-from torchpoly._gram import GramFactor, GramStatistics, InverseRoots
+from torchpoly._domain import Array, Domain, Floats, chunk_size, count_rows, row_chunks, sum_weights, vector_chunk_size
+from torchpoly._few_rows import MAX_HELD, EvaluatedFactor, GramFactor
+from torchpoly._gram import GramStatistics
 
-# A chunk of features takes 8 MiB, about what stays in cache between its evaluation and its
-# product, unless terms are so many that a chunk would have few rows.
-_CHUNK_ELEMENTS = 2**20
-_MIN_ROWS, _MAX_ROWS = 256, 2**14
-# Matrices of terms x terms, or of terms x rows where these are fewer, that a fit holds at its peak.
+# Matrices of terms x terms, or of terms x rows or rows x rows where these are fewer, that a fit holds at its peak.
 _MATRICES = 8
 # The columns' principal axes become the variables where collinearity alone would take the
 # condition number of the Gram matrix beyond this.
@@ -33,11 +32,6 @@ _MAX_COLLINEARITY = 1e8
 MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
 # Mean square of a combination of terms, of norm 1, that is rounding.
 _NULL_SQUARE = 1e-26
-
-
-def chunk_size(n_columns: int) -> int:
-    """Return how many rows of so many features are worked on at a time."""
-    return max(_MIN_ROWS, min(_MAX_ROWS, _CHUNK_ELEMENTS // n_columns))
 
 
 def count_chunks(degree: int, n_rows: int, n_features: int, n_targets: int, interaction_only: bool) -> int:
@@ -107,6 +101,8 @@ class Data:
         total_weight = sum_weights(self.X, self.weights)
         few_rows = self.n_rows < basis.n_terms
         data = self.of_positive_weight() if few_rows else self
+        if few_rows and self.n_rows * basis.n_terms > MAX_HELD:
+            return data._read_targets(basis, total_weight)
         size = len(data.X) if few_rows else chunk_size(basis.n_terms + data.Y.shape[1])
         chunks, n_terms = design_chunks(basis, data, size), basis.n_terms
         if mixing is not None:
@@ -119,6 +115,18 @@ class Data:
                 statistics = GramStatistics.from_chunks(chunks if rows is None else [rows], n_terms, total_weight)
         _refuse_overflow(basis, statistics)
         return Reading(basis, mixing, statistics, rows)
+
+    def _read_targets(self, basis: Basis, total_weight: float) -> Reading:
+        """Return few rows of many terms, which are evaluated at each use."""
+        shares = np.full(len(self.X), 1.0) if self.weights is None else self.weights
+        roots = np.sqrt(shares / total_weight)
+        gram = EvaluatedFactor(basis, basis.domain.scale(self.X), roots, self.device)
+        targets = roots * self.targets.scale(self.Y)
+        statistics = GramStatistics(gram, gram.combine(targets.T), np.square(targets).sum(axis=1), total_weight)
+        if self.on_chunk is not None:
+            self.on_chunk()
+        _refuse_overflow(basis, statistics)
+        return Reading(basis, None, statistics, targets)
 
     def of_positive_weight(self) -> Data:
         """Return the data without rows of weight 0."""
@@ -177,7 +185,8 @@ class Reading:
     statistics : GramStatistics
         Of the features or of their combinations.
     rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows) or None
-        The chunk that holds all rows of features or of combinations, if one does.
+        The chunk that holds all rows of features or of combinations, if one does; where the Gram
+        matrix is an :class:`EvaluatedFactor`, only the targets, of shape (n_targets, n_rows).
     first : Reading or None
         What was read of the terms of the columns themselves, if that was not enough.
     """
@@ -356,6 +365,8 @@ def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bo
 
     def fit_bytes(degree: int) -> int:
         n_terms = count_terms(n_features, degree, interaction_only)
+        if n_rows < n_terms and n_rows * n_terms > MAX_HELD:
+            return 8 * (_MATRICES * n_rows**2 + n_terms * (_MATRICES + vector_chunk_size(n_terms)))
         return 8 * n_terms * (_MATRICES * min(n_terms, n_rows + 1) + chunk_size(n_terms))
 
     limit = _physical_memory()

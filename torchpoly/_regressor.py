@@ -17,12 +17,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import device_of, like_input, namespace_of, refuse_other_namespace, to_host
-from torchpoly._basis import Floats, count_rows
 from torchpoly._callable_loss import LossFunction, refuse_class
 from torchpoly._callbacks import DURING_FIT, CallbackSupportMixin, FitTasks
 from torchpoly._dask import is_collection
 from torchpoly._dask_fit import DaskMixin
 from torchpoly._device import device_or_cpu, resolve_device
+from torchpoly._domain import Floats, count_rows
 from torchpoly._equation import MonomialsMixin
 from torchpoly._fitting import Model, Problem, average_curves
 from torchpoly._losses import LOSSES

@@ -8,8 +8,8 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._basis import Array, Floats
-from torchpoly._gram import InverseRoots
+from torchpoly._coordinates import InverseRoots
+from torchpoly._domain import Array, Floats
 from torchpoly._losses import Loss, Stages
 from torchpoly._rows import Rows
 
@@ -78,11 +78,9 @@ class RowObjective:
         values, losses, slopes = self._loss(predictions, self._rows.targets, self._rows.shares)
         value, slope = values.sum(), self._rows.gather(slopes)
         if self._alpha:
-            penalised = self._rows.of_terms(combined)
-            penalised[0] = 0.0
-            alpha = self._alpha * self._loss.penalty_units
-            value += (alpha * np.square(penalised).sum(axis=0)).sum()
-            slope += 2.0 * alpha * (penalised if self._rows.mixing is None else self._rows.mixing.T @ penalised)
+            penalty = self._alpha * self._loss.penalty_units * self._rows.pull_penalty(combined)
+            value += np.vdot(penalty, combined)
+            slope += 2.0 * penalty
         if self._coordinates is not None:
             slope = (slope.T[:, None] @ self._coordinates)[:, 0].T
         gradient[:] = slope
@@ -171,8 +169,9 @@ class RowObjective:
         curvatures = self._loss.curvatures(predictions, self._rows.targets)
         if curvatures is None or self._rows.mixing is None:
             return
-        varying = self._rows.mixing[1:]
-        penalty = 2.0 * self._alpha * varying.T @ varying if self._alpha else 0.0
+        penalty: Floats | float = 0.0
+        if self._alpha:
+            penalty = 2.0 * self._alpha * self._rows.pull_penalty(np.eye(self._rows.n_features))
         grams = self._rows.gram(curvatures * self._rows.shares)
         self._coordinates = np.stack([InverseRoots(gram + penalty).complete for gram in grams])
         self.follows_curvature, self._curvature = True, 0.5

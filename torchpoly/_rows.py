@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from torchpoly._basis import Array, Basis, Floats, row_chunks
+from torchpoly._basis import Basis
+from torchpoly._coordinates import Coordinates, RowCoordinates, TermCoordinates
 from torchpoly._device import namespace, to_device, to_numpy
-from torchpoly._reading import Data, chunk_size
+from torchpoly._domain import Array, Floats, row_chunks, vector_chunk_size
+from torchpoly._reading import Data
 
 # Features of all rows are kept where they take no more than these bytes.
 _BUDGET = 2**28
@@ -26,8 +28,8 @@ class Rows:
     Parameters
     ----------
     basis : Basis
-    mixing : ndarray of shape (n_terms, n_features) or None
-        The features are ``mixing.T @ terms``; None stands for the terms of the basis themselves.
+    mixing : TermCoordinates, RowCoordinates or None
+        The features are ``mixing.pull(terms)``; None stands for the terms of the basis themselves.
     X : ndarray of shape (n_samples, n_columns)
     indices : ndarray of shape (n_rows,) or None
         Which rows of X these are; None stands for all.
@@ -41,7 +43,7 @@ class Rows:
     """
 
     basis: Basis
-    mixing: Floats | None
+    mixing: Coordinates | None
     X: NDArray
     indices: NDArray[np.intp] | None
     targets: Array
@@ -50,7 +52,7 @@ class Rows:
     kept: Array | None = None
 
     @classmethod
-    def of(cls, basis: Basis, mixing: Floats | None, data: Data, *, scale_targets: bool) -> Rows:
+    def of(cls, basis: Basis, mixing: Coordinates | None, data: Data, *, scale_targets: bool) -> Rows:
         """Return the rows of a fit, with scaled targets or with y itself."""
         weights, indices = data.weights, None
         if weights is None:
@@ -64,14 +66,15 @@ class Rows:
         targets = data.targets.scale(Y) if scale_targets else np.array(Y.T, dtype=np.float64, order="C")
         targets, shares = to_device(targets, data.device), to_device(shares, data.device)
         rows = cls(basis, mixing, data.X, indices, targets, shares, data.device)
-        return replace(rows, kept=rows._all_features()) if 8 * rows.n_features * len(rows) <= _BUDGET else rows
+        small = 8 * rows.n_features * len(rows) <= _BUDGET
+        return replace(rows, kept=rows._all_features()) if small or isinstance(mixing, RowCoordinates) else rows
 
     def __len__(self) -> int:
         return len(self.shares)
 
     @property
     def n_features(self) -> int:
-        return self.basis.n_terms if self.mixing is None else self.mixing.shape[1]
+        return self.basis.n_terms if self.mixing is None else self.mixing.rank
 
     @property
     def constant(self) -> Floats:
@@ -109,7 +112,7 @@ class Rows:
         total: Any = 0.0
         for rows, terms in self._chunks():
             total = total + terms @ slopes[:, rows].T
-        return to_numpy(total) if self.mixing is None else self.mixing.T @ to_numpy(total)
+        return to_numpy(total) if self.mixing is None else self.mixing.pull(to_numpy(total))
 
     def greatest_square(self) -> float:
         """Return the greatest squared norm of a row's features."""
@@ -136,14 +139,29 @@ class Rows:
                 totals[target] = totals[target] + scaled @ scaled.T
         return np.stack([to_numpy(total) for total in totals])
 
+    def pull_penalty(self, coefficients: Floats) -> Floats:
+        """Return half the gradient of the squares of the basis's coefficients, but the constant's."""
+        if self.mixing is not None:
+            return self.mixing.pull_penalty(coefficients)
+        penalised = coefficients.copy()
+        penalised[0] = 0.0
+        return penalised
+
     def of_terms(self, coefficients: Floats) -> Floats:
         """Return the coefficients of the basis that are these of the features."""
         return coefficients if self.mixing is None else self.mixing @ coefficients
 
     def _mix(self, terms: Array) -> Array:
-        return terms if self.mixing is None else to_device(np.ascontiguousarray(self.mixing.T), self.device) @ terms
+        # Few rows' own coordinates come with their features.
+        return self._transposed @ terms if isinstance(self.mixing, TermCoordinates) else terms
+
+    @cached_property
+    def _transposed(self) -> Array:
+        return to_device(np.ascontiguousarray(cast(TermCoordinates, self.mixing).matrix.T), self.device)
 
     def _all_features(self) -> Array:
+        if isinstance(self.mixing, RowCoordinates):
+            return to_device(self.mixing.at_rows, self.device)
         features = to_device(np.empty((self.n_features, len(self))), self.device)
         for rows, terms in self._chunks():
             features[:, rows] = self._mix(terms)
@@ -155,7 +173,7 @@ class Rows:
 
     def _chunks(self) -> Iterator[tuple[Any, Array]]:
         """Yield slices of the rows with their features if kept, else with their terms, in a buffer that all share."""
-        for rows in row_chunks(len(self), chunk_size(self.basis.n_terms)):
+        for rows in row_chunks(len(self), vector_chunk_size(self.basis.n_terms)):
             yield rows, self._evaluate(rows, self._buffer) if self.kept is None else self.kept[:, rows]
 
     def _evaluate(self, rows: Any, out: Array | None = None) -> Array:
@@ -165,5 +183,5 @@ class Rows:
 
     @cached_property
     def _buffer(self) -> Array:
-        n_rows = min(chunk_size(self.basis.n_terms), len(self))
+        n_rows = min(vector_chunk_size(self.basis.n_terms), len(self))
         return to_device(np.empty((self.basis.n_terms, n_rows)), self.device)

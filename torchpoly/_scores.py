@@ -18,7 +18,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params
 
-from torchpoly._basis import Floats
+from torchpoly._domain import Floats
 from torchpoly._folds import mean_squared_errors
 from torchpoly._gram import GramStatistics
 from torchpoly._module import PolynomialFamily

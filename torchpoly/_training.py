@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.optim import Optimizer
 
-from torchpoly._basis import Floats
+from torchpoly._domain import Floats
 from torchpoly._optimizers import OptimizerSpec
 
 # torch's L-BFGS learns no curvature from steps along which the gradient changes by less than

@@ -1,0 +1,212 @@
+"""Coordinates of training, in which features are orthonormal under the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+
+from torchpoly._domain import Floats
+from torchpoly._few_rows import GramFactor
+
+
+def rounding_share(n_terms: int) -> float:
+    """Return the share of the greatest eigenvalue below which rounding leaves no digits of others."""
+    return 10 * n_terms * float(np.finfo(np.float64).eps)
+
+
+@dataclass(frozen=True)
+class InverseRoots:
+    """The matrices T for which ``T.T @ gram @ T`` is the identity, or nearly so.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (n_terms, n_terms)
+        Symmetric, without negative eigenvalues but for rounding.
+    """
+
+    gram: Floats
+
+    @cached_property
+    def _inverse_factor(self) -> Floats | None:
+        """The inverse of the Cholesky factor, None where there is none."""
+        try:
+            return np.linalg.inv(np.linalg.cholesky(self.gram))
+        except np.linalg.LinAlgError:
+            return None
+
+    @cached_property
+    def condition(self) -> float:
+        """An upper bound of the condition number: trace(G) * trace(G^-1), at most n_terms**2 times too large."""
+        inverse = self._inverse_factor
+        return np.inf if inverse is None else float(np.trace(self.gram) * np.vdot(inverse, inverse))
+
+    @cached_property
+    def eigensystem(self) -> tuple[Floats, Floats]:
+        """The eigenvalues, rising, and the eigenvectors."""
+        values, vectors = np.linalg.eigh(self.gram)
+        return values, vectors
+
+    @property
+    def rounding(self) -> float:
+        """The eigenvalue below which there is only rounding."""
+        return rounding_share(len(self.gram)) * float(self.eigensystem[0][-1])
+
+    @property
+    def best(self) -> Floats:
+        """The triangular one, or where the matrix is singular to working precision the truncated one."""
+        return self.truncated if self._triangular is None else self._triangular
+
+    @property
+    def complete(self) -> Floats:
+        """The triangular one, or where the matrix is singular to working precision the raised one."""
+        return self.raised if self._triangular is None else self._triangular
+
+    @property
+    def _triangular(self) -> Floats | None:
+        """The transposed inverse of the Cholesky factor, None where rounding leaves it no digits."""
+        inverse = self._inverse_factor
+        return None if inverse is None or self.condition >= 1 / rounding_share(len(self.gram)) else inverse.T
+
+    @property
+    def truncated(self) -> Floats:
+        """Eigenvectors over the roots of their eigenvalues, without those of rounding."""
+        values, vectors = self.eigensystem
+        kept = values > self.rounding
+        return vectors[:, kept] / np.sqrt(values[kept])
+
+    @property
+    def raised(self) -> Floats:
+        """Eigenvectors over the roots of their eigenvalues, those of rounding raised to it."""
+        values, vectors = self.eigensystem
+        return vectors / np.sqrt(np.maximum(values, self.rounding))
+
+    @property
+    def null(self) -> Floats:
+        """The eigenvectors whose eigenvalues are rounding."""
+        values, vectors = self.eigensystem
+        return vectors[:, values <= self.rounding]
+
+
+def penalised(gram: Floats, alpha: float) -> Floats:
+    """Return the Gram matrix with alpha added to its diagonal, except for the constant."""
+    penalised = gram.copy()
+    varying = np.arange(1, len(gram))
+    penalised[varying, varying] += alpha
+    return penalised
+
+
+@dataclass(frozen=True)
+class TermCoordinates:
+    """Combinations of terms.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n_terms, rank)
+    """
+
+    matrix: Floats
+
+    @property
+    def rank(self) -> int:
+        """Number of the combinations."""
+        return self.matrix.shape[1]
+
+    def __matmul__(self, parameters: Floats) -> Floats:
+        return self.matrix @ parameters
+
+    def pull(self, products: Floats) -> Floats:
+        """Return ``T.T @ products``."""
+        return self.matrix.T @ products
+
+    def pull_penalty(self, parameters: Floats) -> Floats:
+        """Return ``T.T @ P @ T @ parameters``: half the gradient of the squares of coefficients but the constant's."""
+        varying = self.matrix[1:]
+        return varying.T @ (varying @ parameters)
+
+
+@dataclass(frozen=True)
+class RowCoordinates:
+    """Combinations of terms in the span of few rows.
+
+    T would be as large as the rows' features F. It is their product with a small matrix, but for the
+    constant, which with a penalty has a row of its own.
+
+    Parameters
+    ----------
+    factor : HeldFactor or EvaluatedFactor
+        F.
+    mixing : ndarray of shape (n_rows, rank)
+    constant : ndarray of shape (1, rank) or None
+    penalty : ndarray of shape (rank, 1) or None
+        The diagonal of ``T.T @ P @ T``, which has nothing beside it, where there is a penalty.
+    """
+
+    factor: GramFactor
+    mixing: Floats
+    constant: Floats | None = None
+    penalty: Floats | None = None
+
+    @classmethod
+    def of(cls, factor: GramFactor, alpha: float) -> RowCoordinates:
+        """Take them from the rows' own Gram matrix K.
+
+        With ``K = V L V'`` and no penalty, ``T = F V / L``, of which the coefficients are the ones
+        of least norm. With one, the constant takes the means out: V and L are those of the
+        centered matrix, and ``T = centered F V / sqrt(L**2 + alpha L)``, of which the squares of the
+        coefficients but the constant's sum up to ``1 / (L + alpha)``.
+        """
+        roots = factor.roots[None]
+        gram = factor.kernel
+        if alpha:
+            centering = np.eye(len(gram)) - roots.T @ roots
+            gram = centering @ (gram - roots.T @ roots) @ centering
+        values, vectors = np.linalg.eigh(gram)
+        kept = values > rounding_share(len(values)) * values[-1]
+        values, vectors = values[kept], vectors[:, kept]
+        if not alpha:
+            return cls(factor, vectors / values)
+        varying = centering @ vectors / np.sqrt(values * (values + alpha))
+        mixing = np.c_[np.zeros(len(gram)), varying]
+        # The means of the centered rows' polynomials, which the constant takes away.
+        means = roots @ (factor.kernel - roots.T @ roots) @ varying
+        return cls(factor, mixing, np.c_[1.0, -means], np.r_[0.0, 1 / (values + alpha)][:, None])
+
+    @property
+    def rank(self) -> int:
+        """Number of the combinations."""
+        return self.mixing.shape[1]
+
+    def __matmul__(self, parameters: Floats) -> Floats:
+        coefficients = self.factor.combine(self.mixing @ parameters)
+        if self.constant is not None:
+            coefficients[0] = self.constant[0] @ parameters
+        return coefficients
+
+    def pull(self, products: Floats) -> Floats:
+        """Return ``T.T @ products``."""
+        return self._pull(self.factor.values(products), products[:1])
+
+    def pull_rows(self, weights: Floats) -> Floats:
+        """Return ``T.T @ F @ weights``, for which the rows' own Gram matrix is enough."""
+        return self._pull(self.factor.kernel @ weights, self.factor.roots[None] @ weights)
+
+    def _pull(self, values: Floats, constants: Floats) -> Floats:
+        """Return ``T.T @ products``, of which are given their products with the rows, and the constant's."""
+        if self.constant is None:
+            return self.mixing.T @ values
+        return self.mixing.T @ (values - self.factor.roots[:, None] * constants) + self.constant.T @ constants
+
+    def pull_penalty(self, parameters: Floats) -> Floats:
+        """Return ``T.T @ P @ T @ parameters``: half the gradient of the squares of coefficients but the constant's."""
+        return cast(Floats, self.penalty) * parameters
+
+    @property
+    def at_rows(self) -> Floats:
+        """The combinations at the rows, of shape (rank, n_rows)."""
+        return self.pull_rows(np.diag(1 / self.factor.roots))
+
+
+Coordinates = TermCoordinates | RowCoordinates

@@ -1,0 +1,247 @@
+"""Where the columns of X lie, and the affine map from there to the window of the basis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Floats = NDArray[np.float64]
+# Features are computed by NumPy on the CPU, by torch on other devices and in modules.
+Array = Floats | Tensor
+
+# Rows read at a time where only a few numbers per row are touched.
+_SCAN_ROWS = 8192
+# A chunk of features takes 8 MiB, about what stays in cache between its evaluation and its
+# product, unless terms are so many that a chunk would have few rows.
+_CHUNK_ELEMENTS = 2**20
+# Products with themselves take some rows for a pass over a matrix of terms x terms to pay, products
+# with vectors only for the rows of a chunk to be contiguous; more than 32 MiB do not pay for that.
+_MIN_ROWS, _MIN_ROWS_FOR_VECTORS, _MAX_ROWS = 256, 16, 2**14
+_MAX_ELEMENTS_FOR_VECTORS = 2**22
+
+
+def chunk_size(n_columns: int) -> int:
+    """Return how many rows of so many features are worked on at a time."""
+    return max(_MIN_ROWS, min(_MAX_ROWS, _CHUNK_ELEMENTS // n_columns))
+
+
+def vector_chunk_size(n_columns: int) -> int:
+    """Return how many rows of so many features are multiplied by vectors at a time."""
+    least = min(_MIN_ROWS_FOR_VECTORS, _MAX_ELEMENTS_FOR_VECTORS // n_columns)
+    return max(1, least, min(_MAX_ROWS, _CHUNK_ELEMENTS // n_columns))
+
+
+def row_chunks(n_rows: int, size: int, weights: Floats | None = None) -> Iterator[slice | NDArray[np.intp]]:
+    """Yield indices of at most `size` consecutive rows, without those of weight 0."""
+    for start in range(0, n_rows, size):
+        rows = slice(start, min(start + size, n_rows))
+        if weights is None or weights[rows].all():
+            yield rows
+        else:
+            kept = start + np.flatnonzero(weights[rows])
+            if kept.size:
+                yield kept
+
+
+def count_rows(X: NDArray, weights: Floats | None) -> int:
+    """Return the number of rows of positive weight."""
+    return len(X) if weights is None else int(np.count_nonzero(weights))
+
+
+def sum_weights(X: NDArray, weights: Floats | None) -> float:
+    """Return the sum of the weights, the number of rows where there are none."""
+    return float(len(X) if weights is None else weights.sum())
+
+
+@dataclass(frozen=True)
+class Domain:
+    """The affine map from the columns of X to the window [-1, 1] of the basis.
+
+    Column i becomes ``v_i = (x_i - center_i) / half_width_i``. Where `axes` is given, the
+    variables of the basis are ``u = v @ axes - shift``: a selection of columns that vary, or
+    the principal axes of columns that nearly coincide.
+
+    Parameters
+    ----------
+    center, half_width : ndarray of shape (n_features,)
+        Middle and half of the range of each column, in the units of X. Columns that do not vary
+        have a half width of 1.
+    axes : ndarray of shape (n_features, n_variables) or None
+        Columns are the directions of the basis variables; None stands for the identity.
+    shift : ndarray of shape (n_variables,)
+        What is subtracted after the change of axes.
+    """
+
+    center: Floats
+    half_width: Floats
+    axes: Floats | None
+    shift: Floats
+
+    @classmethod
+    def identity(cls, n_features: int) -> Domain:
+        """Return the domain that leaves X as it is."""
+        return cls(np.zeros(n_features), np.ones(n_features), None, np.zeros(n_features))
+
+    @classmethod
+    def spanning(cls, low: Floats, high: Floats) -> Domain:
+        """Map the range of each column to [-1, 1].
+
+        Columns that do not vary carry no information and get no variable.
+        """
+        center, half_width = _window(low, high)
+        varies = half_width > 0
+        axes = None if varies.all() else np.eye(len(low))[:, varies]
+        return cls(center, np.where(varies, half_width, 1.0), axes, np.zeros(np.count_nonzero(varies)))
+
+    @classmethod
+    def standardizing(cls, Y: NDArray, weights: Floats | None = None) -> Domain:
+        """Map each column of Y to weighted mean 0 and variance 1; one that does not vary to 0."""
+        windows = cls._windows(Y, weights)
+        mean, square = np.zeros((2, Y.shape[1]))
+        for rows in row_chunks(len(Y), _SCAN_ROWS, weights):
+            scaled = windows.scale(Y[rows])
+            weighted = scaled if weights is None else scaled * weights[rows]
+            mean += weighted.sum(axis=1)
+            square += (weighted * scaled).sum(axis=1)
+        total_weight = sum_weights(Y, weights)
+        mean /= total_weight
+        # On the window [-1, 1], squares neither overflow nor vanish, and since both ends are
+        # attained, the variance is at least about 2 / n: the difference keeps its digits.
+        variance = square / total_weight - mean * mean
+        spread = np.where(variance > 0, np.sqrt(np.abs(variance)), 1.0)
+        center = windows.center + windows.half_width * mean
+        return cls(center, windows.half_width * spread, None, windows.shift)
+
+    @classmethod
+    def centering(cls, Y: NDArray, weights: Floats | None = None) -> Domain:
+        """Map the median of each column of Y to 0, and to 1 how far from it values typically are.
+
+        Outliers move neither.
+        """
+        windows = cls._windows(Y, weights)
+        kept = slice(None) if weights is None else np.flatnonzero(weights)
+        scaled = windows.scale(Y[kept])
+        shares = np.ones(scaled.shape[1]) if weights is None else weights[kept]
+        middle = np.array([weighted_median(row, shares) for row in scaled])
+        spread = np.array([typical_size(row, shares) for row in scaled - middle[:, None]])
+        center = windows.center + windows.half_width * middle
+        return cls(center, windows.half_width * np.where(spread > 0, spread, 1.0), None, windows.shift)
+
+    @classmethod
+    def _windows(cls, Y: NDArray, weights: Floats | None) -> Domain:
+        """Map the range of each column of Y to [-1, 1], or to 0."""
+        center, half_width = _window(*column_ranges(Y, weights))
+        return cls(center, np.where(half_width > 0, half_width, 1.0), None, np.zeros(Y.shape[1]))
+
+    @property
+    def n_variables(self) -> int:
+        return len(self.shift)
+
+    @property
+    def columns(self) -> NDArray[np.bool_]:
+        """Which columns of X have a variable, where there are no other axes than these."""
+        return np.ones(len(self.center), dtype=bool) if self.axes is None else np.asarray(self.axes.any(axis=1))
+
+    def covers_like(self, other: Domain) -> bool:
+        """Whether another domain of the same columns, without axes of its own, has the same windows."""
+        pairs = [(self.center, other.center), (self.half_width, other.half_width), (self.columns, other.columns)]
+        return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
+
+    def repeated(self, times: int) -> Domain:
+        """Return the domain of so many copies of the columns, side by side."""
+        center, half_width, shift = (np.tile(values, times) for values in (self.center, self.half_width, self.shift))
+        return Domain(center, half_width, None, shift)
+
+    def scale(self, X: NDArray) -> Floats:
+        """Return the basis variables of the rows of X, of shape (n_variables, n_rows)."""
+        scaled = np.empty((X.shape[1], X.shape[0]))
+        np.subtract(X.T, self.center[:, None], out=scaled)
+        np.divide(scaled, self.half_width[:, None], out=scaled)
+        if self.axes is None:
+            return scaled
+        return self.axes.T @ scaled - self.shift[:, None]
+
+    def scale_steps(self, steps: NDArray) -> Floats:
+        """Return how far steps in X lead in the basis variables, of shape (n_variables, n_rows)."""
+        scaled = steps.T / self.half_width[:, None]
+        return scaled if self.axes is None else self.axes.T @ scaled
+
+    def ranges(self, X: NDArray, weights: Floats | None = None) -> tuple[Floats, Floats]:
+        """Return the least and the greatest value of each variable over the rows of X of positive weight."""
+        return _row_ranges(self.scale(X[rows]) for rows in row_chunks(len(X), _SCAN_ROWS, weights))
+
+    def to_principal_axes(
+        self, covariance: Floats, ranges: Callable[[Domain], tuple[Floats, Floats]], precision: float
+    ) -> Domain:
+        """Return the domain whose variables are the principal axes of this one's.
+
+        Polynomials of total degree at most k stay what they are under an invertible linear map
+        of their variables, so the model is the same; but columns that nearly coincide are
+        told apart by a variable of its own, scaled to [-1, 1] like every other.
+
+        Parameters
+        ----------
+        covariance : ndarray of shape (n_variables, n_variables)
+            Covariance of this domain's variables.
+        ranges : callable
+            Returns the least and greatest values that the rows take in the variables of a domain.
+        precision : float
+            How far the values of the rows are rounded, relatively.
+        """
+        directions = np.linalg.eigh(covariance)[1][:, ::-1]
+        axes = directions if self.axes is None else self.axes @ directions
+        rotated = Domain(self.center, self.half_width, axes, self.shift @ directions)
+        low, high = ranges(rotated)
+        half_width = high / 2 - low / 2
+        # Directions along which the rows differ by no more than X was rounded hold no information.
+        used = slice(None) if self.axes is None else self.axes.any(axis=1)
+        rounding = precision * (1 + np.max(np.abs(self.center / self.half_width)[used]))
+        kept = half_width > 8 * math.sqrt(len(directions)) * rounding
+        half_width, middle = half_width[kept], (low / 2 + high / 2 + rotated.shift)[kept]
+        return Domain(self.center, self.half_width, axes[:, kept] / half_width, middle / half_width)
+
+
+def column_ranges(X: NDArray, weights: Floats | None) -> tuple[Floats, Floats]:
+    """Return the least and the greatest value of each column, over rows of positive weight."""
+    return _row_ranges(X.T[:, rows] for rows in row_chunks(len(X), _SCAN_ROWS, weights))
+
+
+def _window(low: Floats, high: Floats) -> tuple[Floats, Floats]:
+    """Return the middle and half of each range."""
+    # Halved before they are added, so that ranges near the largest float do not overflow.
+    return low / 2 + high / 2, high / 2 - low / 2
+
+
+def weighted_median(values: Floats, weights: Floats) -> float:
+    """Return the least value up to which the values hold half of the weight."""
+    # Rounding decides no tie: k copies of a value are the same as weight k.
+    half = 0.5 * (1 - 1e-9)
+    if weights.min() == weights.max():
+        rank = math.ceil(half * len(values)) - 1
+        return float(np.partition(values, rank)[rank])
+    order = np.argsort(values, kind="stable")
+    cumulated = np.cumsum(weights[order])
+    return float(values[order[np.searchsorted(cumulated, half * cumulated[-1])]])
+
+
+def typical_size(values: Floats, weights: Floats) -> float:
+    """Return the weighted median of the absolute values, or where that is 0, their mean."""
+    sizes = np.abs(values)
+    return weighted_median(sizes, weights) or float(sizes @ weights / weights.sum())
+
+
+def _row_ranges(chunks: Iterator[NDArray]) -> tuple[Floats, Floats]:
+    """Return the least and the greatest value of each row over chunks of shape (n_variables, n_rows)."""
+    low: Any = np.inf
+    high: Any = -np.inf
+    for chunk in chunks:
+        contiguous = np.ascontiguousarray(chunk)
+        low = np.minimum(low, contiguous.min(axis=1))
+        high = np.maximum(high, contiguous.max(axis=1))
+    return np.asarray(low, dtype=np.float64), np.asarray(high, dtype=np.float64)

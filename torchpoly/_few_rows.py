@@ -1,0 +1,151 @@
+"""The Gram matrix of more terms than rows: never formed, known by its factor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from torchpoly._basis import Basis
+from torchpoly._device import to_device, to_numpy
+from torchpoly._domain import Array, Floats, vector_chunk_size
+
+# A factor of no more elements, 64 MiB, is held.
+MAX_HELD = 2**23
+# Elements of the matrices that the rows' Gram matrix is added up in: they stay in cache.
+_KERNEL_ELEMENTS = 2**14
+
+
+@dataclass(frozen=True)
+class HeldFactor:
+    """The Gram matrix ``rows @ rows.T``, by a factor that is small enough to hold.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_terms, n_rows)
+        Features times the root of their row's share in the total weight.
+    """
+
+    rows: Floats
+
+    def __matmul__(self, other: Floats) -> Floats:
+        return self.combine(self.values(other))
+
+    def combine(self, weights: Floats) -> Floats:
+        """Return combinations of the rows, of shape (n_terms, n_combinations)."""
+        return self.rows @ weights
+
+    def values(self, coefficients: Floats) -> Floats:
+        """Return polynomials at the rows, times the roots of shares, of shape (n_rows, n_polynomials)."""
+        return self.rows.T @ coefficients
+
+    @property
+    def roots(self) -> Floats:
+        """Roots of the rows' shares in the total weight, of shape (n_rows,)."""
+        return self.rows[0]
+
+    @cached_property
+    def kernel(self) -> Floats:
+        """The rows' own Gram matrix ``rows.T @ rows``."""
+        return self.rows.T @ self.rows
+
+    def leading(self, n_terms: int) -> Floats:
+        """Return the Gram matrix of the first terms."""
+        rows = self.rows[:n_terms]
+        return rows @ rows.T
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the factor."""
+        return self.rows.nbytes
+
+    def is_finite(self) -> bool:
+        """Whether no feature was too large."""
+        return bool(np.isfinite(self.rows).all())
+
+
+@dataclass(frozen=True)
+class EvaluatedFactor:
+    """The Gram matrix ``rows @ rows.T``, by a factor that is evaluated anew at each use.
+
+    Parameters
+    ----------
+    basis : Basis
+        The features.
+    variables : ndarray of shape (n_variables, n_rows)
+        What the basis is evaluated at.
+    roots : ndarray of shape (n_rows,)
+        Roots of the rows' shares in the total weight.
+    device : torch.device
+        Where the features are computed.
+    """
+
+    basis: Basis
+    variables: Floats
+    roots: Floats
+    device: torch.device
+
+    def __matmul__(self, other: Floats) -> Floats:
+        return self.combine(self.values(other))
+
+    def combine(self, weights: Floats) -> Floats:
+        """Return combinations of the rows, of shape (n_terms, n_combinations)."""
+        total: Any = 0.0
+        scaled = to_device(self.roots[:, None] * weights, self.device)
+        for rows, features in self._chunks():
+            total = total + features @ scaled[rows]
+        return to_numpy(total)
+
+    def values(self, coefficients: Floats) -> Floats:
+        """Return polynomials at the rows, times the roots of shares, of shape (n_rows, n_polynomials)."""
+        moved = to_device(coefficients, self.device)
+        values = np.concatenate([to_numpy(features.T @ moved) for _, features in self._chunks()])
+        return self.roots[:, None] * values
+
+    @cached_property
+    def kernel(self) -> Floats:
+        """The rows' own Gram matrix ``rows.T @ rows``, by a recurrence that needs no features."""
+        n_rows = len(self.roots)
+        gram = np.empty((n_rows, n_rows))
+        variables = to_device(self.variables, self.device)
+        for rows in _slices(n_rows, max(1, _KERNEL_ELEMENTS // n_rows)):
+            so_far = slice(0, rows.stop)  # the matrix is symmetric
+            gram[rows, so_far] = to_numpy(self.basis.kernel(variables[:, rows], variables[:, so_far]))
+            gram[so_far, rows] = gram[rows, so_far].T
+        return gram * self.roots * self.roots[:, None]
+
+    def leading(self, n_terms: int) -> Floats:
+        """Return the Gram matrix of the first terms."""
+        features = to_numpy(self.basis.leading(n_terms).evaluate(to_device(self.variables, self.device)))
+        rows = self.roots * features[:n_terms]
+        return rows @ rows.T
+
+    @property
+    def n_bytes(self) -> int:
+        """Size that the factor would have."""
+        return 8 * self.basis.n_terms * len(self.roots)
+
+    def is_finite(self) -> bool:
+        """Whether no feature was too large."""
+        return bool(np.isfinite(self.kernel).all())
+
+    def _chunks(self) -> Iterator[tuple[slice, Array]]:
+        """Yield slices of the rows with their features, in a buffer that all share."""
+        n_terms, n_rows = self.basis.n_terms, len(self.roots)
+        size = vector_chunk_size(n_terms)
+        buffer = to_device(np.empty((n_terms, min(size, n_rows))), self.device)
+        for rows in _slices(n_rows, size):
+            variables = to_device(self.variables[:, rows], self.device)
+            yield rows, self.basis.evaluate(variables, out=buffer[:, : variables.shape[1]])
+
+
+def _slices(n_rows: int, size: int) -> Iterator[slice]:
+    for start in range(0, n_rows, size):
+        yield slice(start, min(start + size, n_rows))
+
+
+GramFactor = HeldFactor | EvaluatedFactor
