@@ -353,9 +353,8 @@ def test_fits_on_tensors_are_those_on_arrays(settings, budget, surface, rng, mon
     far = 2 * X
     expected = on_arrays.predict(X), on_arrays.predict(far)
     monkeypatch.setattr(torchpoly._rows, "_BUDGET", budget)
-    for room in (torchpoly._rows, torchpoly._reading, torchpoly._module):
-        monkeypatch.setattr(room, "to_device", lambda values, device: torch.tensor(values))
-    on_tensors = TorchPolynomialRegressor(n_iter=100, extrapolation="linear", **settings).fit(X, Y, weights)
+    on_tensors = TorchPolynomialRegressor(n_iter=100, extrapolation="linear", device="cpu:0", **settings)
+    on_tensors.fit(X, Y, weights)
     np.testing.assert_allclose(on_tensors.predict(X), expected[0], atol=1e-6)
     np.testing.assert_allclose(on_tensors.predict(far), expected[1], rtol=1e-4)
 

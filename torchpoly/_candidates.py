@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import validate_parameter_constraints
 
 from torchpoly._callable_loss import refuse_class
-from torchpoly._device import resolve_device
+from torchpoly._device import has_float64, resolve_device
 from torchpoly._fitting import Model
 from torchpoly._lockstep import trains_in_lockstep
 from torchpoly._optimizers import OptimizerSpec, resolve_optimizer
@@ -160,4 +160,6 @@ class CandidateParser:
             spec, device = resolve_optimizer(estimator.optimizer, estimator.lr), resolve_device(estimator.device)
         except ValueError as error:
             return str(error)
+        if not has_float64(device):
+            return f"{device} computes in single precision"
         return Candidate(index, estimator, steps, spec, estimator._model(), device)

@@ -11,10 +11,12 @@ import numpy as np
 from torchpoly._domain import Floats
 from torchpoly._few_rows import GramFactor
 
+EPSILON = float(np.finfo(np.float64).eps)
 
-def rounding_share(n_terms: int) -> float:
+
+def rounding_share(n_terms: int, epsilon: float = EPSILON) -> float:
     """Return the share of the greatest eigenvalue below which rounding leaves no digits of others."""
-    return 10 * n_terms * float(np.finfo(np.float64).eps)
+    return 10 * n_terms * epsilon
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,12 @@ class InverseRoots:
     ----------
     gram : ndarray of shape (n_terms, n_terms)
         Symmetric, without negative eigenvalues but for rounding.
+    epsilon : float
+        Of the precision that it was computed in.
     """
 
     gram: Floats
+    epsilon: float = EPSILON
 
     @cached_property
     def _inverse_factor(self) -> Floats | None:
@@ -52,7 +57,7 @@ class InverseRoots:
     @property
     def rounding(self) -> float:
         """The eigenvalue below which there is only rounding."""
-        return rounding_share(len(self.gram)) * float(self.eigensystem[0][-1])
+        return rounding_share(len(self.gram), self.epsilon) * float(self.eigensystem[0][-1])
 
     @property
     def best(self) -> Floats:
@@ -68,7 +73,9 @@ class InverseRoots:
     def _triangular(self) -> Floats | None:
         """The transposed inverse of the Cholesky factor, None where rounding leaves it no digits."""
         inverse = self._inverse_factor
-        return None if inverse is None or self.condition >= 1 / rounding_share(len(self.gram)) else inverse.T
+        return (
+            None if inverse is None or self.condition >= 1 / rounding_share(len(self.gram), self.epsilon) else inverse.T
+        )
 
     @property
     def truncated(self) -> Floats:

@@ -18,7 +18,7 @@ from torchpoly._basis import Basis
 from torchpoly._device import resolve_device
 from torchpoly._domain import Domain, Floats
 from torchpoly._gram import GramStatistics
-from torchpoly._reading import Data, Reading, check_weights
+from torchpoly._reading import Data, Reading, check_weights, read_gram
 
 # So many results are merged at a time.
 _FAN_IN = 8
@@ -295,8 +295,8 @@ class PartitionedRows:
         """Read the rows once more."""
 
         def statistics(data: Data, unit: float) -> GramStatistics:
-            read = replace(data, targets=self.targets).read(basis, mixing).statistics
-            return replace(read.formed(), total_weight=unit * read.total_weight)
+            read = read_gram(basis, replace(data, targets=self.targets), mixing)
+            return replace(read, total_weight=unit * read.total_weight)
 
         read = self.partitions.reduce(statistics, lambda one, other: GramStatistics.of_union([one, other], [1, 1]))
         return Reading(basis, mixing, read, None)

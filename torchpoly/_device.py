@@ -2,34 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from torchpoly._domain import Array, Floats
 
-_CPU = torch.device("cpu")
+# Without an index. "cpu:0" is the CPU as torch's other devices are: with tensors.
+CPU = torch.device("cpu")
+# Chunks of which the device may still be at work when the next one is on its way.
+_IN_FLIGHT = 2
+
+Result = TypeVar("Result")
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the device, or refuse one that cannot compute in float64 here."""
+    """Return the device, or refuse one that is not here."""
     if device == "cpu":
-        return _CPU
+        return CPU
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "xpu" if torch.xpu.is_available() else "cpu")
     try:
         resolved = torch.device(device)
         if resolved.type != "cpu":
-            torch.zeros(1, dtype=torch.float64, device=resolved).cpu()
+            torch.zeros(1, dtype=torch.float32, device=resolved).cpu()
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         raise ValueError(
             f"The 'device' parameter got {str(device)!r}, which cannot be used here: {str(error).splitlines()[0]} "
-            "Allowed are 'cpu', a device of this machine that computes in float64, such as 'cuda' or 'cuda:1', and "
-            "'auto', which takes such a device where there is one."
+            "Allowed are 'cpu', a device of this machine, such as 'cuda', 'cuda:1', 'mps' or 'xpu', and 'auto', which "
+            "takes 'cuda' or 'xpu' where there is one."
         ) from error
     return resolved
+
+
+def is_cpu(device: torch.device) -> bool:
+    """Whether NumPy computes there."""
+    return device == CPU
+
+
+@cache
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in double precision."""
+    try:
+        torch.zeros(1, dtype=torch.float64, device=device)
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+def in_float64(device: torch.device) -> torch.device:
+    """Return the device, or the CPU where it does not compute in double precision."""
+    return device if has_float64(device) else CPU
 
 
 def device_or_cpu(device: str | torch.device) -> torch.device:
@@ -37,17 +66,104 @@ def device_or_cpu(device: str | torch.device) -> torch.device:
     try:
         return resolve_device(device)
     except ValueError:
-        return _CPU
+        return CPU
 
 
-def to_device(values: Floats, device: torch.device) -> Any:
-    """Return an array as it is on the CPU, as a tensor elsewhere."""
-    return values if device.type == "cpu" else torch.from_numpy(values).to(device)
+def to_device(values: NDArray, device: torch.device) -> Any:
+    """Return an array as it is on the CPU, as a tensor of the device's precision elsewhere."""
+    if is_cpu(device):
+        return values
+    return torch.from_numpy(values).to(device, torch.float64 if has_float64(device) else torch.float32)
+
+
+def empty(n_columns: int, n_rows: int, device: torch.device) -> Any:
+    """Return room for features: an array on the CPU, a tensor of the device's precision elsewhere."""
+    if is_cpu(device):
+        return np.empty((n_columns, n_rows))
+    return torch.empty(n_columns, n_rows, device=device, dtype=torch.float64 if has_float64(device) else torch.float32)
 
 
 def to_numpy(values: Array) -> Floats:
-    """Return an array from any device."""
-    return values.cpu().numpy() if isinstance(values, Tensor) else values
+    """Return an array from any device, in double precision."""
+    return values.double().cpu().numpy() if isinstance(values, Tensor) else values
+
+
+def sent(chunks: Iterable[tuple[Any, ...]], device: torch.device) -> Iterator[tuple[Any, ...]]:
+    """Yield chunks of arrays on a device; the next one is read and copied while the device is at work.
+
+    On the CPU they stay as they are. CUDA and XPU devices copy from page-locked memory in a stream
+    of its own.
+
+    Parameters
+    ----------
+    chunks : iterable of tuple of ndarray or None
+        Each is read when the work on the one before has been handed to the device.
+    device : torch.device
+    """
+    if is_cpu(device):
+        yield from chunks
+    elif device.type not in ("cuda", "xpu"):
+        for arrays in chunks:
+            yield tuple(None if array is None else _tensor(array).to(device) for array in arrays)
+    else:
+        backend: Any = getattr(torch, device.type)
+        copying, computing = backend.Stream(device), backend.current_stream(device)
+        at_work: deque[Any] = deque()
+        for arrays in chunks:
+            locked = [None if array is None else _tensor(array).pin_memory() for array in arrays]
+            with backend.stream(copying):
+                moved = tuple(None if array is None else array.to(device, non_blocking=True) for array in locked)
+            computing.wait_stream(copying)
+            for array in moved:
+                if array is not None:
+                    # Its memory belongs to the copying stream, which is to know who else reads it.
+                    array.record_stream(computing)
+            yield moved
+            at_work.append(backend.Event())
+            at_work[-1].record(computing)
+            if len(at_work) >= _IN_FLIGHT:
+                at_work.popleft().synchronize()
+
+
+def _tensor(array: NDArray) -> Tensor:
+    """Return a copy, as not every array can be shared: some are read-only, some run backwards."""
+    return torch.from_numpy(np.array(array, order="C"))
+
+
+def on_device(device: torch.device, size: int, work: Callable[[int], Result]) -> Result:
+    """Do work on chunks of a size, or where the device's memory ends, on chunks of half of it.
+
+    Parameters
+    ----------
+    device : torch.device
+    size : int
+        Number of rows in a chunk.
+    work : callable
+        Takes the size. It starts from the beginning each time.
+
+    Raises
+    ------
+    MemoryError
+        If not even one row finds room.
+    RuntimeError
+        If the device fails otherwise.
+    """
+    if is_cpu(device):
+        return work(size)
+    while True:
+        try:
+            return work(size)
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):
+                raise RuntimeError(
+                    f"The device {str(device)!r} failed: {str(error).splitlines()[0]} Fit again, or set device='cpu'."
+                ) from error
+            if size == 1:
+                raise MemoryError(
+                    f"The memory of the device {str(device)!r} does not hold what a chunk of one row needs. Use a "
+                    "smaller 'degree', or set device='cpu'."
+                ) from error
+        size //= 2
 
 
 def like(values: Floats, example: Array) -> Any:

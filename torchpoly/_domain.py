@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,11 +25,18 @@ _CHUNK_ELEMENTS = 2**20
 # with vectors only for the rows of a chunk to be contiguous; more than 32 MiB do not pay for that.
 _MIN_ROWS, _MIN_ROWS_FOR_VECTORS, _MAX_ROWS = 256, 16, 2**14
 _MAX_ELEMENTS_FOR_VECTORS = 2**22
+# On accelerators, of which each call takes some microseconds to start, a chunk takes 128 MiB.
+_ACCELERATOR_ELEMENTS = 2**24
 
 
 def chunk_size(n_columns: int) -> int:
     """Return how many rows of so many features are worked on at a time."""
     return max(_MIN_ROWS, min(_MAX_ROWS, _CHUNK_ELEMENTS // n_columns))
+
+
+def accelerator_chunk_size(n_columns: int) -> int:
+    """Return how many rows of so many features an accelerator works on at a time."""
+    return max(_MIN_ROWS, _ACCELERATOR_ELEMENTS // n_columns)
 
 
 def vector_chunk_size(n_columns: int) -> int:
@@ -166,6 +174,18 @@ class Domain:
         if self.axes is None:
             return scaled
         return self.axes.T @ scaled - self.shift[:, None]
+
+    def on(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """Return what :meth:`scale` does, for tensors on a device that computes in double precision."""
+        vectors = self.center[:, None], self.half_width[:, None], self.shift[:, None]
+        center, half_width, shift = (torch.tensor(vector, device=device) for vector in vectors)
+        axes = None if self.axes is None else torch.tensor(self.axes.T, device=device)
+
+        def scale(X: Tensor) -> Tensor:
+            scaled = (X.T - center) / half_width
+            return scaled if axes is None else axes @ scaled - shift
+
+        return scale
 
     def scale_steps(self, steps: NDArray) -> Floats:
         """Return how far steps in X lead in the basis variables, of shape (n_variables, n_rows)."""

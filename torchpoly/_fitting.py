@@ -14,7 +14,7 @@ from sklearn.utils import check_random_state
 from torchpoly._basis import Basis
 from torchpoly._callable_loss import CallableLoss, LossFunction
 from torchpoly._coordinates import Coordinates, TermCoordinates
-from torchpoly._device import namespace
+from torchpoly._device import in_float64, namespace
 from torchpoly._domain import Domain, Floats, column_ranges
 from torchpoly._gram import GramStatistics, orthonormal_coordinates
 from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, Stages, named_loss
@@ -312,6 +312,7 @@ class Model:
     def prepare(self, reading: Reading, data: Data, warm: Floats | None = None) -> PreparedRows:
         """Return the rows in the coordinates of training. Parameters are those of :meth:`pose_read`."""
         statistics = reading.statistics
+        data = replace(data, device=in_float64(data.device))
         coordinates = orthonormal_coordinates(statistics, self.alpha)
         mixing: Coordinates | None = coordinates
         if reading.mixing is not None:

@@ -11,8 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
+import torch
 
-from torchpoly._coordinates import Coordinates, InverseRoots, RowCoordinates, TermCoordinates, penalised, rounding_share
+from torchpoly._coordinates import (
+    EPSILON,
+    Coordinates,
+    InverseRoots,
+    RowCoordinates,
+    TermCoordinates,
+    penalised,
+    rounding_share,
+)
 from torchpoly._device import to_numpy
 from torchpoly._domain import Array, Floats
 from torchpoly._few_rows import EvaluatedFactor, GramFactor, HeldFactor
@@ -23,6 +32,9 @@ from torchpoly._few_rows import EvaluatedFactor, GramFactor, HeldFactor
 _SMALL_PRODUCT = 2**22
 _SLICE_PRODUCT = 2**17  # multiplications of a matrix product
 _SLICE_ELEMENTS = 9000  # elements of the matrix in a product with a vector
+
+# So many rows of products in single precision are added without compensation.
+_SINGLE_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -39,20 +51,24 @@ class GramStatistics:
         Mean of ``w y**2``.
     total_weight : float
         Sum of the weights, that of the rows where there are none.
+    epsilon : float
+        Of the precision that the products were computed in.
     """
 
     features: Floats | GramFactor
     cross: Floats
     target: Floats
     total_weight: float
+    epsilon: float = EPSILON
     _roots: dict[float, InverseRoots] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def from_chunks(cls, chunks: Iterable[Array], n_terms: int, total_weight: float) -> GramStatistics:
         """Add up the products of all rows of `chunks` and divide by their total weight."""
-        gram = _sum_of_products(chunks) / total_weight
+        products, epsilon = _sum_of_products(chunks)
+        gram = products / total_weight
         target = np.diagonal(gram)[n_terms:].copy()
-        return cls(gram[:n_terms, :n_terms], gram[:n_terms, n_terms:], target, total_weight)
+        return cls(gram[:n_terms, :n_terms], gram[:n_terms, n_terms:], target, total_weight, epsilon)
 
     @classmethod
     def of_union(cls, parts: Sequence[GramStatistics], counts: Sequence[int]) -> GramStatistics:
@@ -67,7 +83,8 @@ class GramStatistics:
                     total += getattr(part, name) * share
             return total
 
-        return cls(mean("features"), mean("cross"), mean("target"), total_weight)
+        epsilon = max(part.epsilon for part in parts)
+        return cls(mean("features"), mean("cross"), mean("target"), total_weight, epsilon)
 
     def changed(self, change: Floats | None, scale: Floats, shift: Floats) -> GramStatistics:
         """Return the statistics of other terms, and of targets times `scale` plus `shift`.
@@ -82,7 +99,7 @@ class GramStatistics:
         target = scale**2 * self.target + 2.0 * scale * shift * cross[0] + shift**2
         if change is not None:
             gram, cross = change.T @ gram @ change, change.T @ cross
-        return GramStatistics(gram, scale * cross + shift * gram[:, :1], target, self.total_weight)
+        return GramStatistics(gram, scale * cross + shift * gram[:, :1], target, self.total_weight, self.epsilon)
 
     @classmethod
     def from_few_rows(cls, chunk: Array, n_terms: int, total_weight: float) -> GramStatistics:
@@ -111,7 +128,7 @@ class GramStatistics:
         """Return the inverse roots of the Gram matrix, where that is formed, with a penalty."""
         if alpha not in self._roots:
             gram = cast(Floats, self.features)
-            self._roots[alpha] = InverseRoots(penalised(gram, alpha) if alpha else gram)
+            self._roots[alpha] = InverseRoots(penalised(gram, alpha) if alpha else gram, self.epsilon)
         return self._roots[alpha]
 
     def of_lower_degree(self, n_terms: int) -> GramStatistics:
@@ -130,16 +147,30 @@ def largest_eigenvalue(gram: Floats | GramFactor) -> float:
     return float(np.linalg.eigvalsh(gram if isinstance(gram, np.ndarray) else gram.kernel)[-1])
 
 
-def _sum_of_products(chunks: Iterable[Array]) -> Floats:
-    """Return the sum of ``chunk @ chunk.T``."""
+def _sum_of_products(chunks: Iterable[Array]) -> tuple[Floats, float]:
+    """Return the sum of ``chunk @ chunk.T``, and the epsilon of the precision of the products.
+
+    Where that is single, the sum is compensated (Kahan): what an addition rounds off is added the
+    next time, so that the error does not grow with the number of chunks.
+    """
     total: Any = 0.0
+    rounded_off: Any = 0.0
+    epsilon = EPSILON
     for chunk in chunks:
         if isinstance(chunk, np.ndarray):
             for rows in _slices(chunk, _SLICE_PRODUCT // len(chunk) ** 2):
                 total += rows @ rows.T
-        else:
+        elif chunk.dtype == torch.float64:
             total += chunk @ chunk.T
-    return to_numpy(total)
+        else:
+            epsilon = torch.finfo(chunk.dtype).eps
+            for start in range(0, chunk.shape[1], _SINGLE_ROWS):
+                part = chunk[:, start : start + _SINGLE_ROWS]
+                product = part @ part.T - rounded_off
+                before, total = total, total + product
+                rounded_off = (total - before) - product
+    # Of a sum in double precision nothing is known to be rounded off.
+    return to_numpy(total) - to_numpy(rounded_off), epsilon
 
 
 def residual_products(chunk: Array, coefficients: Floats, total_weight: float) -> tuple[Floats, Floats]:

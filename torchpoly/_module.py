@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from torchpoly._basis import Basis
-from torchpoly._device import to_device, to_numpy
-from torchpoly._domain import Domain, Floats, row_chunks, vector_chunk_size
+from torchpoly._device import empty, is_cpu, on_device, to_device, to_numpy
+from torchpoly._domain import Domain, Floats, accelerator_chunk_size, row_chunks, vector_chunk_size
 from torchpoly._monomials import to_monomials
 
 # In the words of sklearn.preprocessing.SplineTransformer.
@@ -46,10 +46,14 @@ class FittedPolynomial:
         """Return the values at the rows of X, of shape (n_samples, n_targets), in X's dtype."""
         if extrapolation == "error":
             self._refuse_outside(X)
+        n_terms = self.basis.n_terms
+        size = vector_chunk_size(n_terms) if is_cpu(device) else accelerator_chunk_size(n_terms)
+        return on_device(device, min(size, len(X)), lambda size: self._predict(X, device, extrapolation, size))
+
+    def _predict(self, X: NDArray, device: torch.device, extrapolation: str, size: int) -> NDArray:
         predictions = np.empty((len(X), self.coefficients.shape[1]), dtype=X.dtype)
         coefficients = to_device(self.coefficients, device)
-        size = min(vector_chunk_size(self.basis.n_terms), len(X))
-        features = to_device(np.empty((self.basis.n_terms, size)), device)
+        features = empty(self.basis.n_terms, size, device)
         for rows in row_chunks(len(X), size):
             inside = X[rows] if extrapolation == "continue" else np.clip(X[rows], self.low, self.high)
             variables = to_device(self.basis.domain.scale(inside), device)

@@ -18,8 +18,18 @@ from sklearn.utils.validation import _check_sample_weight
 
 from torchpoly._basis import Basis, count_terms
 from torchpoly._coordinates import InverseRoots
-from torchpoly._device import namespace, to_device
-from torchpoly._domain import Array, Domain, Floats, chunk_size, count_rows, row_chunks, sum_weights, vector_chunk_size
+from torchpoly._device import CPU, empty, has_float64, in_float64, is_cpu, namespace, on_device, sent, to_device
+from torchpoly._domain import (
+    Array,
+    Domain,
+    Floats,
+    accelerator_chunk_size,
+    chunk_size,
+    count_rows,
+    row_chunks,
+    sum_weights,
+    vector_chunk_size,
+)
 from torchpoly._few_rows import MAX_HELD, EvaluatedFactor, GramFactor
 from torchpoly._gram import GramStatistics
 
@@ -30,8 +40,8 @@ _MATRICES = 8
 _MAX_COLLINEARITY = 1e8
 # Beyond this condition number of their Gram matrix, terms are combined and read again.
 MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
-# Mean square of a combination of terms, of norm 1, that is rounding.
-_NULL_SQUARE = 1e-26
+# Root mean square of a combination of terms, of norm 1, that is rounding: so many times the machine's.
+_NULL_ROUNDING = 450
 
 
 def count_chunks(degree: int, n_rows: int, n_features: int, n_targets: int, interaction_only: bool) -> int:
@@ -98,29 +108,35 @@ class Data:
         ValueError
             If powers overflow, which they do not where the domain scales.
         """
-        total_weight = sum_weights(self.X, self.weights)
-        few_rows = self.n_rows < basis.n_terms
-        data = self.of_positive_weight() if few_rows else self
-        if few_rows and self.n_rows * basis.n_terms > MAX_HELD:
-            return data._read_targets(basis, total_weight)
-        size = len(data.X) if few_rows else chunk_size(basis.n_terms + data.Y.shape[1])
-        chunks, n_terms = design_chunks(basis, data, size), basis.n_terms
-        if mixing is not None:
-            chunks, n_terms = _mixed(chunks, to_device(mixing, data.device)), mixing.shape[1]
+        few, n_columns = self.n_rows < basis.n_terms, basis.n_terms + self.Y.shape[1]
+        if few and self.n_rows * basis.n_terms > MAX_HELD:
+            return self.of_positive_weight()._read_targets(basis)
+        if not few and len(self.X) > chunk_size(n_columns):
+            return Reading(basis, mixing, read_gram(basis, self, mixing), None)
+        # For so little, no other device is worth its while.
+        data = replace(self.of_positive_weight() if few else self, device=CPU)
+        total_weight = sum_weights(data.X, data.weights)
+        n_terms = basis.n_terms if mixing is None else mixing.shape[1]
         with np.errstate(over="ignore", invalid="ignore"):
-            rows = next(chunks) if len(data.X) <= size else None
-            if few_rows and rows is not None:
+            rows = next(design_chunks(basis, data, len(data.X), mixing))
+            if few:
                 statistics = GramStatistics.from_few_rows(rows, n_terms, total_weight)
             else:
-                statistics = GramStatistics.from_chunks(chunks if rows is None else [rows], n_terms, total_weight)
+                statistics = GramStatistics.from_chunks([rows], n_terms, total_weight)
         _refuse_overflow(basis, statistics)
         return Reading(basis, mixing, statistics, rows)
 
-    def _read_targets(self, basis: Basis, total_weight: float) -> Reading:
-        """Return few rows of many terms, which are evaluated at each use."""
+    def chunk_size(self, n_columns: int) -> int:
+        """Return how many rows of so many features are worked on at a time."""
+        size = chunk_size if is_cpu(self.device) else accelerator_chunk_size
+        return min(size(n_columns), len(self.X))
+
+    def _read_targets(self, basis: Basis) -> Reading:
+        """Return few rows, all of positive weight, of many terms, which are evaluated at each use."""
+        total_weight = sum_weights(self.X, self.weights)
         shares = np.full(len(self.X), 1.0) if self.weights is None else self.weights
         roots = np.sqrt(shares / total_weight)
-        gram = EvaluatedFactor(basis, basis.domain.scale(self.X), roots, self.device)
+        gram = EvaluatedFactor(basis, basis.domain.scale(self.X), roots, in_float64(self.device))
         targets = roots * self.targets.scale(self.Y)
         statistics = GramStatistics(gram, gram.combine(targets.T), np.square(targets).sum(axis=1), total_weight)
         if self.on_chunk is not None:
@@ -138,7 +154,7 @@ class Data:
         return replace(self, X=self.X[rows], Y=self.Y[rows], weights=weights)
 
 
-def design_chunks(basis: Basis, data: Data, size: int) -> Iterator[Array]:
+def design_chunks(basis: Basis, data: Data, size: int, mixing: Floats | None = None) -> Iterator[Array]:
     """Yield the rows' features with their targets below, times the root of the weight.
 
     On the CPU, NumPy computes them: its element-wise loops run on one thread, as fast as torch's
@@ -152,24 +168,38 @@ def design_chunks(basis: Basis, data: Data, size: int) -> Iterator[Array]:
     data : Data
     size : int
         Greatest number of rows in a chunk.
+    mixing : ndarray of shape (n_terms, n_mixed), optional
+        Combinations ``mixing.T @ features`` are yielded in place of the features.
 
     Yields
     ------
     ndarray or Tensor of shape (n_terms + n_targets, n_rows)
         Valid until the next one: all share one buffer.
     """
-    n_columns = basis.n_terms + data.Y.shape[1]
-    buffer = to_device(np.empty((n_columns, min(size, len(data.X)))), data.device)
-    for rows in row_chunks(len(data.X), size, data.weights):
-        variables = to_device(basis.domain.scale(data.X[rows]), data.device)
-        chunk = buffer[:, : variables.shape[1]]
-        basis.evaluate(variables, out=chunk[: basis.n_terms])
-        chunk[basis.n_terms :] = to_device(data.targets.scale(data.Y[rows]), data.device)
-        if data.weights is not None:
-            chunk *= to_device(np.sqrt(data.weights[rows]), data.device)
+    n_terms, device = basis.n_terms, data.device
+    buffer = empty(n_terms + data.Y.shape[1], min(size, len(data.X)), device)
+    mixed = None if mixing is None else to_device(mixing, device)
+    there = not is_cpu(device) and has_float64(device)
+    # Single precision would lose the digits of values far from 0: they are scaled before.
+    scale, scale_targets = (np.asarray, np.asarray) if there else (basis.domain.scale, data.targets.scale)
+    scale_there, scale_targets_there = basis.domain.on(device), data.targets.on(device)
+
+    def read() -> Iterator[tuple[Any, Any, Any]]:
+        for rows in row_chunks(len(data.X), size, data.weights):
+            roots = None if data.weights is None else np.sqrt(data.weights[rows])
+            yield scale(data.X[rows]), scale_targets(data.Y[rows]), roots
+
+    for variables, targets, roots in sent(read(), device):
+        if there:
+            variables, targets = scale_there(variables), scale_targets_there(targets)
+        chunk = buffer[:, : targets.shape[1]]
+        basis.evaluate(variables, out=chunk[:n_terms])
+        chunk[n_terms:] = targets
+        if roots is not None:
+            chunk *= roots
         if data.on_chunk is not None:
             data.on_chunk()
-        yield chunk
+        yield chunk if mixed is None else namespace(chunk).concatenate([mixed.T @ chunk[:n_terms], chunk[n_terms:]])
 
 
 @dataclass(frozen=True)
@@ -212,18 +242,25 @@ class Reading:
         return replace(self, statistics=first, rows=rows, first=before), more
 
 
-def read_gram(basis: Basis, data: Data) -> GramStatistics:
+def read_gram(basis: Basis, data: Data, mixing: Floats | None = None) -> GramStatistics:
     """Read the rows once, for their Gram matrix only, however many they are.
+
+    Parameters are those of :meth:`Data.read`.
 
     Raises
     ------
     ValueError
         If powers overflow, which they do not where the domain scales.
     """
-    size = chunk_size(basis.n_terms + data.Y.shape[1])
     total_weight = sum_weights(data.X, data.weights)
+
+    n_terms = basis.n_terms if mixing is None else mixing.shape[1]
+
+    def work(size: int) -> GramStatistics:
+        return GramStatistics.from_chunks(design_chunks(basis, data, size, mixing), n_terms, total_weight)
+
     with np.errstate(over="ignore", invalid="ignore"):
-        statistics = GramStatistics.from_chunks(design_chunks(basis, data, size), basis.n_terms, total_weight)
+        statistics = on_device(data.device, data.chunk_size(basis.n_terms + data.Y.shape[1]), work)
     _refuse_overflow(basis, statistics)
     return statistics
 
@@ -234,13 +271,6 @@ def _refuse_overflow(basis: Basis, statistics: GramStatistics) -> None:
             f"The powers of X overflow: the 'degree' parameter got {basis.degree} with basis='monomial'. Scale X, or "
             "use basis='orthonormal', which does."
         )
-
-
-def _mixed(chunks: Iterator[Array], mixing: Any) -> Iterator[Array]:
-    """Combine the features of each chunk, and leave its targets as they are."""
-    n_terms = len(mixing)
-    for chunk in chunks:
-        yield namespace(chunk).concatenate([mixing.T @ chunk[:n_terms], chunk[n_terms:]])
 
 
 class Source(Protocol):
@@ -292,13 +322,13 @@ def well_conditioned(first: Reading, source: Source) -> Reading:
     if isinstance(reading.statistics.features, GramFactor):
         return reading
     roots = reading.statistics.roots()
-    if roots.condition < MAX_CONDITION or _tells_apart_all_but_null(roots, basis, source):
+    if roots.condition < _greatest_condition(roots) or _tells_apart_all_but_null(roots, basis, source):
         return reading
     mixing = roots.raised
     reading = replace(source.read(basis, mixing), first=first.plain)
     for _ in range(_MAX_CORRECTIONS):
         roots = reading.statistics.roots()
-        if roots.condition < MAX_CONDITION:
+        if roots.condition < _greatest_condition(roots):
             break
         # Of the null directions no row sees anything; they would only add to the coefficients' norm.
         null = np.linalg.qr(mixing @ roots.null)[0]
@@ -308,18 +338,27 @@ def well_conditioned(first: Reading, source: Source) -> Reading:
     return reading
 
 
+def _greatest_condition(roots: InverseRoots) -> float:
+    """Return the condition number up to which a Gram matrix has digits enough, fewer in single precision."""
+    double = np.finfo(np.float64).eps
+    if roots.epsilon == double:
+        return MAX_CONDITION
+    # The bound is up to n_terms**2 times too large.
+    return max(MAX_CONDITION * double / roots.epsilon, 100.0 * len(roots.gram) ** 2)
+
+
 def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, source: Source) -> bool:
     """Whether the Gram matrix is well-conditioned but for combinations of terms that are 0 on all rows.
 
     Such are terms that are the same on all rows, as powers of a binary column are.
     """
     values, null = roots.eigensystem[0], roots.null
-    if values[null.shape[1]] * MAX_CONDITION <= values[-1]:
+    if values[null.shape[1]] * _greatest_condition(roots) <= values[-1]:
         return False
     if not null.size:
         return True
     squares = np.diagonal(cast(Floats, source.read(basis, null).statistics.features))
-    return bool(squares.max() < _NULL_SQUARE)
+    return bool(squares.max() < (_NULL_ROUNDING * roots.epsilon) ** 2)
 
 
 def asks_for_principal_axes(basis: Basis, statistics: GramStatistics, n_rows: int) -> bool:

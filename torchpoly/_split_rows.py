@@ -18,6 +18,7 @@ from sklearn.utils.validation import _check_method_params, validate_data
 from torchpoly._array_api import to_host
 from torchpoly._basis import count_terms
 from torchpoly._candidates import Candidate
+from torchpoly._device import CPU
 from torchpoly._domain import Domain, Floats, chunk_size, column_ranges, count_rows
 from torchpoly._fitting import Model, PreparedRows, Problem
 from torchpoly._folds import Fold, Pass, Split, read_fold, read_folds
@@ -25,7 +26,6 @@ from torchpoly._reading import Data, Reading, check_weights
 from torchpoly._regressor import TorchPolynomialRegressor
 
 Box = tuple[Floats, Floats]
-_CPU = torch.device("cpu")
 # The rows of several splits are transformed at a time where they take no more than about these bytes.
 _BUDGET = 2**28
 
@@ -167,7 +167,7 @@ class PlainSource:
         if sample_weight is not None:
             weights, self._weight_unit = check_weights(to_host(sample_weight), X)
         Y = y.reshape(len(y), -1)
-        self._data = Data(X, Y, weights, Domain.standardizing(Y, weights), _CPU)
+        self._data = Data(X, Y, weights, Domain.standardizing(Y, weights), CPU)
         self._single_target = y.ndim == 1
         self._places = splits
         self.splits: Sequence[int] = range(len(splits))
@@ -319,7 +319,7 @@ def _transform(
 
     Y = np.concatenate([y, y_test]).reshape(len(y) + len(y_test), -1)
     places = np.arange(len(X)), np.arange(len(X), len(Y))
-    data = Data(np.concatenate([X, X_test]), Y, weights, Domain.identity(Y.shape[1]), _CPU)
+    data = Data(np.concatenate([X, X_test]), Y, weights, Domain.identity(Y.shape[1]), CPU)
     return _split_rows(split, data, places, y.ndim == 1, complete, X_scored)
 
 
