@@ -1,7 +1,10 @@
 """Tensors and other arrays in, the same out: scikit-learn's checks, and what users do."""
 
+import warnings
+
 import array_api_strict
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn import config_context
@@ -82,3 +85,24 @@ def test_a_search_takes_tensors(surface):
     ours = PolynomialGridSearchCV(TorchPolynomialRegressor(), grid).fit(torch.from_numpy(X), torch.from_numpy(Y))
     expected = PolynomialGridSearchCV(TorchPolynomialRegressor(), grid).fit(X, Y)
     np.testing.assert_array_equal(ours.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"])
+
+
+def test_frames_lists_and_arrays_are_all_on_the_cpu(surface):
+    X, y = surface[0], surface[1][:, 0]
+    kinds = X, X.tolist(), pd.DataFrame(X).rename(columns=str)
+    with config_context(array_api_dispatch=True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that are there or not
+        for fitted in kinds:
+            model = TorchPolynomialRegressor(2).fit(fitted, y)
+            for given in kinds:
+                np.testing.assert_allclose(model.predict(given), model.predict(fitted), rtol=1e-12)
+
+
+def test_tensors_that_are_views_or_need_gradients(surface):
+    X, y = surface[0], surface[1][:, 0]
+    expected = TorchPolynomialRegressor(2).fit(X, y, np.abs(y))
+    imaginary = torch.complex(torch.tensor(X), torch.tensor(-X)).conj().imag
+    targets, weights = torch.tensor(y, requires_grad=True), torch.tensor(np.abs(y), requires_grad=True)
+    model = TorchPolynomialRegressor(2).fit(imaginary, targets, weights)
+    np.testing.assert_allclose(model.predict(imaginary), expected.predict(X), rtol=1e-12)
+    assert model.score(imaginary, targets, weights) == pytest.approx(expected.score(X, y, np.abs(y)))

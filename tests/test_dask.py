@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from distributed import Client, LocalCluster, SchedulerPlugin
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
@@ -154,6 +155,8 @@ def test_float32_stays_so(frame):
     model = TorchPolynomialRegressor().fit(lazy[NAMES], lazy["yield"])
     assert_same_polynomial(model, TorchPolynomialRegressor().fit(single[NAMES], single["yield"]))
     assert model.predict(lazy[NAMES]).dtype == model.predict(lazy[NAMES]).compute().dtype == np.float32
+    mixed = lazy[NAMES].assign(flow=1).astype({"flow": "int16"})
+    assert model.predict(mixed).dtype == model.predict(mixed.compute()).dtype == np.float32
 
 
 def test_partitions_of_unknown_length(frame):
@@ -212,6 +215,28 @@ def test_score_is_scikit_learns(rng):
     assert_allclose(model.score(*lazy), r2_score(Y, model.predict(X), sample_weight=weights), rtol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+def test_scores_at_the_edges(rng):
+    X, y = rng.normal(size=(1000, 1)), 1e9 + rng.normal(size=1000)
+    lazy = da.from_array(X, chunks=50), da.from_array(y, chunks=50)
+    mean = TorchPolynomialRegressor(degree=0).fit(X, y)
+    assert_allclose(mean.score(*lazy), 0.0, atol=1e-12)
+    assert np.isnan(mean.score(lazy[0][:1], lazy[1][:1]))
+    with pytest.raises(ValueError, match=r"different number of output \(2!=1\)"):
+        mean.score(lazy[0], da.stack([lazy[1], lazy[1]], axis=1))
+
+
+def test_searches_in_collections(frame):
+    lazy = dd.from_pandas(frame, npartitions=3)
+    search = PolynomialGridSearchCV(TorchPolynomialRegressor(), {"degree": [1, 2, 3]})
+    with pytest.raises(TypeError, match=r"X is a Dask dataframe.*to_dask_array\(lengths=True\)"):
+        search.fit(lazy[NAMES], lazy["cost"])
+    arrays = [values.to_dask_array(lengths=True) for values in (lazy[NAMES], lazy["cost"])]
+    found = search.fit(*arrays).cv_results_["mean_test_score"]
+    in_memory = clone(search).fit(frame[NAMES], frame["cost"]).cv_results_["mean_test_score"]
+    assert_allclose(found, in_memory, rtol=1e-9)
+
+
 @pytest.mark.parametrize("search", [GridSearchCV, PolynomialGridSearchCV])
 def test_searches_on_the_backend_of_joblib(cluster, surface, search):
     X, Y = surface
@@ -242,6 +267,14 @@ REFUSED = {
     "y has unknown lengths": (lambda X, y: (X, y[y > 0]), {}, "In partition .: .*inconsistent numbers of samples"),
     "y in other partitions": (lambda X, y: (X, y.rechunk(300)[y.rechunk(300) > 0]), {}, "'y' has 1 partitions and X"),
     "y in memory": (lambda X, y: (X[y > 0], np.ones(300)), {}, "'y' is in memory.*compute_chunk_sizes"),
+    "y is a scalar": (lambda X, y: (X, 5.0), {}, "'y' is a scalar, 5.0"),
+    "y of three dimensions": (lambda X, y: (X, y[:, None, None]), {}, "Expected 1D or 2D array, got 3D.*y is missh"),
+    "None in y": (
+        lambda X, y: (X, y.map_blocks(lambda part: np.where(part > 0, part, None), dtype=object)), {}, "Input y contains"
+    ),
+    "y lies about its dimensions": (
+        lambda X, y: (X, y.map_blocks(lambda part: part[:, None], meta=np.empty(0))), {}, r"y has the shape \(100, 1\)"
+    ),
     "weights are negative": (lambda X, y: (X, y, 0 * y - 1), {}, "In partition .: Negative values"),
     "weights are zero": (lambda X, y: (X, y, 0 * y), {}, "None of the 3 partitions has a row of positive"),
     "no rows": (lambda X, y: (X[y > np.inf], y[y > np.inf]), {}, "None of the 3 partitions has a row"),
@@ -272,12 +305,33 @@ def test_partitions_of_differing_columns_are_refused(frame):
             TorchPolynomialRegressor().fit(frames([frame[NAMES][:150], second]), lazy["yield"])
 
 
+def test_targets_in_another_order_are_refused(frame):
+    lazy = dd.from_pandas(frame, npartitions=2)
+    targets = frames([frame[["yield", "cost"]][:150], frame[["cost", "yield"]][150:]])
+    with pytest.raises(ValueError, match=r"partition 1: y has the columns \['cost', 'yield'\]"):
+        TorchPolynomialRegressor().fit(lazy[NAMES], targets)
+
+
+def test_an_index_that_does_not_meet_is_refused(frame):
+    lazy, other = dd.from_pandas(frame, npartitions=2), dd.from_pandas(frame["yield"].rename(str), npartitions=2)
+    with pytest.raises(ValueError, match=r"index of 'y' runs from '0' to '99', that of X from 0 to 299"):
+        TorchPolynomialRegressor().fit(lazy[NAMES], other)
+
+
+def test_one_weight_for_all_rows(surface):
+    X, y = (da.from_array(values, chunks=100) for values in surface)
+    assert_same_polynomial(TorchPolynomialRegressor().fit(X, y, 2.0), TorchPolynomialRegressor().fit(*surface))
+
+
 def test_collections_of_other_kinds_are_refused(surface):
     X, y = surface[0], da.from_array(surface[1], chunks=100)
-    with pytest.raises(TypeError, match=r"X is a ndarray, but other arguments are Dask collections"):
+    with pytest.raises(TypeError, match=r"X is a ndarray, but other arguments are Dask arrays"):
         TorchPolynomialRegressor().fit(X, y)
-    with pytest.raises(TypeError, match=r"X is a Dask Bag.*arrays and dataframes are allowed"):
+    with pytest.raises(TypeError, match=r"X is a Dask Bag.*Give Dask arrays or dataframes"):
         TorchPolynomialRegressor().fit(dask.bag.from_sequence([1, 2]), y)
+    for others in ((dask.delayed(X), y), (da.from_array(X, chunks=100), dask.delayed(surface[1]))):
+        with pytest.raises(TypeError, match=r"is a Dask Delayed.*Give Dask arrays or dataframes"):
+            TorchPolynomialRegressor().fit(*others)
 
 
 def test_what_predict_refuses(frame):
@@ -290,6 +344,9 @@ def test_what_predict_refuses(frame):
     bad = dd.from_pandas(frame.assign(flow=with_nan(frame["flow"].to_numpy(), 299)), npartitions=3)
     with pytest.raises(ValueError, match="In partition 2: Input X contains NaN"):
         model.predict(bad[NAMES]).compute()
+    nullable = dd.from_pandas(frame[NAMES].astype("Float64").mask(frame[NAMES] > 50.0), npartitions=3)
+    with pytest.raises(ValueError, match=r"In partition .: Input X contains NaN"):
+        model.predict(nullable).compute()
     model.set_params(extrapolation="error")
     with pytest.raises(ValueError, match=r"In partition .: X has values outside the range"):
         model.predict(2 * lazy[NAMES]).compute()

@@ -153,7 +153,7 @@ def test_where_memory_ends_the_chunk_is_halved(rows, error, monkeypatch):
 def test_a_device_without_room(rows, monkeypatch):
     evaluate_up_to(0, torch.OutOfMemoryError("Tried to allocate"), monkeypatch)
     model = TorchPolynomialRegressor(device="cpu:0")
-    with pytest.raises(MemoryError, match="'cpu:0' does not hold.*smaller 'degree', or set device='cpu'"):
+    with pytest.raises(MemoryError, match=r"'cpu:0' does not hold.*smaller 'degree', or set device='cpu'"):
         model.fit(*rows)
     with pytest.raises(NotFittedError):
         model.predict(rows[0])

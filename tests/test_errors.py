@@ -293,3 +293,11 @@ def test_extrapolation_error_names_columns_and_row():
         model.predict(far)
     with pytest.raises(ValueError, match="'extrapolation' parameter got 'error'"):
         model.module_(torch.tensor(far))
+
+
+def test_none_among_targets(rng):
+    X, y = rng.normal(size=(20, 2)), rng.normal(size=20).astype(object)
+    y[3] = None
+    for method in (TorchPolynomialRegressor().fit, TorchPolynomialRegressor().partial_fit):
+        with pytest.raises(ValueError, match="Input y contains NaN"):
+            method(X, y)

@@ -1,10 +1,14 @@
 """partial_fit beside one fit on all rows."""
 
 import pickle
+import warnings
 
+import dask.array as da
 import joblib
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
+from scipy.linalg import LinAlgWarning
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import GridSearchCV
 
@@ -128,7 +132,7 @@ def test_goes_on_after_it_was_saved(stream, tmp_path):
     assert_same_model(model, TorchPolynomialRegressor(2).fit(X, Y), X)
     # A plain fit is saved without its Gram matrix.
     fitted = pickle.loads(pickle.dumps(TorchPolynomialRegressor(2).fit(X, Y)))
-    with pytest.raises(ValueError, match=r"cannot go on from this fit.*loaded from a file.*clone"):
+    with pytest.raises(ValueError, match=r"cannot go on from this fit.*a copy or from a file.*clone"):
         fitted.partial_fit(X, Y)
 
 
@@ -201,3 +205,44 @@ def test_refuses_other_data(stream):
             model.partial_fit(*bad)
     whole = TorchPolynomialRegressor().fit(X, Y)
     assert_same_model(model.partial_fit(X[100:], Y[100:]), whole, X)
+
+
+@pytest.mark.parametrize("tails", [False, True])
+def test_rows_whose_gram_matrix_loses_terms_are_told(tails, rng):
+    X = rng.standard_cauchy((500, 2)) if tails else np.column_stack([rng.integers(0, 2, 500), rng.normal(size=500)])
+    model = TorchPolynomialRegressor(degree=5)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for part in np.array_split(X, 3):
+            model.partial_fit(part, np.tanh(part[:, 0]))
+    assert {warning.category for warning in caught} == ({LinAlgWarning} if tails else set())
+    assert all(warning.filename == __file__ for warning in caught)
+
+
+def test_units_far_apart(rng):
+    X, y = rng.normal(size=(100, 2)), rng.normal(size=100)
+    y[50:] *= 1e160
+    for first in (slice(0, 50), slice(50, 100)):
+        rest = slice(50, 100) if first.start == 0 else slice(0, 50)
+        model = TorchPolynomialRegressor().partial_fit(X[first], 0 * y[first]).partial_fit(X[rest], y[rest])
+        both = np.r_[0 * y[first], y[rest]]
+        expected = TorchPolynomialRegressor().fit(np.r_[X[first], X[rest]], both)
+        assert_allclose(model.predict(X), expected.predict(X), rtol=1e-9, atol=1e-9 * both.std())
+
+
+def test_weights_that_sum_up_to_infinity(surface):
+    X, Y = surface
+    model = TorchPolynomialRegressor().partial_fit(X, Y, np.full(len(X), 5e305))
+    with pytest.raises(ValueError, match="'sample_weight' sum up to infinity"):
+        model.partial_fit(X, Y, np.full(len(X), 5e305))
+
+
+def test_dask_collections(surface):
+    X, Y = surface
+    parts = slice(0, 100), slice(100, 300)
+    model = TorchPolynomialRegressor()
+    for part in parts:
+        model.partial_fit(da.from_array(X[part], chunks=(40, 3)), da.from_array(Y[part], chunks=40))
+    assert_allclose(model.coef_, TorchPolynomialRegressor().fit(X, Y).coef_, rtol=1e-9)
+    with pytest.raises(ValueError, match=r"y has one dimension, but before it was of shape \(n_samples, 2\)"):
+        model.partial_fit(da.from_array(X, chunks=50), da.from_array(Y[:, 0], chunks=50))

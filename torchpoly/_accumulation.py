@@ -11,10 +11,19 @@ from torchpoly._basis import Basis
 from torchpoly._domain import Domain, Floats, column_ranges
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics
-from torchpoly._reading import Data, Reading, Source, read_gram, well_conditioned
+from torchpoly._reading import MAX_CONDITION, Data, Reading, Source, read_gram, well_conditioned
 
 # A fit keeps what it has read where that takes no more than these bytes: 2896 terms.
 _KEPT = 2**26
+# Where terms are dependent on all rows, the others are mostly within this condition number.
+_FAR_BELOW = 1e6
+
+
+def _of_finite_weight(statistics: GramStatistics) -> GramStatistics:
+    """Refuse weights whose sum is beyond the range of floats."""
+    if not np.isfinite(statistics.total_weight):
+        raise ValueError("The weights in 'sample_weight' sum up to infinity. Divide all of them by a number.")
+    return statistics
 
 
 @dataclass(frozen=True)
@@ -30,12 +39,15 @@ class Accumulation:
         What the targets are scaled by: mean 0 and variance 1 over these rows.
     box : tuple of ndarray of shape (n_features,)
         Least and greatest value of each column of X.
+    n_rows : int
+        Number of rows of positive weight.
     """
 
     basis: Basis
     statistics: GramStatistics
     targets: Domain
     box: tuple[Floats, Floats]
+    n_rows: int
 
     @classmethod
     def of(cls, model: Model, data: Data) -> Accumulation:
@@ -43,15 +55,15 @@ class Accumulation:
         box = column_ranges(data.X, data.weights)
         targets = Domain.standardizing(data.Y, data.weights)
         basis = model.features(box)
-        return cls(basis, read_gram(basis, replace(data, targets=targets)), targets, box)
+        return cls(basis, read_gram(basis, replace(data, targets=targets)), targets, box, data.n_rows)
 
     @classmethod
-    def of_problem(cls, problem: Problem, weight_unit: float) -> Accumulation | None:
+    def of_problem(cls, problem: Problem, n_rows: int, weight_unit: float) -> Accumulation | None:
         """Return what a fit has read with weights in this unit, if more may come and it is not too large to keep."""
         read = problem.read
         if read is None or read.statistics.n_bytes > _KEPT:
             return None
-        return cls(read.basis, read.statistics, problem.targets, problem.box).weighing(weight_unit)
+        return cls(read.basis, read.statistics, problem.targets, problem.box, n_rows).weighing(weight_unit)
 
     def __add__(self, other: Accumulation) -> Accumulation:
         """Return what is known of the rows of both.
@@ -65,12 +77,27 @@ class Accumulation:
             basis = replace(basis, domain=Domain.spanning(*box))
         targets = self._targets_with(other)
         parts = [part._changed(basis, targets) for part in (self, other)]
-        return Accumulation(basis, GramStatistics.of_union(parts, [1, 1]), targets, box)
+        statistics = _of_finite_weight(GramStatistics.of_union(parts, [1, 1]))
+        return Accumulation(basis, statistics, targets, box, self.n_rows + other.n_rows)
 
     def weighing(self, unit: float) -> Accumulation:
         """Return the same rows with weights so many times as large."""
         statistics = replace(self.statistics, total_weight=unit * self.statistics.total_weight)
-        return replace(self, statistics=statistics)
+        return replace(self, statistics=_of_finite_weight(statistics))
+
+    @property
+    def is_ill_conditioned(self) -> bool:
+        """Whether the Gram matrix has lost terms, or digits of them, that the rows themselves would tell apart.
+
+        Of terms that are dependent on all rows, as powers of a binary column are, there is nothing to
+        lose: these are as far below the others as rounding takes them.
+        """
+        roots = self.statistics.roots()
+        if roots.condition < MAX_CONDITION:
+            return False
+        values, n_lost = roots.eigensystem[0], roots.null.shape[1]
+        condition = values[-1] / values[n_lost]
+        return bool(condition > MAX_CONDITION or (n_lost and self.n_rows >= len(values) and condition > _FAR_BELOW))
 
     def _changed(self, basis: Basis, targets: Domain) -> GramStatistics:
         """Return the statistics in another basis and other units."""
@@ -87,8 +114,8 @@ class Accumulation:
         both = self, other
         weights = np.array([part.statistics.total_weight for part in both])
         shares = (weights / weights.sum())[:, None]
-        # In units of the first, from its center.
-        unit, origin = self.targets.half_width, self.targets.center
+        # In the greater units, from the center of the first.
+        unit, origin = np.maximum(self.targets.half_width, other.targets.half_width), self.targets.center
         scales = np.array([part.targets.half_width / unit for part in both])
         means = np.array([(part.targets.center - origin) / unit for part in both])
         means += scales * np.array([part.statistics.cross[0] for part in both])

@@ -17,7 +17,7 @@ def to_host(values: Any) -> Any:
     On the CPU that is a view.
     """
     if isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
+        values = values.detach().cpu().resolve_conj().resolve_neg()
         # NumPy has no 16-bit float of torch's kind.
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     if get_config()["array_api_dispatch"] and hasattr(values, "__array_namespace__"):
@@ -38,7 +38,8 @@ def namespace_of(X: Any) -> tuple[str, str] | None:
     if not get_config()["array_api_dispatch"]:
         return None
     xp, _ = get_namespace(X)
-    return xp.__name__, str(device(X))
+    # Lists and dataframes, which are nowhere, become arrays on the CPU.
+    return xp.__name__, str(device(X) or "cpu")
 
 
 def refuse_other_namespace(X: Any, fitted: tuple[str, str] | None, method: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from operator import add
@@ -10,13 +12,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import _check_feature_names, _check_n_features, check_is_fitted
 
 from torchpoly._accumulation import Accumulation
 from torchpoly._callbacks import FitTasks
-from torchpoly._dask import Columns, PartitionedRows, Partitions, predict
+from torchpoly._collections import Columns
+from torchpoly._dask import PartitionedRows, Partitions, predict
 from torchpoly._device import device_or_cpu
 from torchpoly._domain import Floats
+from torchpoly._fitting import Model
 from torchpoly._module import FittedPolynomial
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data, check_memory
@@ -31,29 +36,30 @@ class DaskMixin:
         spec, model = resolve_optimizer(self.optimizer, self.lr), self._model()
         for name, needed in _NEEDED.items():
             value = getattr(self, name)
-            if value != needed:
+            if value is not needed and value != needed:
                 raise ValueError(
                     f"The {name!r} parameter got {value!r}, but of Dask collections only the Gram matrix is taken to "
                     f"where training runs, which serves {name}={needed!r}. Use that, or give arrays: memory maps are "
                     "read chunk by chunk."
                 )
-        columns = self._columns(X, reset=True)
-        check_memory(self.degree, sys.maxsize, columns.number, self.interaction_only)
-        partitions = Partitions.of(X, y, sample_weight, columns, self.device)
+        partitions = self._partitions(X, y, sample_weight, reset=True)
         tasks = FitTasks(self, X, y, sample_weight, 1) if getattr(self, "_skl_callbacks", None) else None
-
-        counted = partitions.reduce(partial(_accumulate, model), _add_counted)
-        if counted is None:
-            raise ValueError(f"None of the {len(partitions.parts)} partitions has a row of positive weight.")
+        everything = accumulate(model, partitions)
         if tasks is not None:
             tasks.read_chunk()
-        n_rows, everything = counted
-        problem = everything.pose(model, partial(PartitionedRows, partitions, n_rows))
-        self._train(problem, spec, n_rows, np.ndim(y) == 1, tasks)
+        problem = everything.pose(model, partial(PartitionedRows, partitions, everything.n_rows))
+        self._train(problem, spec, everything.n_rows, partitions.targets.number is None, tasks)
+
+    def _partitions(self: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Partitions:
+        """Return the partitions of X with those of y and weights; record or check the columns of X."""
+        columns = self._columns(X, reset=reset)
+        if reset:
+            check_memory(self.degree, sys.maxsize, self.n_features_in_, self.interaction_only)
+        return Partitions.of(X, y, sample_weight, columns, self.device)
 
     def _columns(self: Any, X: Any, *, reset: bool) -> Columns:
         """Return the columns of X as a Dask collection tells them; record or check their names and number."""
-        columns = Columns.of(X)
+        columns = Columns.of(X, "X")
         _check_feature_names(self, columns.example, reset=reset)
         _check_n_features(self, columns.example, reset=reset)
         return columns
@@ -65,28 +71,21 @@ class DaskMixin:
 
     def _score_collections(self: Any, X: Any, y: Any, sample_weight: Any) -> float:
         check_is_fitted(self)
-        partitions = Partitions.of(X, y, sample_weight, self._columns(X, reset=False), self.device)
+        partitions = self._partitions(X, y, sample_weight, reset=False)
+        fitted, given = self._polynomial.coefficients.shape[1], partitions.targets.number or 1
+        if given != fitted:
+            raise ValueError(f"y_true and y_pred have different number of output ({given}!={fitted})")
         values_at = partial(_values_at, self._polynomial, self.device, self.extrapolation)
-        moments = partitions.reduce(partial(_moments, values_at), add)
-        if moments is None:
-            raise ValueError(f"None of the {len(partitions.parts)} partitions has a row of positive weight.")
-        return moments.r2
+        return partitions.reduce(partial(Moments.of, values_at, self._polynomial.targets.center), add).r2
 
 
-def _accumulate(model: Any, data: Data, unit: float) -> tuple[int, Accumulation]:
-    return data.n_rows, Accumulation.of(model, data).weighing(unit)
-
-
-def _add_counted(one: tuple[int, Accumulation], other: tuple[int, Accumulation]) -> tuple[int, Accumulation]:
-    return one[0] + other[0], one[1] + other[1]
+def accumulate(model: Model, partitions: Partitions) -> Accumulation:
+    """Return what least squares need to know of the rows in partitions."""
+    return partitions.reduce(lambda data, unit: Accumulation.of(model, data).weighing(unit), add)
 
 
 def _values_at(polynomial: FittedPolynomial, device: Any, extrapolation: str, X: NDArray) -> Floats:
     return polynomial.predict(X, device_or_cpu(device), extrapolation)
-
-
-def _moments(values_at: Any, data: Data, unit: float) -> Moments:
-    return Moments.of(data.Y, values_at(data.X), data.weights, unit)
 
 
 @dataclass(frozen=True)
@@ -95,37 +94,47 @@ class Moments:
 
     Parameters
     ----------
+    n_rows : int
     weight : float
         Sum of the weights.
     mean : ndarray of shape (n_targets,)
+        From an origin that all rows share.
     squares : ndarray of shape (n_targets,)
         Weighted sum of squares about the mean.
     residuals : ndarray of shape (n_targets,)
         Weighted sum of squares of the residuals.
     """
 
+    n_rows: int
     weight: float
     mean: Floats
     squares: Floats
     residuals: Floats
 
     @classmethod
-    def of(cls, Y: NDArray, predictions: NDArray, weights: Floats | None, unit: float) -> Moments:
-        """Take them of rows whose weights are relative to a unit."""
-        shares = np.full(len(Y), unit) if weights is None else unit * weights
+    def of(cls, values_at: Callable[[NDArray], NDArray], origin: Floats, data: Data, unit: float) -> Moments:
+        """Take them of rows whose weights are relative to a unit, and of the predictions at these rows."""
+        shares = np.full(len(data.Y), unit) if data.weights is None else unit * data.weights
+        residuals = shares @ np.square(data.Y - values_at(data.X).astype(np.float64))
+        Y = data.Y - origin
         mean = np.average(Y, axis=0, weights=shares)
-        return cls(shares.sum(), mean, shares @ (Y - mean) ** 2, shares @ (Y - predictions) ** 2)
+        return cls(len(Y), shares.sum(), mean, shares @ np.square(Y - mean), residuals)
 
     def __add__(self, other: Moments) -> Moments:
-        weight = self.weight + other.weight
+        n_rows, weight = self.n_rows + other.n_rows, self.weight + other.weight
         difference = other.mean - self.mean
-        between = difference**2 * (self.weight * other.weight / weight)
+        between = difference**2 * (self.weight * (other.weight / weight))
         mean = self.mean + difference * (other.weight / weight)
-        return Moments(weight, mean, self.squares + other.squares + between, self.residuals + other.residuals)
+        return Moments(n_rows, weight, mean, self.squares + other.squares + between, self.residuals + other.residuals)
 
     @property
     def r2(self) -> float:
-        """The coefficient of determination, averaged over targets; of constant targets 1 or 0, as in scikit-learn."""
+        """The coefficient of determination, averaged over targets; for constant targets 1 or 0, as in scikit-learn."""
+        if self.n_rows < 2:
+            warnings.warn(
+                "R^2 score is not well-defined with less than two samples.", UndefinedMetricWarning, stacklevel=4
+            )
+            return float("nan")
         constant = self.squares == 0
         ratio = self.residuals / np.where(constant, 1.0, self.squares)
         return float(np.where(constant, self.residuals == 0, 1.0 - ratio).mean())

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import LinAlgWarning
 from sklearn.base import _fit_context
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import validate_data
 
 from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import namespace_of, to_host
+from torchpoly._collections import is_collection
+from torchpoly._dask_fit import accumulate
 from torchpoly._device import resolve_device
 from torchpoly._domain import Domain
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
-from torchpoly._reading import Data, check_memory, check_weights
+from torchpoly._reading import Data, check_memory, check_targets, check_weights
 
 
 def _keeps_gram_matrices(estimator: Any) -> bool:
@@ -74,11 +78,9 @@ class PartialFitMixin:
         -----
         ConvergenceWarning
             If `n_iter` iterations end before `tol` is met.
-
-        Notes
-        -----
-        Rows cannot be read again. So where columns nearly coincide, or the Gram matrix is
-        ill-conditioned beyond about 1e10, :meth:`fit` tells terms better apart.
+        LinAlgWarning
+            If the Gram matrix is ill-conditioned, beyond about 1e10. Rows cannot be read again, so
+            :meth:`fit` on all rows tells terms better apart.
         """
         with self._as_before_if_it_fails():
             self._partial_fit(X, y, sample_weight)
@@ -86,35 +88,54 @@ class PartialFitMixin:
 
     def _partial_fit(self: Any, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         spec, model = resolve_optimizer(self.optimizer, self.lr), self._model()
-        device = resolve_device(self._device_for(X))
-        namespace = namespace_of(X)
-        X, y, sample_weight = to_host(X), to_host(y), to_host(sample_weight)
+        namespace = None if is_collection(X) else namespace_of(X)
         so_far: Accumulation | None = getattr(self, "_accumulated", None) or getattr(self, "_read", None)
         if so_far is None and hasattr(self, "_polynomial"):
             raise ValueError(
                 "partial_fit cannot go on from this fit, of which there is no Gram matrix: its loss was not the "
-                "squared error, the matrix was too large to keep, or it was loaded from a file. Start anew with "
+                "squared error, the matrix was too large to keep, or it is a copy or from a file. Start anew with "
                 "sklearn.base.clone(model).partial_fit."
             )
-        X, y = validate_data(
-            self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True, reset=so_far is None
-        )
+        rows, single_target = self._accumulate(model, X, y, sample_weight, so_far)
+        everything = rows if so_far is None else so_far + rows
+        if model.needs_well_conditioned and everything.is_ill_conditioned:
+            warnings.warn(
+                "The Gram matrix is ill-conditioned, as columns are heavy-tailed or nearly coincide: partial_fit "
+                "loses digits or terms that fit on all rows, which it reads again, keeps. Use fit, a lower 'degree', "
+                "or an 'alpha'.",
+                LinAlgWarning,
+                stacklevel=4,
+            )
+        self._train(everything.pose(model), spec, everything.n_rows, single_target)
+        self._accumulated, self._namespace = everything, namespace
+        self.__dict__.pop("_read", None)
+
+    def _accumulate(
+        self: Any, model: Model, X: Any, y: Any, sample_weight: Any, so_far: Accumulation | None
+    ) -> tuple[Accumulation, bool]:
+        """Return what is known of these rows alone, and whether y has one dimension."""
+        reset = so_far is None
+        if is_collection(X, y, sample_weight):
+            partitions = self._partitions(X, y, sample_weight, reset=reset)
+            self._check_same_terms(so_far, model, partitions.targets.number)
+            return accumulate(model, partitions), partitions.targets.number is None
+        device = resolve_device(self._device_for(X))
+        X, y, sample_weight = to_host(X), to_host(y), to_host(sample_weight)
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True, reset=reset)
+        check_targets(y)
         weights, unit = None, 1.0
         if sample_weight is not None:
             weights, unit = check_weights(sample_weight, X)
         check_memory(self.degree, sys.maxsize, X.shape[1], self.interaction_only)
+        self._check_same_terms(so_far, model, None if y.ndim == 1 else y.shape[1])
         Y = y.reshape(len(y), -1)
-        if so_far is not None:
-            self._check_same_terms(so_far, model, y.ndim == 1, Y.shape[1])
-        units = Domain.identity(Y.shape[1])
-        rows = Accumulation.of(model, Data(X, Y, weights, units, device).of_positive_weight()).weighing(unit)
-        everything = rows if so_far is None else so_far + rows
-        self._train(everything.pose(model), spec, len(X), y.ndim == 1)
-        self._accumulated, self._namespace = everything, namespace
-        self.__dict__.pop("_read", None)
+        data = Data(X, Y, weights, Domain.identity(Y.shape[1]), device).of_positive_weight()
+        return Accumulation.of(model, data).weighing(unit), y.ndim == 1
 
-    def _check_same_terms(self: Any, so_far: Accumulation, model: Model, single_target: bool, n_targets: int) -> None:
+    def _check_same_terms(self: Any, so_far: Accumulation | None, model: Model, n_targets: int | None) -> None:
         """Refuse rows for other terms or targets than those of the rows before."""
+        if so_far is None:
+            return
         before, now = so_far.basis, model.features(so_far.box)
         for name in ("degree", "interaction_only", "family"):
             if getattr(before, name) != getattr(now, name):
@@ -125,9 +146,11 @@ class PartialFitMixin:
                     f"{before.degree}, interaction_only={before.interaction_only}). Set it back, or start anew with "
                     "sklearn.base.clone(model).partial_fit."
                 )
-        if single_target != self._single_target or n_targets != so_far.statistics.cross.shape[1]:
-            shape = "(n_samples,)" if self._single_target else f"(n_samples, {so_far.statistics.cross.shape[1]})"
+        n_before = None if self._single_target else so_far.statistics.cross.shape[1]
+        if n_targets != n_before:
+            now_has = "one dimension" if n_targets is None else f"{n_targets} columns"
+            shape = "(n_samples,)" if n_before is None else f"(n_samples, {n_before})"
             raise ValueError(
-                f"y has {'one dimension' if single_target else f'{n_targets} columns'}, but before it was of shape "
-                f"{shape}. Give the same targets, or start anew with sklearn.base.clone(model).partial_fit."
+                f"y has {now_has}, but before it was of shape {shape}. Give the same targets, or start anew with "
+                "sklearn.base.clone(model).partial_fit."
             )

@@ -14,7 +14,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import _check_sample_weight, assert_all_finite
 
 from torchpoly._basis import Basis, count_terms
 from torchpoly._coordinates import InverseRoots
@@ -382,6 +382,11 @@ def _collinearity(covariance: Floats) -> float:
         return np.inf
     eigenvalues = np.linalg.eigvalsh(covariance / np.outer(deviation, deviation))
     return float(eigenvalues[-1] / eigenvalues[0]) if eigenvalues[0] > 0 else np.inf
+
+
+def check_targets(y: NDArray) -> None:
+    """Refuse y that is not finite, also where it became numbers only after scikit-learn had looked."""
+    assert_all_finite(y, input_name="y")
 
 
 def check_weights(sample_weight: ArrayLike, X: NDArray) -> tuple[Floats, float]:

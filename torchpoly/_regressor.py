@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, _fit_context
+from sklearn.metrics import r2_score
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -19,7 +20,7 @@ from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import device_of, like_input, namespace_of, refuse_other_namespace, to_host
 from torchpoly._callable_loss import LossFunction, refuse_class
 from torchpoly._callbacks import DURING_FIT, CallbackSupportMixin, FitTasks
-from torchpoly._dask import is_collection
+from torchpoly._collections import is_collection
 from torchpoly._dask_fit import DaskMixin
 from torchpoly._device import device_or_cpu, resolve_device
 from torchpoly._domain import Floats, count_rows
@@ -29,7 +30,7 @@ from torchpoly._losses import LOSSES
 from torchpoly._module import EXTRAPOLATIONS, FittedPolynomial, PolynomialModule
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 from torchpoly._partial_fit import PartialFitMixin
-from torchpoly._reading import check_memory, check_weights, count_chunks
+from torchpoly._reading import check_memory, check_targets, check_weights, count_chunks
 from torchpoly._training import minimise
 
 
@@ -350,6 +351,7 @@ class TorchPolynomialRegressor(
         refuse_class(self.loss)
         X, y, sample_weight = to_host(X), to_host(y), to_host(sample_weight)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
+        check_targets(y)
         weights, unit = None, 1.0
         if sample_weight is not None:
             weights, unit = check_weights(sample_weight, X)
@@ -420,7 +422,7 @@ class TorchPolynomialRegressor(
         # A fit before has left what this one does not set.
         for name in ("scale_", "_accumulated"):
             self.__dict__.pop(name, None)
-        self._read = Accumulation.of_problem(problem, weight_unit)
+        self._read = Accumulation.of_problem(problem, n_rows, weight_unit)
         self._namespace = None
         self.__dict__.update(fitted(average_curves(curves)))
         if tasks is not None:
@@ -508,7 +510,7 @@ class TorchPolynomialRegressor(
         """
         if is_collection(X, y, sample_weight):
             return self._score_collections(X, y, sample_weight)
-        return super().score(X, y, sample_weight)
+        return r2_score(to_host(y), to_host(self.predict(X)), sample_weight=to_host(sample_weight))
 
     def _device_for(self, X: Any) -> str | torch.device:
         """Return where features are computed: where X is, unless the user has named another device."""

@@ -20,6 +20,7 @@ from sklearn.utils.validation import _check_method_params, _num_samples
 
 from torchpoly._callbacks import SearchTasks
 from torchpoly._candidates import Candidate, CandidateParser
+from torchpoly._collections import is_collection, is_frame
 from torchpoly._evaluation import Evaluation, Result
 from torchpoly._folds import Split
 from torchpoly._scores import Scoring
@@ -160,6 +161,8 @@ class PolynomialGridSearchCV(GridSearchCV):
 
         Raises
         ------
+        TypeError
+            If X is a Dask dataframe.
         ValueError
             As by GridSearchCV: if the grid names an unknown parameter, if it is empty, if the
             splits are not possible, if all fits fail, or if one does with ``error_score="raise"``.
@@ -171,6 +174,11 @@ class PolynomialGridSearchCV(GridSearchCV):
         ConvergenceWarning
             If candidates end before their `tol` is met.
         """
+        if is_collection(X) and is_frame(X):
+            raise TypeError(
+                "X is a Dask dataframe, which scikit-learn cannot split into folds. Give X and y as arrays: "
+                "X.to_dask_array(lengths=True)."
+            )
         parser = CandidateParser(self.estimator)
         reason = parser.reason
         if type(self)._run_search is not GridSearchCV._run_search:
