@@ -270,7 +270,7 @@ REFUSED = {
     "y is a scalar": (lambda X, y: (X, 5.0), {}, "'y' is a scalar, 5.0"),
     "y of three dimensions": (lambda X, y: (X, y[:, None, None]), {}, "Expected 1D or 2D array, got 3D.*y is missh"),
     "None in y": (
-        lambda X, y: (X, y.map_blocks(lambda part: np.where(part > 0, part, None), dtype=object)), {}, "Input y contains"
+        lambda X, y: (X, y.map_blocks(lambda part: np.where(part > 0, part, None), dtype=object)), {}, "Input y cont"
     ),
     "y lies about its dimensions": (
         lambda X, y: (X, y.map_blocks(lambda part: part[:, None], meta=np.empty(0))), {}, r"y has the shape \(100, 1\)"

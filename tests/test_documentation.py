@@ -12,14 +12,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def test_readme(tmp_path):
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 5
+@pytest.mark.parametrize(
+    ("page", "n_blocks", "n_promised"),
+    [("README.md", 5, 7), ("docs/large_data.md", 3, 4)],
+    ids=["README", "large_data"],
+)
+def test_pages(page, n_blocks, n_promised, tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), flags=re.DOTALL | re.MULTILINE)
+    assert len(blocks) == n_blocks
     printed = StringIO()
     with chdir(tmp_path), redirect_stdout(printed):
-        exec("\n".join(blocks), {})
+        exec("\n".join(blocks), {"__name__": "__main__"})
     promised = re.findall(r"print\(.*\)  # (.*)", "\n".join(blocks))
-    assert len(promised) == 7
+    assert len(promised) == n_promised
     assert set(promised) <= set(printed.getvalue().splitlines())
 
 

@@ -110,7 +110,7 @@ class Data:
         """
         few, n_columns = self.n_rows < basis.n_terms, basis.n_terms + self.Y.shape[1]
         if few and self.n_rows * basis.n_terms > MAX_HELD:
-            return self.of_positive_weight()._read_targets(basis)
+            return self.of_positive_weight()._evaluated_anew(basis)
         if not few and len(self.X) > chunk_size(n_columns):
             return Reading(basis, mixing, read_gram(basis, self, mixing), None)
         # For so little, no other device is worth its while.
@@ -131,14 +131,15 @@ class Data:
         size = chunk_size if is_cpu(self.device) else accelerator_chunk_size
         return min(size(n_columns), len(self.X))
 
-    def _read_targets(self, basis: Basis) -> Reading:
+    def _evaluated_anew(self, basis: Basis) -> Reading:
         """Return few rows, all of positive weight, of many terms, which are evaluated at each use."""
         total_weight = sum_weights(self.X, self.weights)
         shares = np.full(len(self.X), 1.0) if self.weights is None else self.weights
         roots = np.sqrt(shares / total_weight)
         gram = EvaluatedFactor(basis, basis.domain.scale(self.X), roots, in_float64(self.device))
         targets = roots * self.targets.scale(self.Y)
-        statistics = GramStatistics(gram, gram.combine(targets.T), np.square(targets).sum(axis=1), total_weight)
+        with np.errstate(over="ignore", invalid="ignore"):
+            statistics = GramStatistics(gram, gram.combine(targets.T), np.square(targets).sum(axis=1), total_weight)
         if self.on_chunk is not None:
             self.on_chunk()
         _refuse_overflow(basis, statistics)
@@ -179,19 +180,20 @@ def design_chunks(basis: Basis, data: Data, size: int, mixing: Floats | None = N
     n_terms, device = basis.n_terms, data.device
     buffer = empty(n_terms + data.Y.shape[1], min(size, len(data.X)), device)
     mixed = None if mixing is None else to_device(mixing, device)
-    there = not is_cpu(device) and has_float64(device)
     # Single precision would lose the digits of values far from 0: they are scaled before.
-    scale, scale_targets = (np.asarray, np.asarray) if there else (basis.domain.scale, data.targets.scale)
-    scale_there, scale_targets_there = basis.domain.on(device), data.targets.on(device)
+    there = not is_cpu(device) and has_float64(device)
+    scaling: list[Any] = [domain.on(device) if there else domain.scale for domain in (basis.domain, data.targets)]
+    scale, scale_targets = scaling
 
     def read() -> Iterator[tuple[Any, Any, Any]]:
         for rows in row_chunks(len(data.X), size, data.weights):
+            X, Y = data.X[rows], data.Y[rows]
             roots = None if data.weights is None else np.sqrt(data.weights[rows])
-            yield scale(data.X[rows]), scale_targets(data.Y[rows]), roots
+            yield (X, Y, roots) if there else (scale(X), scale_targets(Y), roots)
 
     for variables, targets, roots in sent(read(), device):
         if there:
-            variables, targets = scale_there(variables), scale_targets_there(targets)
+            variables, targets = scale(variables), scale_targets(targets)
         chunk = buffer[:, : targets.shape[1]]
         basis.evaluate(variables, out=chunk[:n_terms])
         chunk[n_terms:] = targets
@@ -253,7 +255,6 @@ def read_gram(basis: Basis, data: Data, mixing: Floats | None = None) -> GramSta
         If powers overflow, which they do not where the domain scales.
     """
     total_weight = sum_weights(data.X, data.weights)
-
     n_terms = basis.n_terms if mixing is None else mixing.shape[1]
 
     def work(size: int) -> GramStatistics:

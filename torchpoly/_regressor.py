@@ -126,9 +126,12 @@ class TorchPolynomialRegressor(
         after fit.
 
     device : str or torch.device, default="cpu"
-        Where features and the Gram matrix are computed, such as ``"cuda"``; ``"auto"`` takes an
-        accelerator where there is one. It must compute in float64. Predictions fall back on the
-        CPU where the device is absent.
+        Where features and the Gram matrix are computed: ``"cuda"``, ``"cuda:1"``, ``"xpu"``,
+        ``"mps"``; ``"auto"`` takes a CUDA or XPU device where there is one. A device without double
+        precision, such as ``"mps"``, computes in single, with compensated sums, which leaves five
+        to six digits of the predictions; losses other than the squared error then train on the
+        CPU. What one chunk holds is computed on the CPU. Predictions fall back on it where the
+        device is absent.
 
     random_state : int or RandomState instance, default=None
         Shuffles the rows for mini-batches. ``None`` shuffles alike in every fit.
@@ -301,7 +304,9 @@ class TorchPolynomialRegressor(
         ----------
         X : array-like of shape (n_samples, n_features)
             Finite numbers; float32 stays so, everything else becomes float64. Memory maps are read
-            chunk by chunk, tensors are taken as arrays.
+            chunk by chunk, tensors are taken as arrays. Partitions of Dask arrays and dataframes
+            are reduced on their workers, for the squared error and without `batch_size` and
+            `warm_start`.
 
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Finite numbers. Each target trains as if it were alone.
@@ -319,6 +324,8 @@ class TorchPolynomialRegressor(
             If a parameter or the data are not as described, if the terms are more than memory
             holds, if a callable `loss` returns what is no loss, or if training diverges. The
             estimator is then what it was before, as after any other exception.
+        RuntimeError
+            If the device fails, or the Dask scheduler has gone.
 
         Warns
         -----
@@ -470,6 +477,8 @@ class TorchPolynomialRegressor(
         ndarray of shape (n_samples,) or (n_samples, n_targets)
             float32 where X is float32, else float64. Under scikit-learn's
             ``config_context(array_api_dispatch=True)``, what X is: a tensor on X's device for a tensor.
+            For a Dask collection a lazy one, chunked as X: an array for an array, a series or
+            dataframe with X's index for a dataframe.
 
         Raises
         ------
