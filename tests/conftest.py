@@ -2,6 +2,9 @@ import os
 
 # scikit-learn's array API checks are skipped without it, and SciPy reads it when it is imported.
 os.environ.setdefault("SCIPY_ARRAY_API", "1")
+# Workers that each take all cores stand in each other's way.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.preprocessing import PolynomialFeatures
 
-from torchpoly import TorchPolynomialRegressor, _reading
+from torchpoly import TorchPolynomialRegressor, _few_rows
 
 # NIST Statistical Reference Datasets, linear regression, Wampler 1 to 5: published data (y at
 # x = 0, 1, ..., 20) and certified coefficients.
@@ -194,10 +194,10 @@ def test_monomials_are_correctly_rounded(rng):
 
 
 @pytest.mark.parametrize(("n_rows", "n_features", "degree"), [(20, 4, 3), (50, 5, 3), (60, 10, 2), (100, 8, 3)])
-@pytest.mark.parametrize("large", [_reading.MAX_HELD, 0])
+@pytest.mark.parametrize("large", [_few_rows.MAX_HELD, 0])
 def test_least_norm_of_the_basis_where_terms_outnumber_rows(n_rows, n_features, degree, large, rng, monkeypatch):
     """Against NumPy's minimum-norm solution on the same features, at new points; as many features are worked on too."""
-    monkeypatch.setattr(_reading, "MAX_HELD", large)
+    monkeypatch.setattr(_few_rows, "MAX_HELD", large)
     for _ in range(5):
         X, y = rng.uniform(-1, 1, (n_rows, n_features)), rng.normal(size=n_rows)
         model = TorchPolynomialRegressor(degree).fit(X, y)
@@ -210,11 +210,11 @@ def test_least_norm_of_the_basis_where_terms_outnumber_rows(n_rows, n_features, 
         np.testing.assert_allclose(model.predict(grid), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("large", [_reading.MAX_HELD, 0])
+@pytest.mark.parametrize("large", [_few_rows.MAX_HELD, 0])
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_penalty_where_terms_outnumber_rows(large, optimizer, rng, monkeypatch):
     """Against scikit-learn's Ridge on the same features, at new points."""
-    monkeypatch.setattr(_reading, "MAX_HELD", large)
+    monkeypatch.setattr(_few_rows, "MAX_HELD", large)
     X, y, weights = rng.uniform(-1, 1, (60, 8)), rng.normal(size=60), rng.uniform(0, 2, 60)
     model = TorchPolynomialRegressor(3, alpha=1e-3, optimizer=optimizer).fit(X, y, weights)
     basis, targets = model._polynomial.basis, model._polynomial.targets
@@ -248,12 +248,35 @@ def test_few_rows_of_many_terms_train_alike_held_or_not(parameters, weighted, rn
     single = callable(parameters.get("loss"))
     model = TorchPolynomialRegressor(**parameters)
     held = clone(model).fit(X, Y, None if single else weights)
-    monkeypatch.setattr(_reading, "MAX_HELD", 0)
+    monkeypatch.setattr(_few_rows, "MAX_HELD", 0)
     evaluated = clone(model).fit(X, Y, None if single else weights)
 
     np.testing.assert_allclose(evaluated.predict(grid), held.predict(grid), atol=1e-6)
     np.testing.assert_allclose(evaluated.loss_curve_[-1], held.loss_curve_[-1], rtol=1e-6, atol=1e-12)
     assert evaluated.rank_ == held.rank_
+
+
+@pytest.mark.parametrize("kind", ["close rows", "powers", "weights"])
+def test_rows_that_are_hard_to_tell_apart_are_interpolated(kind, rng, monkeypatch):
+    """Where the rows' own Gram matrix has a condition number of 1e12 and more, but not where rows are the same."""
+    monkeypatch.setattr(_few_rows, "MAX_HELD", 0)
+    monkeypatch.setattr(_few_rows, "_MANY", 0)
+    X, degree, weights = rng.normal(size=(40, 8)), 3, None
+    if kind == "close rows":
+        X[20:] = X[:20] + 1e-5 * rng.normal(size=(20, 8))
+    elif kind == "powers":
+        X, degree = rng.uniform(-1, 1, size=(40, 2)), 12
+    else:
+        weights = 10.0 ** rng.uniform(-12, 0, 40)
+    y = rng.normal(size=len(X))
+    model = TorchPolynomialRegressor(degree).fit(X, y, weights)
+    assert model.rank_ == len(X)
+    np.testing.assert_allclose(model.predict(X), y, atol=1e-7)
+
+    repeated = np.r_[np.arange(40), np.arange(20)]
+    model.fit(X[repeated], y[repeated], None if weights is None else weights[repeated])
+    assert model.rank_ == len(X)
+    np.testing.assert_allclose(model.predict(X), y, atol=1e-7)
 
 
 def test_few_rows_of_many_terms_are_never_held(rng):

@@ -10,7 +10,16 @@ from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor, _basis, _candidates, _device, _domain, _reading
+from torchpoly import (
+    PolynomialGridSearchCV,
+    TorchPolynomialRegressor,
+    _basis,
+    _candidates,
+    _device,
+    _domain,
+    _few_rows,
+    _reading,
+)
 from torchpoly._gram import GramStatistics
 
 GPUS = [
@@ -63,7 +72,7 @@ def test_columns_that_nearly_coincide(rows, rng, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_few_rows_of_many_terms(rng, device, monkeypatch):
-    monkeypatch.setattr(_reading, "MAX_HELD", 0)
+    monkeypatch.setattr(_few_rows, "MAX_HELD", 0)
     X, y = rng.uniform(-1, 1, (50, 8)), rng.normal(size=50)
     on_cpu = TorchPolynomialRegressor().fit(X, y)
     model = TorchPolynomialRegressor(device=device).fit(X, y)
@@ -114,6 +123,23 @@ def test_columns_that_nearly_coincide_in_single_precision(rows, rng, in_single_p
     assert TorchPolynomialRegressor(device="cpu:0").fit(X, y).score(X, y) > 0.999999
 
 
+@pytest.mark.parametrize("parameters", [{}, {"alpha": 1e-6}, {"basis": "chebyshev"}, {"basis": "monomial"}], ids=str)
+@pytest.mark.parametrize("columns", ["outlier", "dependent", "many powers"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_single_precision_gives_way_where_it_loses_terms(columns, parameters, rng, in_single_precision):
+    X = rng.normal(size=(20_000, 2))
+    if columns == "outlier":
+        X[0] *= 100
+    elif columns == "dependent":
+        X = np.column_stack([X, 3 * X[:, 0], np.full(len(X), 7.0)])
+    y = 10 * np.sin(X.sum(axis=1)) + 100 + rng.normal(size=len(X))
+    model = TorchPolynomialRegressor(degree=6 if columns == "many powers" else 2, **parameters)
+    on_cpu = clone(model).fit(X, y)
+    model.set_params(device="cpu:0").fit(X, y)
+    assert_allclose(model.score(X, y), on_cpu.score(X, y), atol=1e-5)
+    assert model.rank_ == on_cpu.rank_
+
+
 def test_searches_in_single_precision_go_one_by_one(rows, in_single_precision):
     X, Y, _ = rows
     grid = {"degree": [1, 2]}
@@ -148,6 +174,33 @@ def test_where_memory_ends_the_chunk_is_halved(rows, error, monkeypatch):
     assert_allclose(model.predict(X), expected, rtol=1e-9, atol=1e-9)
     # 2**16 elements are so many rows of 20 terms and 2 targets in fit, and of the terms alone in predict.
     assert [size for size in sizes if size > 1000] == [2978, 1489, 3276, 1638]
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"loss": "huber"},
+        {"loss": "absolute_error", "alpha": 0.01},
+        {"optimizer": "adam", "batch_size": 64, "n_iter": 3, "tol": None},
+    ],
+    ids=str,
+)
+def test_where_memory_ends_losses_over_rows_go_on(rows, parameters, monkeypatch):
+    X, Y, weights = (values[:3000] for values in rows)
+    model = TorchPolynomialRegressor(**parameters)
+    expected = clone(model).fit(X, Y, weights).predict(X)
+    evaluate_up_to(100, torch.OutOfMemoryError("Tried to allocate"), monkeypatch)
+    model.set_params(device="cpu:0").fit(X, Y, weights)
+    assert_allclose(model.predict(X), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_where_memory_ends_few_rows_go_on(rng, monkeypatch):
+    monkeypatch.setattr(_few_rows, "MAX_HELD", 0)
+    X, y = rng.uniform(-1, 1, (50, 8)), rng.normal(size=50)
+    expected = TorchPolynomialRegressor().fit(X, y).coef_
+    sizes = evaluate_up_to(10, torch.OutOfMemoryError("Tried to allocate"), monkeypatch)
+    assert_allclose(TorchPolynomialRegressor(device="cpu:0").fit(X, y).coef_, expected, atol=1e-9)
+    assert max(sizes) > 10
 
 
 def test_a_device_without_room(rows, monkeypatch):

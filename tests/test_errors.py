@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.exceptions import NotFittedError
 
-from torchpoly import TorchPolynomialRegressor
+from torchpoly import TorchPolynomialRegressor, _reading
 
 X = np.random.default_rng(0).uniform(-1, 1, (30, 2))
 Y = X[:, 0] ** 2 - X[:, 1]
@@ -301,3 +301,15 @@ def test_none_among_targets(rng):
     for method in (TorchPolynomialRegressor().fit, TorchPolynomialRegressor().partial_fit):
         with pytest.raises(ValueError, match="Input y contains NaN"):
             method(X, y)
+
+
+@pytest.mark.parametrize("exponent", [60, 100, 120])
+@pytest.mark.parametrize("alpha", [0.0, 1e-3])
+@pytest.mark.filterwarnings("error")
+def test_powers_of_few_rows_that_overflow(exponent, alpha, rng, monkeypatch):
+    X, y = 10.0**exponent * rng.normal(size=(30, 5)), rng.normal(size=30)
+    for held in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr(_reading, "is_held", lambda *_, held=held: held)
+            with pytest.raises(ValueError, match="The powers of X overflow"):
+                TorchPolynomialRegressor(basis="monomial", alpha=alpha).fit(X, y)

@@ -12,6 +12,8 @@ from torchpoly._domain import Floats
 from torchpoly._few_rows import GramFactor
 
 EPSILON = float(np.finfo(np.float64).eps)
+# Norms of rows that are further apart leave the lighter ones fewer digits.
+_WIDELY = 100.0
 
 
 def rounding_share(n_terms: int, epsilon: float = EPSILON) -> float:
@@ -134,6 +136,26 @@ class TermCoordinates:
         return varying.T @ (varying @ parameters)
 
 
+def _eigensystem(kernel: Floats) -> tuple[Floats, Floats]:
+    """Return the eigenvalues beyond rounding, and their vectors.
+
+    The entries of the rows' own Gram matrix are rounded once or twice only, so that typical errors of
+    eigenvalues decide, not the greatest possible.
+    """
+    values, vectors = np.linalg.eigh(kernel)
+    kept = values > 4 * np.sqrt(len(values)) * EPSILON * values[-1]
+    return values[kept], vectors[:, kept]
+
+
+def _n_refinements(eigenvalues: Floats) -> int:
+    """Return how often residuals correct what products with the inverse lose, a share of EPSILON times this condition.
+
+    Each time a share as small is left.
+    """
+    condition = eigenvalues[-1] / eigenvalues[0]
+    return 0 if condition < 1e4 else 1 if condition < 1e9 else 3
+
+
 @dataclass(frozen=True)
 class RowCoordinates:
     """Combinations of terms in the span of few rows.
@@ -146,6 +168,10 @@ class RowCoordinates:
     factor : HeldFactor or EvaluatedFactor
         F.
     mixing : ndarray of shape (n_rows, rank)
+    values : ndarray of shape (n_rows, rank)
+        The combinations at the rows, times the roots of shares: orthonormal columns without a penalty.
+    n_refinements : int
+        How often the rows' residuals correct coefficients, which would lose digits otherwise.
     constant : ndarray of shape (1, rank) or None
     penalty : ndarray of shape (rank, 1) or None
         The diagonal of ``T.T @ P @ T``, which has nothing beside it, where there is a penalty.
@@ -153,6 +179,8 @@ class RowCoordinates:
 
     factor: GramFactor
     mixing: Floats
+    values: Floats
+    n_refinements: int = 0
     constant: Floats | None = None
     penalty: Floats | None = None
 
@@ -160,26 +188,40 @@ class RowCoordinates:
     def of(cls, factor: GramFactor, alpha: float) -> RowCoordinates:
         """Take them from the rows' own Gram matrix K.
 
-        With ``K = V L V'`` and no penalty, ``T = F V / L``, of which the coefficients are the ones
-        of least norm. With one, the constant takes the means out: V and L are those of the
-        centered matrix, and ``T = centered F V / sqrt(L**2 + alpha L)``, of which the squares of the
-        coefficients but the constant's sum up to ``1 / (L + alpha)``.
+        With ``K = V L V'`` and no penalty, ``T = F V / L``, of which the coefficients are the ones of
+        least norm. Light rows among heavy ones would lose their digits in that. Where weights differ
+        widely, ``T = F M`` with the same property, where ``K M = U`` has orthonormal columns that span the
+        range of K: with ``S K S = V L V'``, where S scales the diagonal to 1, ``M = S V L^-1 V' S U``.
+
+        With a penalty, the constant takes the means out: with ``K = V L V'`` for the centered rows,
+        ``T = centered F V / sqrt(L**2 + alpha L)``, of which the squares of the coefficients but the
+        constant's sum up to ``1 / (L + alpha)``.
         """
         roots = factor.roots[None]
         gram = factor.kernel
-        if alpha:
-            centering = np.eye(len(gram)) - roots.T @ roots
-            gram = centering @ (gram - roots.T @ roots) @ centering
-        values, vectors = np.linalg.eigh(gram)
-        kept = values > rounding_share(len(values)) * values[-1]
-        values, vectors = values[kept], vectors[:, kept]
         if not alpha:
-            return cls(factor, vectors / values)
-        varying = centering @ vectors / np.sqrt(values * (values + alpha))
-        mixing = np.c_[np.zeros(len(gram)), varying]
+            scales = 1 / np.sqrt(np.diagonal(gram))[:, None]
+            if scales.max() < _WIDELY * scales.min():
+                eigenvalues, vectors = _eigensystem(gram)
+                return cls(factor, vectors / eigenvalues, vectors, _n_refinements(eigenvalues))
+            eigenvalues, vectors = _eigensystem(scales * gram * scales.T)
+            inverse = (vectors / eigenvalues) @ vectors.T
+            span = np.eye(len(gram)) if len(eigenvalues) == len(gram) else np.linalg.qr(vectors / scales)[0]
+            return cls(factor, scales * (inverse @ (scales * span)), span, _n_refinements(eigenvalues))
+        centering = np.eye(len(gram)) - roots.T @ roots
+        centered = gram - roots.T @ roots
+        eigenvalues, vectors = _eigensystem(centering @ centered @ centering)
+        varying = centering @ vectors / np.sqrt(eigenvalues * (eigenvalues + alpha))
         # The means of the centered rows' polynomials, which the constant takes away.
-        means = roots @ (factor.kernel - roots.T @ roots) @ varying
-        return cls(factor, mixing, np.c_[1.0, -means], np.r_[0.0, 1 / (values + alpha)][:, None])
+        means = roots @ centered @ varying
+        values = vectors * np.sqrt(eigenvalues / (eigenvalues + alpha))
+        return cls(
+            factor,
+            np.c_[np.zeros(len(gram)), varying],
+            np.c_[roots.T, values],
+            constant=np.c_[1.0, -means],
+            penalty=np.r_[0.0, 1 / (eigenvalues + alpha)][:, None],
+        )
 
     @property
     def rank(self) -> int:
@@ -190,21 +232,21 @@ class RowCoordinates:
         coefficients = self.factor.combine(self.mixing @ parameters)
         if self.constant is not None:
             coefficients[0] = self.constant[0] @ parameters
+        for _ in range(self.n_refinements):
+            residuals = self.values @ parameters - self.factor.values(coefficients)
+            coefficients += self.factor.combine(self.mixing @ (self.values.T @ residuals))
         return coefficients
 
     def pull(self, products: Floats) -> Floats:
         """Return ``T.T @ products``."""
-        return self._pull(self.factor.values(products), products[:1])
+        if self.constant is None:
+            return self.mixing.T @ self.factor.values(products)
+        centered = self.factor.values(products) - self.factor.roots[:, None] * products[:1]
+        return self.mixing.T @ centered + self.constant.T @ products[:1]
 
     def pull_rows(self, weights: Floats) -> Floats:
-        """Return ``T.T @ F @ weights``, for which the rows' own Gram matrix is enough."""
-        return self._pull(self.factor.kernel @ weights, self.factor.roots[None] @ weights)
-
-    def _pull(self, values: Floats, constants: Floats) -> Floats:
-        """Return ``T.T @ products``, of which are given their products with the rows, and the constant's."""
-        if self.constant is None:
-            return self.mixing.T @ values
-        return self.mixing.T @ (values - self.factor.roots[:, None] * constants) + self.constant.T @ constants
+        """Return ``T.T @ F @ weights``, for which the rows' values are enough."""
+        return self.values.T @ weights
 
     def pull_penalty(self, parameters: Floats) -> Floats:
         """Return ``T.T @ P @ T @ parameters``: half the gradient of the squares of coefficients but the constant's."""
@@ -213,7 +255,7 @@ class RowCoordinates:
     @property
     def at_rows(self) -> Floats:
         """The combinations at the rows, of shape (rank, n_rows)."""
-        return self.pull_rows(np.diag(1 / self.factor.roots))
+        return self.values.T / self.factor.roots
 
 
 Coordinates = TermCoordinates | RowCoordinates

@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from torchpoly._basis import Basis
-from torchpoly._device import to_device, to_numpy
+from torchpoly._device import empty, on_device, to_device, to_numpy
 from torchpoly._domain import Array, Floats, vector_chunk_size
 
-# A factor of no more elements, 64 MiB, is held.
-MAX_HELD = 2**23
+# A factor of no more elements, 64 MiB, is held, and one of not many more terms than rows: the work
+# on the rows' own Gram matrix takes as much.
+MAX_HELD, _MANY = 2**23, 2
 # Elements of the matrices that the rows' Gram matrix is added up in: they stay in cache.
 _KERNEL_ELEMENTS = 2**14
+
+
+def is_held(n_terms: int, n_rows: int) -> bool:
+    """Whether the features of fewer rows than terms are held."""
+    return n_rows * n_terms <= MAX_HELD or n_terms <= _MANY * n_rows
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,9 @@ class HeldFactor:
         return self.rows.nbytes
 
     def is_finite(self) -> bool:
-        """Whether no feature was too large."""
-        return bool(np.isfinite(self.rows).all())
+        """Whether no feature was too large for the products."""
+        # No entry of the products exceeds the sum of all squares.
+        return bool(np.isfinite(np.vdot(self.rows, self.rows)))
 
 
 @dataclass(frozen=True)
@@ -94,34 +101,44 @@ class EvaluatedFactor:
 
     def combine(self, weights: Floats) -> Floats:
         """Return combinations of the rows, of shape (n_terms, n_combinations)."""
-        total: Any = 0.0
-        scaled = to_device(self.roots[:, None] * weights, self.device)
-        for rows, features in self._chunks():
-            total = total + features @ scaled[rows]
-        return to_numpy(total)
+        scaled = self.roots[:, None] * weights
+
+        def work(size: int) -> Floats:
+            total: Any = 0.0
+            for rows, features in self._chunks(size):
+                total = total + features @ to_device(scaled[rows], self.device)
+            return to_numpy(total)
+
+        return on_device(self.device, self._chunk_size, work)
 
     def values(self, coefficients: Floats) -> Floats:
         """Return polynomials at the rows, times the roots of shares, of shape (n_rows, n_polynomials)."""
-        moved = to_device(coefficients, self.device)
-        values = np.concatenate([to_numpy(features.T @ moved) for _, features in self._chunks()])
-        return self.roots[:, None] * values
+
+        def work(size: int) -> Floats:
+            moved = to_device(coefficients, self.device)
+            return np.concatenate([to_numpy(features.T @ moved) for _, features in self._chunks(size)])
+
+        return self.roots[:, None] * on_device(self.device, self._chunk_size, work)
 
     @cached_property
     def kernel(self) -> Floats:
         """The rows' own Gram matrix ``rows.T @ rows``, by a recurrence that needs no features."""
+        size = max(1, _KERNEL_ELEMENTS // len(self.roots))
+        return self.roots[:, None] * on_device(self.device, size, self._kernel) * self.roots
+
+    def _kernel(self, size: int) -> Floats:
         n_rows = len(self.roots)
         gram = np.empty((n_rows, n_rows))
         variables = to_device(self.variables, self.device)
-        for rows in _slices(n_rows, max(1, _KERNEL_ELEMENTS // n_rows)):
+        for rows in _slices(n_rows, size):
             so_far = slice(0, rows.stop)  # the matrix is symmetric
             gram[rows, so_far] = to_numpy(self.basis.kernel(variables[:, rows], variables[:, so_far]))
             gram[so_far, rows] = gram[rows, so_far].T
-        return gram * self.roots * self.roots[:, None]
+        return gram
 
     def leading(self, n_terms: int) -> Floats:
         """Return the Gram matrix of the first terms."""
-        features = to_numpy(self.basis.leading(n_terms).evaluate(to_device(self.variables, self.device)))
-        rows = self.roots * features[:n_terms]
+        rows = self.roots * cast(Floats, self.basis.leading(n_terms).evaluate(self.variables))[:n_terms]
         return rows @ rows.T
 
     @property
@@ -130,15 +147,17 @@ class EvaluatedFactor:
         return 8 * self.basis.n_terms * len(self.roots)
 
     def is_finite(self) -> bool:
-        """Whether no feature was too large."""
+        """Whether no feature was too large for the products."""
         return bool(np.isfinite(self.kernel).all())
 
-    def _chunks(self) -> Iterator[tuple[slice, Array]]:
+    @property
+    def _chunk_size(self) -> int:
+        return min(vector_chunk_size(self.basis.n_terms), len(self.roots))
+
+    def _chunks(self, size: int) -> Iterator[tuple[slice, Array]]:
         """Yield slices of the rows with their features, in a buffer that all share."""
-        n_terms, n_rows = self.basis.n_terms, len(self.roots)
-        size = vector_chunk_size(n_terms)
-        buffer = to_device(np.empty((n_terms, min(size, n_rows))), self.device)
-        for rows in _slices(n_rows, size):
+        buffer = empty(self.basis.n_terms, size, self.device)
+        for rows in _slices(len(self.roots), size):
             variables = to_device(self.variables[:, rows], self.device)
             yield rows, self.basis.evaluate(variables, out=buffer[:, : variables.shape[1]])
 

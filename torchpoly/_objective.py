@@ -205,7 +205,7 @@ def _least_squares(statistics: GramStatistics, alpha: float, rows: Array | None)
 
 
 def _of_few_rows(coordinates: RowCoordinates, targets: Floats, alpha: float) -> tuple[Floats, Floats]:
-    """Return the optimum, refined by the rows' residuals, and its value, without products of all features.
+    """Return the optimum and its value, without products of all features.
 
     Parameters
     ----------
@@ -215,11 +215,11 @@ def _of_few_rows(coordinates: RowCoordinates, targets: Floats, alpha: float) -> 
     alpha : float
     """
     optimum = coordinates.pull_rows(targets)
+    if not alpha:
+        return optimum, np.square(targets - coordinates.values @ optimum).sum(axis=0)
     coefficients = coordinates @ optimum
     residuals = targets - coordinates.factor.values(coefficients)
-    correction, floor = coordinates.pull_rows(residuals), np.square(residuals).sum(axis=0)
-    if alpha:
-        coefficients[0] = 0.0
-        correction -= alpha * coordinates.pull(coefficients)
-        floor += alpha * np.square(coefficients).sum(axis=0)
+    coefficients[0] = 0.0
+    correction = coordinates.pull_rows(residuals) - alpha * coordinates.pull(coefficients)
+    floor = np.square(residuals).sum(axis=0) + alpha * np.square(coefficients).sum(axis=0)
     return optimum + correction, floor - np.square(correction).sum(axis=0)

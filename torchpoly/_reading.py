@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import _check_sample_weight, assert_all_finite
 
 from torchpoly._basis import Basis, count_terms
-from torchpoly._coordinates import InverseRoots
+from torchpoly._coordinates import EPSILON, InverseRoots, rounding_share
 from torchpoly._device import CPU, empty, has_float64, in_float64, is_cpu, namespace, on_device, sent, to_device
 from torchpoly._domain import (
     Array,
@@ -30,7 +30,7 @@ from torchpoly._domain import (
     sum_weights,
     vector_chunk_size,
 )
-from torchpoly._few_rows import MAX_HELD, EvaluatedFactor, GramFactor
+from torchpoly._few_rows import EvaluatedFactor, GramFactor, is_held
 from torchpoly._gram import GramStatistics
 
 # Matrices of terms x terms, or of terms x rows or rows x rows where these are fewer, that a fit holds at its peak.
@@ -40,6 +40,8 @@ _MATRICES = 8
 _MAX_COLLINEARITY = 1e8
 # Beyond this condition number of their Gram matrix, terms are combined and read again.
 MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
+# Products in single precision are enough where the least eigenvalue exceeds this share of the greatest.
+_SINGLE_SHARE = 1e-3
 # Root mean square of a combination of terms, of norm 1, that is rounding: so many times the machine's.
 _NULL_ROUNDING = 450
 
@@ -109,7 +111,7 @@ class Data:
             If powers overflow, which they do not where the domain scales.
         """
         few, n_columns = self.n_rows < basis.n_terms, basis.n_terms + self.Y.shape[1]
-        if few and self.n_rows * basis.n_terms > MAX_HELD:
+        if few and not is_held(basis.n_terms, self.n_rows):
             return self.of_positive_weight()._evaluated_anew(basis)
         if not few and len(self.X) > chunk_size(n_columns):
             return Reading(basis, mixing, read_gram(basis, self, mixing), None)
@@ -262,12 +264,26 @@ def read_gram(basis: Basis, data: Data, mixing: Floats | None = None) -> GramSta
 
     with np.errstate(over="ignore", invalid="ignore"):
         statistics = on_device(data.device, data.chunk_size(basis.n_terms + data.Y.shape[1]), work)
+    if statistics.epsilon > EPSILON and not _keeps_digits(statistics):
+        return read_gram(basis, replace(data, device=CPU), mixing)
     _refuse_overflow(basis, statistics)
     return statistics
 
 
+def _keeps_digits(statistics: GramStatistics) -> bool:
+    """Whether products in single precision are enough to tell terms apart."""
+    if not statistics.is_finite():
+        return False
+    gram = cast(Floats, statistics.features)
+    eigenvalues = np.linalg.eigvalsh(gram)
+    limit = max(_SINGLE_SHARE, 10 * rounding_share(len(gram), statistics.epsilon))
+    return bool(eigenvalues[0] > limit * eigenvalues[-1])
+
+
 def _refuse_overflow(basis: Basis, statistics: GramStatistics) -> None:
-    if basis.family == "power" and not statistics.is_finite():
+    with np.errstate(over="ignore", invalid="ignore"):
+        overflow = basis.family == "power" and not statistics.is_finite()
+    if overflow:
         raise ValueError(
             f"The powers of X overflow: the 'degree' parameter got {basis.degree} with basis='monomial'. Scale X, or "
             "use basis='orthonormal', which does."
@@ -341,11 +357,8 @@ def well_conditioned(first: Reading, source: Source) -> Reading:
 
 def _greatest_condition(roots: InverseRoots) -> float:
     """Return the condition number up to which a Gram matrix has digits enough, fewer in single precision."""
-    double = np.finfo(np.float64).eps
-    if roots.epsilon == double:
-        return MAX_CONDITION
     # The bound is up to n_terms**2 times too large.
-    return max(MAX_CONDITION * double / roots.epsilon, 100.0 * len(roots.gram) ** 2)
+    return MAX_CONDITION if roots.epsilon == EPSILON else 100.0 * len(roots.gram) ** 2
 
 
 def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, source: Source) -> bool:
@@ -410,7 +423,7 @@ def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bo
 
     def fit_bytes(degree: int) -> int:
         n_terms = count_terms(n_features, degree, interaction_only)
-        if n_rows < n_terms and n_rows * n_terms > MAX_HELD:
+        if n_rows < n_terms and not is_held(n_terms, n_rows):
             return 8 * (_MATRICES * n_rows**2 + n_terms * (_MATRICES + vector_chunk_size(n_terms)))
         return 8 * n_terms * (_MATRICES * min(n_terms, n_rows + 1) + chunk_size(n_terms))
 

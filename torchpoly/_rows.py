@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
 from torchpoly._coordinates import Coordinates, RowCoordinates, TermCoordinates
-from torchpoly._device import namespace, to_device, to_numpy
+from torchpoly._device import Result, empty, namespace, on_device, to_device, to_numpy
 from torchpoly._domain import Array, Floats, row_chunks, vector_chunk_size
 from torchpoly._reading import Data
 
@@ -66,8 +66,13 @@ class Rows:
         targets = data.targets.scale(Y) if scale_targets else np.array(Y.T, dtype=np.float64, order="C")
         targets, shares = to_device(targets, data.device), to_device(shares, data.device)
         rows = cls(basis, mixing, data.X, indices, targets, shares, data.device)
-        small = 8 * rows.n_features * len(rows) <= _BUDGET
-        return replace(rows, kept=rows._all_features()) if small or isinstance(mixing, RowCoordinates) else rows
+        if 8 * rows.n_features * len(rows) > _BUDGET and not isinstance(mixing, RowCoordinates):
+            return rows
+        try:
+            return replace(rows, kept=rows._all_features())
+        except MemoryError:
+            # What the device has no room for may find it chunk by chunk.
+            return rows
 
     def __len__(self) -> int:
         return len(self.shares)
@@ -90,7 +95,9 @@ class Rows:
             self,
             targets=self.targets[:, chosen],
             shares=self.shares[chosen] * (len(self) / len(chosen)),
-            kept=self._mix(self._evaluate(chosen)) if self.kept is None else self.kept[:, chosen],
+            kept=self._on_device(lambda _: self._mix(self._evaluate(chosen)))
+            if self.kept is None
+            else self.kept[:, chosen],
         )
 
     def predict(self, coefficients: Floats) -> Array:
@@ -99,8 +106,12 @@ class Rows:
             return to_device(coefficients.T, self.device) @ self.kept
         # A product with the mixing costs less than one of the mixing with the terms.
         transposed = to_device(self.of_terms(coefficients).T, self.device)
-        values = [transposed @ terms for _, terms in self._chunks()]
-        return namespace(values[0]).concatenate(values, 1)
+
+        def work(size: int) -> Array:
+            values = [transposed @ terms for _, terms in self._chunks(size)]
+            return namespace(values[0]).concatenate(values, 1)
+
+        return self._on_device(work)
 
     def gather(self, slopes: Array) -> Floats:
         """Return the sums over rows of features times slopes, of shape (n_features, n_targets).
@@ -109,14 +120,23 @@ class Rows:
         """
         if self.kept is not None:
             return to_numpy(self.kept @ slopes.T)
-        total: Any = 0.0
-        for rows, terms in self._chunks():
-            total = total + terms @ slopes[:, rows].T
-        return to_numpy(total) if self.mixing is None else self.mixing.pull(to_numpy(total))
+
+        def work(size: int) -> Floats:
+            total: Any = 0.0
+            for rows, terms in self._chunks(size):
+                total = total + terms @ slopes[:, rows].T
+            return to_numpy(total)
+
+        total = self._on_device(work)
+        return total if self.mixing is None else self.mixing.pull(total)
 
     def greatest_square(self) -> float:
         """Return the greatest squared norm of a row's features."""
-        return max(float((self._features(columns) ** 2).sum(0).max()) for _, columns in self._chunks())
+
+        def work(size: int) -> float:
+            return max(float((self._features(columns) ** 2).sum(0).max()) for _, columns in self._chunks(size))
+
+        return self._on_device(work)
 
     def gram(self, weights: Array) -> Floats:
         """Return the Gram matrices of the features, one for each row of weights.
@@ -129,15 +149,19 @@ class Rows:
         -------
         ndarray of shape (n_targets, n_features, n_features)
         """
-        totals: list[Any] = [0.0] * len(weights)
         roots = namespace(weights).sqrt(weights)
         # Rows that make up less than 0.1 % of the weight in all are left out.
         used = weights > 0.001 * weights.mean(1)[:, None]
-        for rows, columns in self._chunks():
-            for target, (row_roots, row_used) in enumerate(zip(roots[:, rows], used[:, rows], strict=True)):
-                scaled = self._features(columns[:, row_used]) * row_roots[row_used]
-                totals[target] = totals[target] + scaled @ scaled.T
-        return np.stack([to_numpy(total) for total in totals])
+
+        def work(size: int) -> Floats:
+            totals: list[Any] = [0.0] * len(weights)
+            for rows, columns in self._chunks(size):
+                for target, (row_roots, row_used) in enumerate(zip(roots[:, rows], used[:, rows], strict=True)):
+                    scaled = self._features(columns[:, row_used]) * row_roots[row_used]
+                    totals[target] = totals[target] + scaled @ scaled.T
+            return np.stack([to_numpy(total) for total in totals])
+
+        return self._on_device(work)
 
     def pull_penalty(self, coefficients: Floats) -> Floats:
         """Return half the gradient of the squares of the basis's coefficients, but the constant's."""
@@ -162,19 +186,29 @@ class Rows:
     def _all_features(self) -> Array:
         if isinstance(self.mixing, RowCoordinates):
             return to_device(self.mixing.at_rows, self.device)
-        features = to_device(np.empty((self.n_features, len(self))), self.device)
-        for rows, terms in self._chunks():
-            features[:, rows] = self._mix(terms)
-        return features
+
+        def work(size: int) -> Array:
+            features = empty(self.n_features, len(self), self.device)
+            for rows, terms in self._chunks(size):
+                features[:, rows] = self._mix(terms)
+            return features
+
+        return self._on_device(work)
 
     def _features(self, columns: Array) -> Array:
         """Return the features of some columns of a chunk."""
         return self._mix(columns) if self.kept is None else columns
 
-    def _chunks(self) -> Iterator[tuple[Any, Array]]:
+    def _on_device(self, work: Callable[[int], Result]) -> Result:
+        """Do work on chunks of the size that the last has found room for."""
+        return on_device(self.device, self._room.size, work)
+
+    def _chunks(self, size: int) -> Iterator[tuple[Any, Array]]:
         """Yield slices of the rows with their features if kept, else with their terms, in a buffer that all share."""
-        for rows in row_chunks(len(self), vector_chunk_size(self.basis.n_terms)):
-            yield rows, self._evaluate(rows, self._buffer) if self.kept is None else self.kept[:, rows]
+        if self.kept is None:
+            self._room.resize(size, self.basis.n_terms, self.device)
+        for rows in row_chunks(len(self), size):
+            yield rows, self._evaluate(rows, self._room.buffer) if self.kept is None else self.kept[:, rows]
 
     def _evaluate(self, rows: Any, out: Array | None = None) -> Array:
         X = self.X[rows if self.indices is None else self.indices[rows]]
@@ -182,6 +216,25 @@ class Rows:
         return self.basis.evaluate(variables, out=None if out is None else out[:, : len(X)])
 
     @cached_property
-    def _buffer(self) -> Array:
-        n_rows = min(vector_chunk_size(self.basis.n_terms), len(self))
-        return to_device(np.empty((self.basis.n_terms, n_rows)), self.device)
+    def _room(self) -> _Room:
+        return _Room(min(vector_chunk_size(self.basis.n_terms), len(self)))
+
+
+class _Room:
+    """A buffer for the terms of a chunk of rows.
+
+    Parameters
+    ----------
+    size : int
+        Number of rows.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.buffer: Array | None = None
+
+    def resize(self, size: int, n_terms: int, device: torch.device) -> None:
+        """Make room for so many rows."""
+        if self.buffer is None or self.buffer.shape[1] != size:
+            self.size, self.buffer = size, None
+            self.buffer = empty(n_terms, size, device)
