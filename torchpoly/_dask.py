@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_array, check_X_y
 
 from torchpoly._basis import Basis
+from torchpoly._checks import check_targets, check_weights
 from torchpoly._collections import Columns, aligned, blocks, check_partitions, is_collection, is_frame
 from torchpoly._device import resolve_device
 from torchpoly._domain import Domain, Floats
 from torchpoly._gram import GramStatistics
-from torchpoly._reading import Data, Reading, check_targets, check_weights, read_gram
+from torchpoly._reading import Data, Reading, read_gram
 
 # So many results are merged at a time.
 _FAN_IN = 8

@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_feature_names, _check_n_features, ch
 
 from torchpoly._accumulation import Accumulation
 from torchpoly._callbacks import FitTasks
+from torchpoly._checks import check_memory
 from torchpoly._collections import Columns
 from torchpoly._dask import PartitionedRows, Partitions, predict
 from torchpoly._device import device_or_cpu
@@ -24,7 +25,7 @@ from torchpoly._domain import Floats
 from torchpoly._fitting import Model
 from torchpoly._module import FittedPolynomial
 from torchpoly._optimizers import resolve_optimizer
-from torchpoly._reading import Data, check_memory
+from torchpoly._reading import Data
 
 _NEEDED = {"loss": "squared_error", "batch_size": None, "warm_start": False}
 

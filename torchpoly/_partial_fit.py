@@ -15,13 +15,14 @@ from sklearn.utils.validation import validate_data
 
 from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import namespace_of, to_host
+from torchpoly._checks import check_memory, check_targets, check_weights
 from torchpoly._collections import is_collection
 from torchpoly._dask_fit import accumulate
 from torchpoly._device import resolve_device
 from torchpoly._domain import Domain
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
-from torchpoly._reading import Data, check_memory, check_targets, check_weights
+from torchpoly._reading import Data
 
 
 def _keeps_gram_matrices(estimator: Any) -> bool:

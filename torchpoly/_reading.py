@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import bisect
-import math
-import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import _check_sample_weight, assert_all_finite
+from numpy.typing import NDArray
 
 from torchpoly._basis import Basis, count_terms
 from torchpoly._coordinates import EPSILON, InverseRoots, rounding_share
@@ -28,13 +22,10 @@ from torchpoly._domain import (
     count_rows,
     row_chunks,
     sum_weights,
-    vector_chunk_size,
 )
 from torchpoly._few_rows import EvaluatedFactor, GramFactor, is_held
 from torchpoly._gram import GramStatistics
 
-# Matrices of terms x terms, or of terms x rows or rows x rows where these are fewer, that a fit holds at its peak.
-_MATRICES = 8
 # The columns' principal axes become the variables where collinearity alone would take the
 # condition number of the Gram matrix beyond this.
 _MAX_COLLINEARITY = 1e8
@@ -396,52 +387,3 @@ def _collinearity(covariance: Floats) -> float:
         return np.inf
     eigenvalues = np.linalg.eigvalsh(covariance / np.outer(deviation, deviation))
     return float(eigenvalues[-1] / eigenvalues[0]) if eigenvalues[0] > 0 else np.inf
-
-
-def check_targets(y: NDArray) -> None:
-    """Refuse y that is not finite, also where it became numbers only after scikit-learn had looked."""
-    assert_all_finite(y, input_name="y")
-
-
-def check_weights(sample_weight: ArrayLike, X: NDArray) -> tuple[Floats, float]:
-    """Return the weights relative to the greatest, and that, or refuse them."""
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-    greatest = float(weights.max())
-    if greatest == 0:
-        raise ValueError("The 'sample_weight' parameter is all zero; at least one weight must be positive.")
-    return weights / greatest, greatest
-
-
-def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bool) -> None:
-    """Refuse more terms than the machine's memory holds, before anything is allocated.
-
-    Raises
-    ------
-    ValueError
-        With the number of terms and bytes, and the greatest degree that fits.
-    """
-
-    def fit_bytes(degree: int) -> int:
-        n_terms = count_terms(n_features, degree, interaction_only)
-        if n_rows < n_terms and not is_held(n_terms, n_rows):
-            return 8 * (_MATRICES * n_rows**2 + n_terms * (_MATRICES + vector_chunk_size(n_terms)))
-        return 8 * n_terms * (_MATRICES * min(n_terms, n_rows + 1) + chunk_size(n_terms))
-
-    limit = _physical_memory()
-    needed = fit_bytes(degree)
-    if needed > limit:
-        fitting = bisect.bisect_right(range(min(degree, sys.maxsize)), limit, key=fit_bytes) - 1
-        raise ValueError(
-            f"The 'degree' parameter got {degree}, which for {n_features} features makes "
-            f"{count_terms(n_features, degree, interaction_only)} terms; to fit them takes {needed} bytes, more than "
-            f"the {limit} of this machine's memory. The greatest degree that fits is {fitting}."
-        )
-
-
-@cache
-def _physical_memory() -> float:
-    """Return the bytes of memory of this machine; infinite where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return math.inf

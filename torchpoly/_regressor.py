@@ -20,6 +20,7 @@ from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import device_of, like_input, namespace_of, refuse_other_namespace, to_host
 from torchpoly._callable_loss import LossFunction, refuse_class
 from torchpoly._callbacks import DURING_FIT, CallbackSupportMixin, FitTasks
+from torchpoly._checks import check_memory, check_targets, check_weights
 from torchpoly._collections import is_collection
 from torchpoly._dask_fit import DaskMixin
 from torchpoly._device import device_or_cpu, resolve_device
@@ -30,7 +31,7 @@ from torchpoly._losses import LOSSES
 from torchpoly._module import EXTRAPOLATIONS, FittedPolynomial, PolynomialModule
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 from torchpoly._partial_fit import PartialFitMixin
-from torchpoly._reading import check_memory, check_targets, check_weights, count_chunks
+from torchpoly._reading import count_chunks
 from torchpoly._training import minimise
 
 

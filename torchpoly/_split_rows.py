@@ -18,11 +18,12 @@ from sklearn.utils.validation import _check_method_params, validate_data
 from torchpoly._array_api import to_host
 from torchpoly._basis import count_terms
 from torchpoly._candidates import Candidate
+from torchpoly._checks import check_weights
 from torchpoly._device import CPU
 from torchpoly._domain import Domain, Floats, chunk_size, column_ranges, count_rows
 from torchpoly._fitting import Model, PreparedRows, Problem
 from torchpoly._folds import Fold, Pass, Split, read_fold, read_folds
-from torchpoly._reading import Data, Reading, check_weights
+from torchpoly._reading import Data, Reading
 from torchpoly._regressor import TorchPolynomialRegressor
 
 Box = tuple[Floats, Floats]
