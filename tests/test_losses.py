@@ -287,20 +287,6 @@ def test_other_bases_have_the_same_optimum(settings, basis, rng):
     assert model.loss_curve_[-1] == pytest.approx(best.loss_curve_[-1], rel=1e-5)
 
 
-def hostile():
-    return [torch.no_grad(), torch.inference_mode(), torch.autocast("cpu")]
-
-
-@pytest.mark.parametrize("mode", hostile(), ids=lambda mode: type(mode).__name__)
-def test_torchs_modes_do_no_harm(mode, surface):
-    X, Y = surface
-    expected = TorchPolynomialRegressor(loss=log_cosh).fit(X, Y).predict(X)
-    with mode:
-        model = TorchPolynomialRegressor(loss=log_cosh).fit(X, Y)
-        np.testing.assert_array_equal(model.predict(X), expected)
-    assert torch.is_grad_enabled()
-
-
 def loss_of(settings, targets):
     """The loss of an estimator with these settings, for targets of shape (n_targets, n_rows)."""
     if isinstance(settings["loss"], str):

@@ -252,17 +252,6 @@ def test_few_rows_of_positive_weight_among_many_take_little_memory(rng):
     np.testing.assert_allclose(model.predict(X[:20]), X[:20, 0], atol=1e-9)
 
 
-def test_no_global_state_changes(surface):
-    X, Y = surface
-    before = (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(), np.geterr())
-    numpys = np.random.mtrand._rand  # NumPy's global generator
-    states = torch.get_rng_state(), numpys.get_state()[1].copy()
-    TorchPolynomialRegressor(optimizer="muon", n_iter=3, tol=None).fit(X, Y).predict(X)
-    assert before == (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(), np.geterr())
-    assert torch.equal(states[0], torch.get_rng_state())
-    np.testing.assert_array_equal(states[1], numpys.get_state()[1])
-
-
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, torch.float32])
 def test_memory_maps_and_tensors_are_not_copied(dtype, rng, tmp_path):
     """At degree 2, features of 200000 rows of 20 columns would take 370 MB, a copy of X 16 or 32 MB."""

@@ -23,6 +23,7 @@ from torchpoly._domain import Domain
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data
+from torchpoly._surroundings import undisturbed
 
 
 def _keeps_gram_matrices(estimator: Any) -> bool:
@@ -83,7 +84,7 @@ class PartialFitMixin:
             If the Gram matrix is ill-conditioned, beyond about 1e10. Rows cannot be read again, so
             :meth:`fit` on all rows tells terms better apart.
         """
-        with self._as_before_if_it_fails():
+        with undisturbed(), self._as_before_if_it_fails():
             self._partial_fit(X, y, sample_weight)
         return self
 

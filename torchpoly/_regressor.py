@@ -32,6 +32,7 @@ from torchpoly._module import EXTRAPOLATIONS, FittedPolynomial, PolynomialModule
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 from torchpoly._partial_fit import PartialFitMixin
 from torchpoly._reading import count_chunks
+from torchpoly._surroundings import undisturbed
 from torchpoly._training import minimise
 
 
@@ -205,9 +206,8 @@ class TorchPolynomialRegressor(
 
     From scikit-learn 1.9 on, ``set_callbacks`` takes its callbacks.
 
-    The same data give the same bits. A process forked after torch has used its threads hangs in
-    torch's next use of them, as in any torch program: ``joblib`` with its default backend does not
-    fork.
+    The same data give the same bits. A process forked after torch has used its threads would hang in
+    torch's next use of them, as any torch program does; there, fits get by with one thread.
 
     References
     ----------
@@ -333,7 +333,7 @@ class TorchPolynomialRegressor(
         ConvergenceWarning
             If `n_iter` iterations end before `tol` is met.
         """
-        with self._as_before_if_it_fails():
+        with undisturbed(), self._as_before_if_it_fails():
             fit = self._fit_collections if is_collection(X, y, sample_weight) else self._fit
             fit(X, y, sample_weight)
         return self

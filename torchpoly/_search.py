@@ -25,6 +25,7 @@ from torchpoly._evaluation import Evaluation, Result
 from torchpoly._folds import Split
 from torchpoly._scores import Scoring
 from torchpoly._split_rows import PlainSource, SplitSource, transformed_sources
+from torchpoly._surroundings import undisturbed
 
 
 class PolynomialGridSearchCV(GridSearchCV):
@@ -184,7 +185,8 @@ class PolynomialGridSearchCV(GridSearchCV):
         if type(self)._run_search is not GridSearchCV._run_search:
             reason = "a subclass runs the search"
         if reason is None:
-            return self._search(parser, X, y, params)
+            with undisturbed():
+                return self._search(parser, X, y, params)
         self._tell(f"All candidates go through scikit-learn's own path: {reason}")
         return super().fit(X, y, **params)
 
