@@ -7,7 +7,7 @@ Which products of univariate polynomials make up the features. Terms are ordered
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -72,6 +72,10 @@ class Basis:
     degree: int
     interaction_only: bool = False
     family: str = "chebyshev"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is cached."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def n_terms(self) -> int:

@@ -62,6 +62,10 @@ class GramStatistics:
     epsilon: float = EPSILON
     _roots: dict[float, InverseRoots] = field(default_factory=dict, init=False, repr=False, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what is cached."""
+        return {**self.__dict__, "_roots": {}}
+
     @classmethod
     def from_chunks(cls, chunks: Iterable[Array], n_terms: int, total_weight: float) -> GramStatistics:
         """Add up the products of all rows of `chunks` and divide by their total weight."""

@@ -35,6 +35,9 @@ from torchpoly._reading import count_chunks
 from torchpoly._surroundings import undisturbed
 from torchpoly._training import minimise
 
+# Of what a fitted model saves; counted up where an earlier version could not read it.
+_FORMAT = 1
+
 
 class TorchPolynomialRegressor(
     MonomialsMixin, PartialFitMixin, DaskMixin, CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator
@@ -388,8 +391,27 @@ class TorchPolynomialRegressor(
         self._namespace = namespace_of(as_given[0])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what only :meth:`partial_fit` would need of a fit."""
-        return {name: value for name, value in super().__getstate__().items() if name != "_read"}
+        """Leave out what only :meth:`partial_fit` would need of a fit, and say what can read the rest."""
+        state = {name: value for name, value in super().__getstate__().items() if name != "_read"}
+        from torchpoly import __version__
+
+        return state | {"_saved_by": (_FORMAT, __version__)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what an earlier version or this one has saved.
+
+        Raises
+        ------
+        ValueError
+            If a later version has, in a way that this one does not know.
+        """
+        number, version = state.get("_saved_by", (_FORMAT, ""))
+        if number > _FORMAT:
+            raise ValueError(
+                f"This model was saved by torchpoly {version} in format {number}, and this version reads formats up to "
+                f"{_FORMAT}. Upgrade torchpoly to load it."
+            )
+        super().__setstate__({name: value for name, value in state.items() if name != "_saved_by"})
 
     def _model(self) -> Model:
         return Model(self.degree, self.loss, self.epsilon, self.quantile, self.alpha, self.basis, self.interaction_only)

@@ -1,0 +1,73 @@
+"""Models that were saved: by other versions, on other machines, by pickle, joblib and skops."""
+
+import pickle
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import skops.io
+from numpy.testing import assert_allclose, assert_array_equal
+
+from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor, _regressor
+
+SAVED = sorted((Path(__file__).parent / "saved").glob("*.joblib"))
+
+
+@pytest.mark.parametrize("file", SAVED, ids=lambda file: file.stem)
+@pytest.mark.filterwarnings("error")
+def test_models_of_earlier_versions(file):
+    for name, saved in joblib.load(file).items():
+        model = saved["model"]
+        assert_array_equal(model.coef_, saved["coef_"], err_msg=name)
+        # Products of matrices are not rounded alike on all processors.
+        assert_allclose(model.predict(saved["X"]), saved["predictions"], rtol=1e-13, atol=1e-13, err_msg=name)
+    saved["model"].fit(saved["X"], saved["predictions"])
+
+
+def test_batches_go_on_in_a_later_version(rng):
+    saved = joblib.load(SAVED[0])["batches"]
+    before, X, Y = saved["model"].predict(saved["X"]), rng.normal(size=(20, 3)), rng.normal(size=(20, 2))
+    assert np.abs(saved["model"].partial_fit(X, Y).predict(saved["X"]) - before).max() > 0.01
+
+
+def test_a_later_format_is_refused(surface, monkeypatch):
+    model = TorchPolynomialRegressor().fit(*surface)
+    monkeypatch.setattr(_regressor, "_FORMAT", 2)
+    saved = pickle.dumps(model)
+    assert_array_equal(pickle.loads(saved).predict(surface[0]), model.predict(surface[0]))
+    monkeypatch.setattr(_regressor, "_FORMAT", 1)
+    with pytest.raises(ValueError, match=r"saved by torchpoly .* in format 2, .* up to 1\. Upgrade torchpoly"):
+        pickle.loads(saved)
+
+
+def test_a_model_of_an_accelerator_loads_without_it(surface):
+    X, Y = surface
+    model = TorchPolynomialRegressor(device="cpu:0").fit(X, Y)
+    expected = model.predict(X)
+    loaded = pickle.loads(pickle.dumps(model.set_params(device="cuda:9")))
+    assert_allclose(loaded.predict(X), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["fit", "batches", "huber", "search"])
+def test_skops(kind, surface):
+    X, Y = surface
+    model = TorchPolynomialRegressor(2, loss="huber" if kind == "huber" else "squared_error")
+    if kind == "search":
+        model = PolynomialGridSearchCV(model, {"degree": [1, 2]})
+    fitted = model.partial_fit(X, Y) if kind == "batches" else model.fit(X, Y)
+    saved = skops.io.dumps(fitted)
+    untrusted = skops.io.get_untrusted_types(data=saved)
+    others = [name for name in untrusted if not name.startswith("torchpoly.")]
+    assert others == (["sklearn.metrics._scorer._PassthroughScorer"] if kind == "search" else [])
+    assert_array_equal(skops.io.loads(saved, trusted=untrusted).predict(X), fitted.predict(X))
+
+
+def test_files_hold_no_caches(rng):
+    X, y = rng.normal(size=(200, 20)), rng.normal(size=200)
+    model = TorchPolynomialRegressor(2).fit(X, y)
+    before = len(pickle.dumps(model))
+    model.coef_, model.powers_, model.predict(X)
+    assert len(pickle.dumps(model)) < before + 8 * 231 + 500
+    # 231 terms: their coefficients, and for batches to come their Gram matrix.
+    assert len(pickle.dumps(TorchPolynomialRegressor(2).partial_fit(X, y))) < 8 * 231 * (231 + 2) + 5000
