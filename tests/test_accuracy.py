@@ -1,6 +1,8 @@
 """Certified data, other libraries' best, and data at the edges of floating point."""
 
+import runpy
 import tracemalloc
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -12,6 +14,8 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import PolynomialFeatures
 
 from torchpoly import TorchPolynomialRegressor, _few_rows
+
+BENCHMARKS = Path(__file__).parents[1] / "docs" / "benchmarks"
 
 # NIST Statistical Reference Datasets, linear regression, Wampler 1 to 5: published data (y at
 # x = 0, 1, ..., 20) and certified coefficients.
@@ -332,3 +336,21 @@ def test_interactions_of_columns_that_nearly_coincide(degree, rng):
     X = np.column_stack([x, x + (1e-9 if degree == 1 else 1e-6) * noise])
     model = TorchPolynomialRegressor(degree, interaction_only=True).fit(X, x + noise)
     assert model.score(X, x + noise) > 0.9999
+
+
+@pytest.mark.parametrize(
+    ("design", "n_features", "degree", "least"),
+    [
+        ("Gaussian", 1, 20, 13.5),
+        ("heavy tails", 3, 4, 11.0),
+        ("far from 0", 6, 2, 14.0),
+        ("nearly collinear", 3, 4, 9.5),
+    ],
+)
+def test_digits_against_a_reference_of_a_hundred(design, n_features, degree, least, monkeypatch):
+    """Cells of docs/benchmarks/accuracy.md, with half a digit or more to spare for other processors."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    benchmark = runpy.run_path(str(BENCHMARKS / "accuracy.py"))
+    X, y = benchmark["data"](design, n_features)
+    exact = benchmark["reference"](X, y, degree)
+    assert benchmark["digits"](TorchPolynomialRegressor(degree).fit(X, y).predict(X), exact) > least
