@@ -114,8 +114,12 @@ class Accumulation:
         both = self, other
         weights = np.array([part.statistics.total_weight for part in both])
         shares = (weights / weights.sum())[:, None]
-        # In the greater units, from the center of the first.
-        unit, origin = np.maximum(self.targets.half_width, other.targets.half_width), self.targets.center
+        # From the center of the first, in units in which neither spreads nor their distance overflow when squared.
+        origin = self.targets.center
+        distance = np.abs(other.targets.center - origin)
+        unit = np.maximum(np.maximum(self.targets.half_width, other.targets.half_width), distance)
+        if not np.isfinite(unit).all():
+            raise ValueError("y is further from that of the rows before than floats hold. Divide all of y by a number.")
         scales = np.array([part.targets.half_width / unit for part in both])
         means = np.array([(part.targets.center - origin) / unit for part in both])
         means += scales * np.array([part.statistics.cross[0] for part in both])

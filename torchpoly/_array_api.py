@@ -17,6 +17,8 @@ def to_host(values: Any) -> Any:
     On the CPU that is a view.
     """
     if isinstance(values, torch.Tensor):
+        if values.is_meta:
+            raise ValueError("A tensor on the device 'meta' holds no values. Give one on another device.")
         values = values.detach().cpu().resolve_conj().resolve_neg()
         # NumPy has no 16-bit float of torch's kind.
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()

@@ -7,8 +7,10 @@ Which products of univariate polynomials make up the features. Terms are ordered
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,7 +92,9 @@ class Basis:
             level = []
             for variable in range(n_variables):
                 later = n_variables - 1 - variable
-                for exponent in [1] if interaction_only else range(degree, 0, -1):
+                # Of the last variable, no other is left to share the degree with.
+                exponents = [1] if interaction_only else range(degree, 0, -1) if later else [degree]
+                for exponent in exponents:
                     rest = degree - exponent
                     count = math.comb(later, rest) if interaction_only else _n_monomials(later, rest)
                     if count:
@@ -188,25 +192,39 @@ class Basis:
         xp: Any = torch if isinstance(variables, Tensor) else np
         highest = min(1, self.degree) if self.interaction_only else self.degree
         zero = variables[:0].T @ others[:0]
-        by_degree = [zero + 1.0, *(zero + 0.0 for _ in range(self.degree))]
+        by_degree = [zero + 1.0]
         product = zero + 0.0
-        for variable, other in zip(variables, others, strict=True):
-            powers = zip(self._univariate(variable, highest), self._univariate(other, highest), strict=True)
-            factors = [xp.outer(mine, theirs) for mine, theirs in powers]
+        for variable, other in zip(variables[:-1], others[:-1], strict=True):
+            by_degree += [zero + 0.0 for _ in range(self.degree + 1 - len(by_degree))]
+            pairs = zip(self._univariate(variable, highest), self._univariate(other, highest), strict=True)
+            factors = [xp.outer(mine, theirs) for mine, theirs in pairs]
             for degree in range(self.degree, 0, -1):
                 for exponent in range(1, min(degree, highest) + 1):
                     _multiply_add(by_degree[degree], by_degree[degree - exponent], factors[exponent], product)
-        return sum(by_degree[1:], start=by_degree[0])
+        # With exponent j of the last variable go all terms of the others up to degree k - j.
+        up_to = list(accumulate(by_degree))
+        if not len(variables):
+            return up_to[-1]
+        total = up_to[-1] + 0.0
+        pairs = zip(self._univariate(variables[-1], highest), self._univariate(others[-1], highest), strict=True)
+        for exponent, (mine, theirs) in enumerate(pairs):
+            if exponent:
+                _multiply_add(
+                    total, up_to[min(self.degree - exponent, len(up_to) - 1)], xp.outer(mine, theirs), product
+                )
+        return total
 
-    def _univariate(self, variable: Array, highest: int) -> list[Array]:
-        """Return the univariate polynomials of degrees 0 to `highest` at one variable's values."""
-        values = [variable * 0.0 + 1.0, variable]
-        for degree in range(2, highest + 1):
+    def _univariate(self, variable: Array, highest: int) -> Iterator[Array]:
+        """Yield the univariate polynomials of degrees 0 to `highest` at one variable's values."""
+        before, last = variable, variable * 0.0 + 1.0
+        yield last
+        for _ in range(highest):
             if self.family == "chebyshev":
-                values.append(2.0 * variable * values[-1] - values[-2])
+                # T_(-1) is T_1.
+                before, last = last, (2.0 * variable * last - before)
             else:
-                values.append(variable * values[degree - 1])
-        return values[: highest + 1]
+                last = variable * last
+            yield last
 
     def differentiate(self, coefficients: Floats, variable: int) -> Floats:
         """Return the coefficients of a polynomial's derivative by one variable, in this basis.

@@ -166,6 +166,8 @@ class CallableLoss:
             raise ValueError(f"{got}an object of type {type(result).__name__}. {allowed}")
         if result.shape not in {y_pred.shape, y_pred.shape[:1], torch.Size()} or result.is_complex():
             raise ValueError(f"{got}a tensor of shape {tuple(result.shape)} and {result.dtype}. {allowed}")
+        if result.device.type != "cpu" or result.layout != torch.strided:
+            raise ValueError(f"{got}a tensor on {result.device} of layout {result.layout}. {allowed}")
         if not result.requires_grad:
             raise ValueError(
                 f"{got}a tensor without gradient. {allowed} detach(), item(), numpy() and comparisons cut the gradient."

@@ -14,15 +14,19 @@ from sklearn.utils.validation import _check_sample_weight, assert_all_finite
 
 from torchpoly._basis import count_terms
 from torchpoly._domain import Floats, chunk_size, vector_chunk_size
-from torchpoly._few_rows import is_held
+from torchpoly._few_rows import KERNEL_ELEMENTS, is_held
 
 # Matrices of terms x terms, or of terms x rows or rows x rows where these are fewer, that a fit holds at its peak.
 _MATRICES = 8
 
 
-def check_targets(y: NDArray) -> None:
-    """Refuse y that is not finite, also where it became numbers only after scikit-learn had looked."""
+def check_targets(y: NDArray) -> NDArray:
+    """Return y, or refuse it where it became numbers, or double precision, only after scikit-learn had looked."""
+    if y.dtype.kind == "f" and y.dtype.itemsize > 8:
+        with np.errstate(over="ignore"):
+            y = y.astype(np.float64)
     assert_all_finite(y, input_name="y")
+    return y
 
 
 def check_weights(sample_weight: ArrayLike, X: NDArray) -> tuple[Floats, float]:
@@ -46,7 +50,8 @@ def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bo
     def fit_bytes(degree: int) -> int:
         n_terms = count_terms(n_features, degree, interaction_only)
         if n_rows < n_terms and not is_held(n_terms, n_rows):
-            return 8 * (_MATRICES * n_rows**2 + n_terms * (_MATRICES + vector_chunk_size(n_terms)))
+            kernels = 2 * degree * KERNEL_ELEMENTS * min(n_features - 1, 1)
+            return 8 * (_MATRICES * n_rows**2 + n_terms * (_MATRICES + vector_chunk_size(n_terms)) + kernels)
         return 8 * n_terms * (_MATRICES * min(n_terms, n_rows + 1) + chunk_size(n_terms))
 
     limit = _physical_memory()

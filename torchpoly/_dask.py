@@ -135,7 +135,7 @@ def _of_partition(
         if not X.shape[0] and not y.shape[0] and not np.size(weights if np.ndim(weights) else ()):
             return None
         rows, values = check_X_y(X, y, dtype=_DTYPES, multi_output=True, y_numeric=True)
-        check_targets(values)
+        values = check_targets(values)
         shares, unit = None, 1.0
         if weights is not None:
             if np.shape(weights) == (len(rows),) and not np.any(weights):

@@ -32,7 +32,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         resolved = torch.device(device)
         if resolved.type != "cpu":
             torch.zeros(1, dtype=torch.float32, device=resolved).cpu()
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, TypeError, AttributeError, ImportError) as error:
         raise ValueError(
             f"The 'device' parameter got {str(device)!r}, which cannot be used here: {str(error).splitlines()[0]} "
             "Allowed are 'cpu', a device of this machine, such as 'cuda', 'cuda:1', 'mps' or 'xpu', and 'auto', which "

@@ -110,7 +110,7 @@ class Evaluation:
                 if fold is not None
             }
             train_in_lockstep(lane for training in trainings.values() for _, lane in training.lanes)
-        except (ValueError, TypeError, ArithmeticError):
+        except (ValueError, TypeError, ArithmeticError, MemoryError):
             return {}
         return trainings
 
@@ -150,7 +150,7 @@ class Evaluation:
         models = [candidate.model for candidate in candidates]
         try:
             prepared, (_, _, box) = rows.prepare(first), rows.read(first)
-        except ValueError:
+        except (ValueError, MemoryError):
             return
         model = replace(
             first.model,

@@ -18,7 +18,7 @@ from torchpoly._domain import Array, Floats, vector_chunk_size
 # on the rows' own Gram matrix takes as much.
 MAX_HELD, _MANY = 2**23, 2
 # Elements of the matrices that the rows' Gram matrix is added up in: they stay in cache.
-_KERNEL_ELEMENTS = 2**14
+KERNEL_ELEMENTS = 2**14
 
 
 def is_held(n_terms: int, n_rows: int) -> bool:
@@ -123,7 +123,7 @@ class EvaluatedFactor:
     @cached_property
     def kernel(self) -> Floats:
         """The rows' own Gram matrix ``rows.T @ rows``, by a recurrence that needs no features."""
-        size = max(1, _KERNEL_ELEMENTS // len(self.roots))
+        size = max(1, KERNEL_ELEMENTS // len(self.roots))
         return self.roots[:, None] * on_device(self.device, size, self._kernel) * self.roots
 
     def _kernel(self, size: int) -> Floats:

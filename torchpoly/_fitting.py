@@ -24,6 +24,9 @@ from torchpoly._reading import Data, Reading, well_conditioned
 from torchpoly._row_objective import RowObjective
 from torchpoly._rows import Rows
 
+# From predictions further off, in deviations of y, training does not start.
+_GREATEST_START = 1e70
+
 
 @dataclass(frozen=True)
 class Part:
@@ -178,7 +181,7 @@ class Model:
         data, box = self.data(X, y, weights, device, on_chunk), column_ranges(X, weights)
         # What the polynomial so far predicts is read as further targets: their least squares are
         # its coefficients in the new basis, whatever that is.
-        extended = data if warm is None else data.with_more_targets(warm.predict(X, device).astype(np.float64))
+        extended = data if warm is None else self._with_predictions(data, warm)
         reading, more = self.read(extended, box).split(data.Y.shape[1])
         return self.pose_read(
             reading,
@@ -187,8 +190,19 @@ class Model:
             single_target=y.ndim == 1,
             batch_size=batch_size,
             in_stages=in_stages,
-            warm=None if warm is None else more,
+            warm=None if extended is data else more,
         )
+
+    @staticmethod
+    def _with_predictions(data: Data, warm: FittedPolynomial) -> Data:
+        """Return the data with what the polynomial so far predicts.
+
+        In other units than these, that can be out of all proportion: then training starts anew.
+        """
+        predictions = warm.predict(data.X, data.device).astype(np.float64)
+        with np.errstate(over="ignore"):
+            greatest = np.abs(data.targets.scale(predictions)).max()
+        return data.with_more_targets(predictions) if greatest < _GREATEST_START else data
 
     def data(
         self,
@@ -279,7 +293,9 @@ class Model:
     def features(self, box: tuple[Floats, Floats]) -> Basis:
         """Return the basis for rows whose columns span the box."""
         domain = Domain.identity(len(box[0])) if self.is_textbook else Domain.spanning(*box)
-        return Basis(domain, self.degree, self.interaction_only, "power" if self.is_textbook else "chebyshev")
+        # There are no products of more distinct columns than there are.
+        degree = min(self.degree, len(box[0])) if self.interaction_only else self.degree
+        return Basis(domain, degree, self.interaction_only, "power" if self.is_textbook else "chebyshev")
 
     def zero(self, n_terms: int, targets: Domain) -> Floats:
         """Return the coefficients at which training starts: 0, and with raw powers so for y as it is."""

@@ -54,18 +54,40 @@ class FittedPolynomial:
         predictions = np.empty((len(X), self.coefficients.shape[1]), dtype=X.dtype)
         coefficients = to_device(self.coefficients, device)
         features = empty(self.basis.n_terms, size, device)
-        for rows in row_chunks(len(X), size):
-            inside = X[rows] if extrapolation == "continue" else np.clip(X[rows], self.low, self.high)
-            variables = to_device(self.basis.domain.scale(inside), device)
-            chunk = self.basis.evaluate(variables, out=features[:, : variables.shape[1]])
-            values = to_numpy(coefficients.T @ chunk)
-            if extrapolation == "linear":
-                outside = np.flatnonzero((X[rows] != inside).any(axis=1))
-                steps = self.basis.domain.scale_steps((X[rows] - inside)[outside])
-                slopes = to_device(self.slopes, device) @ chunk[:, outside]
-                values[:, outside] += (to_numpy(slopes) * steps[:, None]).sum(axis=0)
-            predictions[rows] = values.T * self.targets.half_width + self.targets.center
+        # Far from the data, values are infinite; why is no news.
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            for rows in row_chunks(len(X), size):
+                inside = X[rows] if extrapolation == "continue" else np.clip(X[rows], self.low, self.high)
+                variables = self.basis.domain.scale(inside)
+                chunk = self.basis.evaluate(to_device(variables, device), out=features[:, : variables.shape[1]])
+                values = to_numpy(coefficients.T @ chunk)
+                if extrapolation == "linear":
+                    outside = np.flatnonzero((X[rows] != inside).any(axis=1))
+                    steps = self.basis.domain.scale_steps((X[rows] - inside)[outside])
+                    slopes = to_device(self.slopes, device) @ chunk[:, outside]
+                    values[:, outside] += (to_numpy(slopes) * steps[:, None]).sum(axis=0)
+                undefined = np.isnan(values).any(axis=0)
+                if undefined.any():
+                    values[:, undefined] = self._beyond_floats(variables[:, undefined], values[:, undefined])
+                predictions[rows] = values.T * self.targets.half_width + self.targets.center
         return predictions
+
+    def _beyond_floats(self, variables: Floats, values: Floats) -> Floats:
+        """Return infinities of the right sign where terms that overflow have cancelled to NaN.
+
+        So far out, the terms of the highest degree of which the sum is not 0 decide.
+        """
+        variables = np.nan_to_num(variables)
+        directions = variables / np.maximum(np.abs(variables).max(axis=0), 1.0)
+        powers = self.basis.powers
+        leading = 2.0 ** np.maximum(powers - 1, 0).sum(axis=1) if self.basis.family == "chebyshev" else 1.0
+        weights = (self.coefficients.T * leading) / np.abs(self.coefficients).max()
+        signs = np.zeros_like(values)
+        for degree in range(self.basis.degree, 0, -1):
+            of_degree = powers.sum(axis=1) == degree
+            terms = np.prod(directions.T[:, None] ** powers[of_degree], axis=2)
+            signs = np.where(signs == 0, np.sign(weights[:, of_degree] @ terms.T), signs)
+        return np.where(np.isnan(values), np.where(signs == 0, 0.0, signs * np.inf), values)
 
     def _refuse_outside(self, X: NDArray) -> None:
         outside = (self.low > X) | (self.high < X)
@@ -106,7 +128,7 @@ class FittedPolynomial:
         domain = self.basis.domain
         if self.basis.family == "power":
             return np.full((len(self.targets.center), 1 + len(powers)), np.inf)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             greatest = np.prod((np.abs(domain.center) + domain.half_width) ** powers, axis=1)
             return np.r_[1.0, greatest] / self.targets.half_width[:, None]
 

@@ -23,7 +23,7 @@ from torchpoly._domain import Domain
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data
-from torchpoly._surroundings import undisturbed
+from torchpoly._surroundings import as_before_if_it_fails, undisturbed
 
 
 def _keeps_gram_matrices(estimator: Any) -> bool:
@@ -84,7 +84,7 @@ class PartialFitMixin:
             If the Gram matrix is ill-conditioned, beyond about 1e10. Rows cannot be read again, so
             :meth:`fit` on all rows tells terms better apart.
         """
-        with undisturbed(), self._as_before_if_it_fails():
+        with undisturbed(), as_before_if_it_fails(self):
             self._partial_fit(X, y, sample_weight)
         return self
 
@@ -124,7 +124,7 @@ class PartialFitMixin:
         device = resolve_device(self._device_for(X))
         X, y, sample_weight = to_host(X), to_host(y), to_host(sample_weight)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True, reset=reset)
-        check_targets(y)
+        y = check_targets(y)
         weights, unit = None, 1.0
         if sample_weight is not None:
             weights, unit = check_weights(sample_weight, X)

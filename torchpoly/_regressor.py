@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -19,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import device_of, like_input, namespace_of, refuse_other_namespace, to_host
 from torchpoly._callable_loss import LossFunction, refuse_class
-from torchpoly._callbacks import DURING_FIT, CallbackSupportMixin, FitTasks
+from torchpoly._callbacks import CallbackSupportMixin, FitTasks
 from torchpoly._checks import check_memory, check_targets, check_weights
 from torchpoly._collections import is_collection
 from torchpoly._dask_fit import DaskMixin
@@ -32,7 +30,7 @@ from torchpoly._module import EXTRAPOLATIONS, FittedPolynomial, PolynomialModule
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 from torchpoly._partial_fit import PartialFitMixin
 from torchpoly._reading import count_chunks
-from torchpoly._surroundings import undisturbed
+from torchpoly._surroundings import as_before_if_it_fails, undisturbed
 from torchpoly._training import minimise
 
 # Of what a fitted model saves; counted up where an earlier version could not read it.
@@ -297,7 +295,9 @@ class TorchPolynomialRegressor(
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         # R2 is about the mean: a constant and most quantiles are far from it.
-        tags.regressor_tags.poor_score = self.degree == 0 or (self.loss == "quantile" and self.quantile != 0.5)
+        tags.regressor_tags.poor_score = bool(np.isscalar(self.degree) and self.degree == 0) or (
+            isinstance(self.loss, str) and self.loss == "quantile" and self.quantile != 0.5
+        )
         return tags
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -336,24 +336,10 @@ class TorchPolynomialRegressor(
         ConvergenceWarning
             If `n_iter` iterations end before `tol` is met.
         """
-        with undisturbed(), self._as_before_if_it_fails():
+        with undisturbed(), as_before_if_it_fails(self):
             fit = self._fit_collections if is_collection(X, y, sample_weight) else self._fit
             fit(X, y, sample_weight)
         return self
-
-    @contextmanager
-    def _as_before_if_it_fails(self) -> Iterator[None]:
-        """Undo what a fit has done to the estimator if it raises."""
-        before = self.__dict__.copy()
-        try:
-            yield
-        except BaseException:
-            # Validation records the number and names of columns before it is done. What
-            # scikit-learn needs to take leave of its callbacks stays.
-            during_fit = {name: self.__dict__[name] for name in DURING_FIT if name in self.__dict__}
-            self.__dict__.clear()
-            self.__dict__.update(before | during_fit)
-            raise
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         as_given = X, y, sample_weight
@@ -362,7 +348,7 @@ class TorchPolynomialRegressor(
         refuse_class(self.loss)
         X, y, sample_weight = to_host(X), to_host(y), to_host(sample_weight)
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
-        check_targets(y)
+        y = check_targets(y)
         weights, unit = None, 1.0
         if sample_weight is not None:
             weights, unit = check_weights(sample_weight, X)

@@ -25,7 +25,7 @@ from torchpoly._evaluation import Evaluation, Result
 from torchpoly._folds import Split
 from torchpoly._scores import Scoring
 from torchpoly._split_rows import PlainSource, SplitSource, transformed_sources
-from torchpoly._surroundings import undisturbed
+from torchpoly._surroundings import as_before_if_it_fails, undisturbed
 
 
 class PolynomialGridSearchCV(GridSearchCV):
@@ -185,10 +185,11 @@ class PolynomialGridSearchCV(GridSearchCV):
         if type(self)._run_search is not GridSearchCV._run_search:
             reason = "a subclass runs the search"
         if reason is None:
-            with undisturbed():
+            with undisturbed(), as_before_if_it_fails(self):
                 return self._search(parser, X, y, params)
         self._tell(f"All candidates go through scikit-learn's own path: {reason}")
-        return super().fit(X, y, **params)
+        with as_before_if_it_fails(self):
+            return super().fit(X, y, **params)
 
     @_fit_context(prefer_skip_nested_validation=False)
     def _search(self, parser: CandidateParser, X: Any, y: Any, params: dict[str, Any]) -> PolynomialGridSearchCV:
@@ -344,7 +345,7 @@ class _Together:
             if not self._parser.prefix:
                 weights = self._fit_params.get("sample_weight")
                 self._plain = PlainSource(search.estimator, X, y, weights, splits)
-        except (ValueError, TypeError, IndexError):
+        except (ValueError, TypeError, IndexError, MemoryError):
             return
         if self._plain is not None:
             yield self._plain
@@ -389,5 +390,5 @@ class _Together:
             return False
         try:
             return self._plain.fit_on_all_rows(estimator, candidate)
-        except ValueError:
+        except (ValueError, MemoryError):
             return False

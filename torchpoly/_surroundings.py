@@ -6,8 +6,12 @@ import multiprocessing
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
+import numpy as np
 import torch
+
+from torchpoly._callbacks import DURING_FIT
 
 _IMPORTED_IN = os.getpid()
 
@@ -20,12 +24,35 @@ def undisturbed() -> Iterator[None]:
     forked after torch had used its threads would wait for them forever: it gets by with one.
     """
     with ExitStack() as stack:
+        stack.enter_context(np.errstate(under="ignore"))
+        # An interrupt inside torch's optimizers can leave gradients off.
+        stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         if _is_forked():
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(1)
+        try:
+            yield
+        except OverflowError as error:
+            raise ValueError(
+                f"A parameter, or a value in X, y or weights, is beyond what floats hold: {error}."
+            ) from error
+
+
+@contextmanager
+def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
+    """Undo what a fit has done to an estimator if it raises."""
+    before = estimator.__dict__.copy()
+    try:
         yield
+    except BaseException:
+        # Validation records the number and names of columns before it is done. What
+        # scikit-learn needs to take leave of its callbacks stays.
+        during_fit = {name: estimator.__dict__[name] for name in DURING_FIT if name in estimator.__dict__}
+        estimator.__dict__.clear()
+        estimator.__dict__.update(before | during_fit)
+        raise
 
 
 def _is_forked() -> bool:

@@ -179,7 +179,12 @@ def minimise(
     losses: list[float] = []
     # Overflow on the way to divergence is reported below, as an error.
     with np.errstate(all="ignore"):
-        _, start = trainee.evaluate(objective)
+        value, start = trainee.evaluate(objective)
+        if not (math.isfinite(value) and np.isfinite(trainee.gradient).all()):
+            raise ValueError(
+                "Training cannot start, as the loss or its gradient is not finite there: y, or predictions in a call "
+                "with warm_start=True, are beyond what floats hold. Divide y by a number, or fit with warm_start=False."
+            )
         optimizer = build(spec, [trainee.tensor], objective)
         rate = default_rate(spec, objective, trainee.gradient, n_iter)
         stage_start, restart_value = 0, math.inf
@@ -190,7 +195,10 @@ def minimise(
                 if rate is not None:
                     optimizer.param_groups[0]["lr"] = rate(iteration - stage_start + done)
                 trainee.evaluate(part)
-                _ = optimizer.step(cast(Any, trainee.closure(part))) if must_have_closure else optimizer.step()
+                try:
+                    _ = optimizer.step(cast(Any, trainee.closure(part))) if must_have_closure else optimizer.step()
+                except ZeroDivisionError as error:
+                    raise ValueError(_vanishing(spec, optimizer)) from error
             value, loss = trainee.evaluate(objective)
             if not math.isfinite(value):
                 raise ValueError(_diverged(spec, optimizer, iteration + 1))
@@ -218,6 +226,13 @@ def minimise(
             if tol is not None:
                 warn_not_converged(spec, _rates(optimizer), n_iter, tol, steepest, start, losses[-1])
     return np.array(losses)
+
+
+def _vanishing(spec: OptimizerSpec, optimizer: torch.optim.Optimizer) -> str:
+    return (
+        f"The steps of {spec.factory.__name__} with lr={_rates(optimizer)} vanish. Use a larger 'lr', or None for "
+        "the default."
+    )
 
 
 def default_rate(
