@@ -116,7 +116,8 @@ class Accumulation:
         shares = (weights / weights.sum())[:, None]
         # From the center of the first, in units in which neither spreads nor their distance overflow when squared.
         origin = self.targets.center
-        distance = np.abs(other.targets.center - origin)
+        with np.errstate(over="ignore"):
+            distance = np.abs(other.targets.center - origin)
         unit = np.maximum(np.maximum(self.targets.half_width, other.targets.half_width), distance)
         if not np.isfinite(unit).all():
             raise ValueError("y is further from that of the rows before than floats hold. Divide all of y by a number.")
