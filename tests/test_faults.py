@@ -143,7 +143,7 @@ def test_long_doubles_beyond_floats(rng):
         ({"loss": lambda y_pred, y_true: (y_pred - y_true).square().to("meta")}, "a tensor on meta"),
         ({"loss": lambda y_pred, y_true: (y_pred - y_true).square().to_sparse()}, "layout torch.sparse"),
     ],
-    ids=str,
+    ids=["number", "steps", "device", "loss elsewhere", "sparse loss"],
 )
 def test_what_is_beyond_use_is_told(settings, message, surface):
     model = TorchPolynomialRegressor(**settings)
