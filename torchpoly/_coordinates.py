@@ -259,3 +259,15 @@ class RowCoordinates:
 
 
 Coordinates = TermCoordinates | RowCoordinates
+
+
+def pull_penalty(coordinates: Coordinates | None, parameters: Floats) -> Floats:
+    """Return half the gradient of the squares of the basis's coefficients, but the constant's.
+
+    Without coordinates, the parameters are these coefficients.
+    """
+    if coordinates is not None:
+        return coordinates.pull_penalty(parameters)
+    penalised = parameters.copy()
+    penalised[0] = 0.0
+    return penalised

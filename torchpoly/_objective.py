@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 
-from torchpoly._coordinates import Coordinates, RowCoordinates
+from torchpoly._coordinates import Coordinates, RowCoordinates, pull_penalty
 from torchpoly._device import to_numpy
 from torchpoly._domain import Array, Floats
 from torchpoly._few_rows import EvaluatedFactor, GramFactor, HeldFactor
@@ -118,7 +118,9 @@ class GramObjective:
         value = float(np.vdot(distance, slope))
         loss = self._reference_loss + float(np.vdot(distance * self._loss_weights, slope))
         if self.alpha:
-            loss -= self.alpha * float(np.vdot(parameters * self._loss_weights, self._pull_penalty(parameters)))
+            loss -= self.alpha * float(
+                np.vdot(parameters * self._loss_weights, pull_penalty(self.coordinates, parameters))
+            )
         # Where all is explained, rounding can leave a difference below 0. Squared units overflow last.
         return value, loss * self._loss_unit if loss > 0.0 else 0.0
 
@@ -151,14 +153,6 @@ class GramObjective:
         half_gradient = self.gram @ parameters - self.linear
         half_gradient[1:] += self.alpha * parameters[1:]
         return half_gradient
-
-    def _pull_penalty(self, parameters: Floats) -> Floats:
-        """Return half the gradient of the squares of the coefficients but the constant's."""
-        if self.coordinates is not None:
-            return self.coordinates.pull_penalty(parameters)
-        penalised = parameters.copy()
-        penalised[0] = 0.0
-        return penalised
 
     @cached_property
     def _reference_half_gradient(self) -> Floats:

@@ -8,7 +8,7 @@ from copy import copy
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._coordinates import InverseRoots
+from torchpoly._coordinates import InverseRoots, pull_penalty
 from torchpoly._domain import Array, Floats
 from torchpoly._losses import Loss, Stages
 from torchpoly._rows import Rows
@@ -78,7 +78,7 @@ class RowObjective:
         values, losses, slopes = self._loss(predictions, self._rows.targets, self._rows.shares)
         value, slope = values.sum(), self._rows.gather(slopes)
         if self._alpha:
-            penalty = self._alpha * self._loss.penalty_units * self._rows.pull_penalty(combined)
+            penalty = self._alpha * self._loss.penalty_units * pull_penalty(self._rows.mixing, combined)
             value += np.vdot(penalty, combined)
             slope += 2.0 * penalty
         if self._coordinates is not None:
@@ -171,7 +171,7 @@ class RowObjective:
             return
         penalty: Floats | float = 0.0
         if self._alpha:
-            penalty = 2.0 * self._alpha * self._rows.pull_penalty(np.eye(self._rows.n_features))
+            penalty = 2.0 * self._alpha * pull_penalty(self._rows.mixing, np.eye(self._rows.n_features))
         grams = self._rows.gram(curvatures * self._rows.shares)
         self._coordinates = np.stack([InverseRoots(gram + penalty).complete for gram in grams])
         self.follows_curvature, self._curvature = True, 0.5

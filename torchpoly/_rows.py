@@ -163,14 +163,6 @@ class Rows:
 
         return self._on_device(work)
 
-    def pull_penalty(self, coefficients: Floats) -> Floats:
-        """Return half the gradient of the squares of the basis's coefficients, but the constant's."""
-        if self.mixing is not None:
-            return self.mixing.pull_penalty(coefficients)
-        penalised = coefficients.copy()
-        penalised[0] = 0.0
-        return penalised
-
     def of_terms(self, coefficients: Floats) -> Floats:
         """Return the coefficients of the basis that are these of the features."""
         return coefficients if self.mixing is None else self.mixing @ coefficients
