@@ -3,6 +3,7 @@
 import pickle
 import warnings
 from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
@@ -151,6 +152,42 @@ def test_what_is_beyond_use_is_told(settings, message, surface):
         model.fit(*surface)
     with pytest.raises(NotFittedError):
         model.predict(surface[0])
+
+
+class Unfinished(torch.optim.SGD):
+    def __init__(self, parameters, lr=1.0):
+        pass
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        Unfinished,
+        partial(torch.optim.SGD, differentiable=True, lr=0.1),
+        partial(torch.optim.Adam, capturable=True),
+    ],
+    ids=["unfinished", "differentiable", "capturable"],
+)
+def test_optimizers_that_fail(optimizer, surface):
+    with pytest.raises(ValueError, match="'optimizer' parameter got"):
+        TorchPolynomialRegressor(optimizer=optimizer).fit(*surface)
+
+
+def test_what_a_loss_raises_comes_through(surface):
+    def failing(y_pred, y_true):
+        raise RuntimeError("out of luck")
+
+    with pytest.raises(RuntimeError, match="out of luck"):
+        TorchPolynomialRegressor(loss=failing).fit(*surface)
+
+
+def test_whole_numbers_beyond_floats(surface):
+    X = surface[0].astype(object)
+    X[3, 1] = 10**400
+    with pytest.raises(ValueError, match="beyond what floats hold"):
+        TorchPolynomialRegressor().fit(X, surface[1])
+    with pytest.raises(ValueError, match="beyond what floats hold"):
+        TorchPolynomialRegressor().fit(*surface).predict(X)
 
 
 def test_tensors_without_values(surface):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.model_selection import GridSearchCV
+from threadpoolctl import threadpool_info
 
 from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
 
@@ -85,6 +86,17 @@ def test_backends_of_joblib(backend, surface):
     with joblib.parallel_config(backend, n_jobs=2):
         found = GridSearchCV(TorchPolynomialRegressor(), grid, cv=2).fit(X, Y)
     assert_allclose(found.cv_results_["mean_test_score"], expected.cv_results_["mean_test_score"], rtol=1e-9)
+
+
+def threads_in_a_fit(X, y):
+    TorchPolynomialRegressor(loss=squares, n_iter=2, tol=None).fit(X, y)
+    return max([torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())])
+
+
+def test_no_more_threads_than_cores(surface):
+    with joblib.parallel_config("loky", n_jobs=2):
+        threads = joblib.Parallel()(joblib.delayed(threads_in_a_fit)(*surface) for _ in range(2))
+    assert max(threads) <= max(1, joblib.cpu_count() // 2)
 
 
 @pytest.mark.parametrize("name", FITS)

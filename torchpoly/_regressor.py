@@ -30,7 +30,7 @@ from torchpoly._module import EXTRAPOLATIONS, FittedPolynomial, PolynomialModule
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 from torchpoly._partial_fit import PartialFitMixin
 from torchpoly._reading import count_chunks
-from torchpoly._surroundings import as_before_if_it_fails, undisturbed
+from torchpoly._surroundings import as_before_if_it_fails, undisturbed, within_floats
 from torchpoly._training import minimise
 
 # Of what a fitted model saves; counted up where an earlier version could not read it.
@@ -501,7 +501,8 @@ class TorchPolynomialRegressor(
         if is_collection(X):
             return self._predict_collection(X)
         refuse_other_namespace(X, self._namespace, "TorchPolynomialRegressor.predict")
-        rows = validate_data(self, to_host(X), dtype=(np.float64, np.float32), reset=False)
+        with within_floats():
+            rows = validate_data(self, to_host(X), dtype=(np.float64, np.float32), reset=False)
         predictions = self._polynomial.predict(rows, device_or_cpu(self._device_for(X)), self.extrapolation)
         return like_input(predictions[:, 0] if self._single_target else predictions, X)
 

@@ -32,12 +32,17 @@ def undisturbed() -> Iterator[None]:
         if _is_forked():
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(1)
-        try:
-            yield
-        except OverflowError as error:
-            raise ValueError(
-                f"A parameter, or a value in X, y or weights, is beyond what floats hold: {error}."
-            ) from error
+        stack.enter_context(within_floats())
+        yield
+
+
+@contextmanager
+def within_floats() -> Iterator[None]:
+    """Refuse whole numbers of Python that no float holds."""
+    try:
+        yield
+    except OverflowError as error:
+        raise ValueError(f"A parameter, or a value in X, y or weights, is beyond what floats hold: {error}.") from error
 
 
 @contextmanager

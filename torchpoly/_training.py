@@ -86,15 +86,18 @@ class _Trainee:
         self._scaled = np.zeros_like(parameters)
         self._tensor_gradient = torch.from_numpy(self._scaled)
         self._latest: tuple[Objective, bytes, tuple[float, float]] | None = None
+        self.is_evaluating = False  # and still so after the objective has raised
 
     def evaluate(self, objective: Objective) -> tuple[float, float]:
         """Return value and loss and set the gradients, from memory where neither side has moved."""
+        self.is_evaluating = True
         position = self.parameters.tobytes()
         if self._latest is None or self._latest[0] is not objective or self._latest[1] != position:
             self._latest = objective, position, objective(self.parameters, self.gradient)
         # The optimizer has a gradient of its own: some overwrite it, or drop it once it is used.
         np.multiply(self.gradient, self._scale, out=self._scaled)
         self.tensor.grad = self._tensor_gradient
+        self.is_evaluating = False
         return self._latest[2]
 
     def closure(self, objective: Objective) -> Callable[[], Tensor]:
@@ -192,13 +195,20 @@ def minimise(
             if watch is not None:
                 watch.begin()
             for done, part in [(0.0, objective)] if batches is None else batches():
-                if rate is not None:
-                    optimizer.param_groups[0]["lr"] = rate(iteration - stage_start + done)
                 trainee.evaluate(part)
                 try:
+                    if rate is not None:
+                        optimizer.param_groups[0]["lr"] = rate(iteration - stage_start + done)
                     _ = optimizer.step(cast(Any, trainee.closure(part))) if must_have_closure else optimizer.step()
                 except ZeroDivisionError as error:
                     raise ValueError(_vanishing(spec, optimizer)) from error
+                except (ArithmeticError, AssertionError, AttributeError, NameError, RuntimeError) as error:
+                    if trainee.is_evaluating:
+                        raise
+                    raise ValueError(
+                        f"The 'optimizer' parameter got {spec.factory.__name__}, which failed in its step: {error!r}. "
+                        "Use other options of it, or another optimizer, such as 'lbfgs'."
+                    ) from error
             value, loss = trainee.evaluate(objective)
             if not math.isfinite(value):
                 raise ValueError(_diverged(spec, optimizer, iteration + 1))
