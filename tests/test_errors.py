@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.exceptions import NotFittedError
 
-from torchpoly import TorchPolynomialRegressor, _reading
+from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor, _reading
 
 X = np.random.default_rng(0).uniform(-1, 1, (30, 2))
 Y = X[:, 0] ** 2 - X[:, 1]
@@ -301,6 +301,9 @@ def test_none_among_targets(rng):
     for method in (TorchPolynomialRegressor().fit, TorchPolynomialRegressor().partial_fit):
         with pytest.raises(ValueError, match="Input y contains NaN"):
             method(X, y)
+    search = PolynomialGridSearchCV(TorchPolynomialRegressor(), {"degree": [1, 2]}, cv=2, error_score="raise")
+    with pytest.raises(ValueError, match="Input contains NaN"):  # of the first fold, by its scorer
+        search.fit(X, y)
 
 
 @pytest.mark.parametrize("exponent", [60, 100, 120])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from torchpoly._basis import Basis
-from torchpoly._domain import Domain, Floats, column_ranges
+from torchpoly._domain import Domain, Floats, column_ranges, union_of_ranges
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics
 from torchpoly._reading import MAX_CONDITION, Data, Reading, Source, read_gram, well_conditioned
@@ -71,7 +71,7 @@ class Accumulation:
         On a box that holds both, the polynomials of either are combinations of its own ones with
         coefficients of at most about 1, so no digits are lost.
         """
-        box = np.minimum(self.box[0], other.box[0]), np.maximum(self.box[1], other.box[1])
+        box = union_of_ranges(self.box, other.box)
         basis = self.basis
         if basis.family == "chebyshev":
             basis = replace(basis, domain=Domain.spanning(*box))

@@ -7,15 +7,19 @@ import math
 import os
 import sys
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import _check_sample_weight, assert_all_finite
+from sklearn.utils.validation import _check_sample_weight, assert_all_finite, validate_data
 
+from torchpoly._array_api import to_host
 from torchpoly._basis import count_terms
 from torchpoly._domain import Floats, chunk_size, vector_chunk_size
 from torchpoly._few_rows import KERNEL_ELEMENTS, is_held
 
+# What rows are kept in; everything else becomes the first.
+DTYPES = (np.float64, np.float32)
 # Matrices of terms x terms, or of terms x rows or rows x rows where these are fewer, that a fit holds at its peak.
 _MATRICES = 8
 
@@ -29,8 +33,18 @@ def check_targets(y: NDArray) -> NDArray:
     return y
 
 
-def check_weights(sample_weight: ArrayLike, X: NDArray) -> tuple[Floats, float]:
-    """Return the weights relative to the greatest, and that, or refuse them."""
+def validated(estimator: Any, X: Any, y: Any, *, reset: bool = True) -> tuple[NDArray, NDArray]:
+    """Return X and y as NumPy's arrays of finite numbers, or refuse them; record or check the columns of X."""
+    X, y = to_host(X), to_host(y)
+    X, y = validate_data(estimator, X, y, dtype=DTYPES, multi_output=True, y_numeric=True, reset=reset)
+    return X, check_targets(y)
+
+
+def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> tuple[Floats | None, float]:
+    """Return the weights relative to the greatest, and that, or refuse them; where there are none, None and 1."""
+    if sample_weight is None:
+        return None, 1.0
+    sample_weight = to_host(sample_weight)
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     greatest = float(weights.max())
     if greatest == 0:

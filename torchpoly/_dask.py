@@ -14,16 +14,15 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_array, check_X_y
 
 from torchpoly._basis import Basis
-from torchpoly._checks import check_targets, check_weights
+from torchpoly._checks import DTYPES, check_targets, check_weights
 from torchpoly._collections import Columns, aligned, blocks, check_partitions, is_collection, is_frame
 from torchpoly._device import resolve_device
-from torchpoly._domain import Domain, Floats
+from torchpoly._domain import Domain, Floats, union_of_ranges
 from torchpoly._gram import GramStatistics
 from torchpoly._reading import Data, Reading, read_gram
 
 # So many results are merged at a time.
 _FAN_IN = 8
-_DTYPES = (np.float64, np.float32)
 _GONE = (
     "The Dask scheduler has gone, or the partitions that it held have. Connect a new dask.distributed.Client and fit "
     "again; collections that were persisted on the old cluster have to be made anew."
@@ -134,13 +133,11 @@ def _of_partition(
         targets.check(y)
         if not X.shape[0] and not y.shape[0] and not np.size(weights if np.ndim(weights) else ()):
             return None
-        rows, values = check_X_y(X, y, dtype=_DTYPES, multi_output=True, y_numeric=True)
+        rows, values = check_X_y(X, y, dtype=DTYPES, multi_output=True, y_numeric=True)
         values = check_targets(values)
-        shares, unit = None, 1.0
-        if weights is not None:
-            if np.shape(weights) == (len(rows),) and not np.any(weights):
-                return None
-            shares, unit = check_weights(weights, rows)
+        if weights is not None and np.shape(weights) == (len(rows),) and not np.any(weights):
+            return None
+        shares, unit = check_weights(weights, rows)
         Y = values.reshape(len(values), -1)
         data = Data(rows, Y, shares, Domain.identity(Y.shape[1]), resolve_device(device))
         return function(data.of_positive_weight(), unit)
@@ -175,7 +172,7 @@ class PartitionedRows:
 
     def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
         """Return the least and greatest values that the rows take in the variables of a domain."""
-        return self.partitions.reduce(lambda data, _: data.ranges(domain), _union_of_ranges)
+        return self.partitions.reduce(lambda data, _: data.ranges(domain), union_of_ranges)
 
     def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
         """Read the rows once more."""
@@ -186,10 +183,6 @@ class PartitionedRows:
 
         read = self.partitions.reduce(statistics, lambda one, other: GramStatistics.of_union([one, other], [1, 1]))
         return Reading(basis, mixing, read, None)
-
-
-def _union_of_ranges(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-    return np.minimum(one[0], other[0]), np.maximum(one[1], other[1])
 
 
 def predict(X: Any, columns: Columns, values_at: Callable[[NDArray], NDArray], n_targets: int | None) -> Any:
@@ -228,7 +221,7 @@ def _predict_block(X: Any, columns: Columns, values_at: Any, empty: NDArray, blo
         columns.check(X)
         if not X.shape[0]:
             return empty
-        values = values_at(check_array(X, dtype=_DTYPES, input_name="X")).astype(empty.dtype, copy=False)
+        values = values_at(check_array(X, dtype=DTYPES, input_name="X")).astype(empty.dtype, copy=False)
         return values[:, 0] if empty.ndim == 1 else values
 
 

@@ -73,14 +73,18 @@ def to_device(values: NDArray, device: torch.device) -> Any:
     """Return an array as it is on the CPU, as a tensor of the device's precision elsewhere."""
     if is_cpu(device):
         return values
-    return torch.from_numpy(values).to(device, torch.float64 if has_float64(device) else torch.float32)
+    return torch.from_numpy(values).to(device, _float_type(device))
 
 
 def empty(n_columns: int, n_rows: int, device: torch.device) -> Any:
     """Return room for features: an array on the CPU, a tensor of the device's precision elsewhere."""
     if is_cpu(device):
         return np.empty((n_columns, n_rows))
-    return torch.empty(n_columns, n_rows, device=device, dtype=torch.float64 if has_float64(device) else torch.float32)
+    return torch.empty(n_columns, n_rows, device=device, dtype=_float_type(device))
+
+
+def _float_type(device: torch.device) -> torch.dtype:
+    return torch.float64 if has_float64(device) else torch.float32
 
 
 def to_numpy(values: Array) -> Floats:

@@ -232,6 +232,11 @@ def column_ranges(X: NDArray, weights: Floats | None) -> tuple[Floats, Floats]:
     return _row_ranges(X.T[:, rows] for rows in row_chunks(len(X), _SCAN_ROWS, weights))
 
 
+def union_of_ranges(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    """Return the ranges that hold both."""
+    return np.minimum(one[0], other[0]), np.maximum(one[1], other[1])
+
+
 def _window(low: Floats, high: Floats) -> tuple[Floats, Floats]:
     """Return the middle and half of each range."""
     # Halved before they are added, so that ranges near the largest float do not overflow.

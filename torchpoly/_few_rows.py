@@ -12,7 +12,7 @@ import torch
 
 from torchpoly._basis import Basis
 from torchpoly._device import empty, on_device, to_device, to_numpy
-from torchpoly._domain import Array, Floats, vector_chunk_size
+from torchpoly._domain import Array, Floats, row_chunks, vector_chunk_size
 
 # A factor of no more elements, 64 MiB, is held, and one of not many more terms than rows: the work
 # on the rows' own Gram matrix takes as much.
@@ -130,8 +130,8 @@ class EvaluatedFactor:
         n_rows = len(self.roots)
         gram = np.empty((n_rows, n_rows))
         variables = to_device(self.variables, self.device)
-        for rows in _slices(n_rows, size):
-            so_far = slice(0, rows.stop)  # the matrix is symmetric
+        for start in range(0, n_rows, size):
+            rows, so_far = slice(start, start + size), slice(0, start + size)  # the matrix is symmetric
             gram[rows, so_far] = to_numpy(self.basis.kernel(variables[:, rows], variables[:, so_far]))
             gram[so_far, rows] = gram[rows, so_far].T
         return gram
@@ -154,17 +154,12 @@ class EvaluatedFactor:
     def _chunk_size(self) -> int:
         return min(vector_chunk_size(self.basis.n_terms), len(self.roots))
 
-    def _chunks(self, size: int) -> Iterator[tuple[slice, Array]]:
+    def _chunks(self, size: int) -> Iterator[tuple[Any, Array]]:
         """Yield slices of the rows with their features, in a buffer that all share."""
         buffer = empty(self.basis.n_terms, size, self.device)
-        for rows in _slices(len(self.roots), size):
+        for rows in row_chunks(len(self.roots), size):
             variables = to_device(self.variables[:, rows], self.device)
             yield rows, self.basis.evaluate(variables, out=buffer[:, : variables.shape[1]])
-
-
-def _slices(n_rows: int, size: int) -> Iterator[slice]:
-    for start in range(0, n_rows, size):
-        yield slice(start, min(start + size, n_rows))
 
 
 GramFactor = HeldFactor | EvaluatedFactor

@@ -6,16 +6,14 @@ import sys
 import warnings
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgWarning
 from sklearn.base import _fit_context
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import validate_data
 
 from torchpoly._accumulation import Accumulation
-from torchpoly._array_api import namespace_of, to_host
-from torchpoly._checks import check_memory, check_targets, check_weights
+from torchpoly._array_api import namespace_of
+from torchpoly._checks import check_memory, check_weights, validated
 from torchpoly._collections import is_collection
 from torchpoly._dask_fit import accumulate
 from torchpoly._device import resolve_device
@@ -122,12 +120,8 @@ class PartialFitMixin:
             self._check_same_terms(so_far, model, partitions.targets.number)
             return accumulate(model, partitions), partitions.targets.number is None
         device = resolve_device(self._device_for(X))
-        X, y, sample_weight = to_host(X), to_host(y), to_host(sample_weight)
-        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True, reset=reset)
-        y = check_targets(y)
-        weights, unit = None, 1.0
-        if sample_weight is not None:
-            weights, unit = check_weights(sample_weight, X)
+        X, y = validated(self, X, y, reset=reset)
+        weights, unit = check_weights(sample_weight, X)
         check_memory(self.degree, sys.maxsize, X.shape[1], self.interaction_only)
         self._check_same_terms(so_far, model, None if y.ndim == 1 else y.shape[1])
         Y = y.reshape(len(y), -1)

@@ -18,7 +18,7 @@ from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import device_of, like_input, namespace_of, refuse_other_namespace, to_host
 from torchpoly._callable_loss import LossFunction, refuse_class
 from torchpoly._callbacks import CallbackSupportMixin, FitTasks
-from torchpoly._checks import check_memory, check_targets, check_weights
+from torchpoly._checks import DTYPES, check_memory, check_weights, validated
 from torchpoly._collections import is_collection
 from torchpoly._dask_fit import DaskMixin
 from torchpoly._device import device_or_cpu, resolve_device
@@ -346,12 +346,8 @@ class TorchPolynomialRegressor(
         spec = resolve_optimizer(self.optimizer, self.lr)
         device = resolve_device(self._device_for(X))
         refuse_class(self.loss)
-        X, y, sample_weight = to_host(X), to_host(y), to_host(sample_weight)
-        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
-        y = check_targets(y)
-        weights, unit = None, 1.0
-        if sample_weight is not None:
-            weights, unit = check_weights(sample_weight, X)
+        X, y = validated(self, X, y)
+        weights, unit = check_weights(sample_weight, X)
         n_rows = count_rows(X, weights)
         self._check_batch_size(n_rows, spec)
         check_memory(self.degree, n_rows, X.shape[1], self.interaction_only)
@@ -502,7 +498,7 @@ class TorchPolynomialRegressor(
             return self._predict_collection(X)
         refuse_other_namespace(X, self._namespace, "TorchPolynomialRegressor.predict")
         with within_floats():
-            rows = validate_data(self, to_host(X), dtype=(np.float64, np.float32), reset=False)
+            rows = validate_data(self, to_host(X), dtype=DTYPES, reset=False)
         predictions = self._polynomial.predict(rows, device_or_cpu(self._device_for(X)), self.extrapolation)
         return like_input(predictions[:, 0] if self._single_target else predictions, X)
 

@@ -15,10 +15,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params, validate_data
 
-from torchpoly._array_api import to_host
 from torchpoly._basis import count_terms
 from torchpoly._candidates import Candidate
-from torchpoly._checks import check_weights
+from torchpoly._checks import check_weights, validated
 from torchpoly._device import CPU
 from torchpoly._domain import Domain, Floats, chunk_size, column_ranges, count_rows
 from torchpoly._fitting import Model, PreparedRows, Problem
@@ -164,9 +163,7 @@ class PlainSource:
         splits: Sequence[Split],
     ) -> None:
         X, y, self.attributes = _validate(estimator, X, y)
-        weights, self._weight_unit = None, 1.0
-        if sample_weight is not None:
-            weights, self._weight_unit = check_weights(to_host(sample_weight), X)
+        weights, self._weight_unit = check_weights(sample_weight, X)
         Y = y.reshape(len(y), -1)
         self._data = Data(X, Y, weights, Domain.standardizing(Y, weights), CPU)
         self._single_target = y.ndim == 1
@@ -336,8 +333,7 @@ def _validate(estimator: TorchPolynomialRegressor, X: Any, y: Any) -> tuple[NDAr
     """Return what :meth:`TorchPolynomialRegressor.fit` takes the data for, and what it learns of the columns."""
     learner = clone(estimator)
     before = set(vars(learner))
-    X, y = to_host(X), to_host(y)
-    X, y = validate_data(learner, X, y, dtype=(np.float64, np.float32), multi_output=True, y_numeric=True)
+    X, y = validated(learner, X, y)
     return X, y, {name: value for name, value in vars(learner).items() if name not in before}
 
 
