@@ -4,7 +4,7 @@ from torchpoly._display import LossCurveDisplay, PolynomialFitDisplay
 from torchpoly._regressor import TorchPolynomialRegressor
 from torchpoly._search import PolynomialGridSearchCV
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "LossCurveDisplay",

@@ -4,16 +4,17 @@ The reference is the least squares solution in 100 decimal digits (mpmath), for 
 numbers that the contestants get. Digits are those of the predictions at the rows, relative to the spread
 of the reference's: ``-log10(max |error| / standard deviation)``. Run with::
 
-    pip install -c constraints.txt ".[docs]"
+    pip install -c constraints.txt ".[bench]"
     python docs/benchmarks/accuracy.py
 """
 
 import warnings
 from itertools import combinations_with_replacement
 
+import matplotlib.pyplot as plt
 import mpmath
 import numpy as np
-from side_by_side import environment, table
+from side_by_side import environment, picture, table
 from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures
@@ -30,6 +31,7 @@ DESIGNS = {
 }
 SHAPES = [(1, 5), (1, 10), (1, 20), (1, 30), (2, 5), (2, 8), (3, 4), (6, 2)]
 N_ROWS = 150
+COLORS = ["tab:red", "tab:orange", "tab:blue", "0.6"]
 
 
 def data(design, n_features):
@@ -93,10 +95,24 @@ def digits(predictions, exact):
     return max(0.0, -np.log10(max(error, 1e-16)))
 
 
+def draw(of_one_column):
+    figure, axes = plt.subplots(1, len(of_one_column), figsize=(12, 3.2), sharey=True, layout="constrained")
+    styles = ["o-", "^:", "s-", "d--"]
+    for axis, (design, rows) in zip(axes, of_one_column.items(), strict=True):
+        degrees, *columns = zip(*rows, strict=True)
+        for name, style, color, values in zip(CONTESTANTS, styles, COLORS, columns, strict=True):
+            axis.plot(degrees, values, style, color=color, label=name)
+        axis.set(title=design, xlabel="degree", xticks=degrees)
+    axes[0].set_ylabel("correct digits")
+    axes[0].legend(frameon=False, fontsize="small")
+    picture(figure, "accuracy", "Correct digits by degree, one column, for five distributions of the rows")
+
+
 def main():
     warnings.simplefilter("ignore")  # of ill-conditioned problems, which are the point
     print(environment())
-    behind = []
+    print("## Digits\n")
+    behind, of_one_column = [], {}
     for design in DESIGNS:
         body = [[f"{design}: columns, degree", *CONTESTANTS]]
         for n_features, degree in SHAPES:
@@ -105,10 +121,13 @@ def main():
             X, y = data(design, n_features)
             exact = reference(X, y, degree)
             row = [digits(predict(X, y, degree), exact) for predict in CONTESTANTS.values()]
+            if n_features == 1:
+                of_one_column.setdefault(design, []).append([degree, *row])
             body.append([f"{n_features}, {degree}", *(f"{value:.1f}" for value in row)])
             if row[0] < max(row[1:]) - 0.3:
                 behind.append(f"{design} {n_features}, {degree}")
         table(body)
+    draw(of_one_column)
     print(f"Cells in which another is more than a factor of 2 ahead: {', '.join(behind) or 'none'}.")
 
 

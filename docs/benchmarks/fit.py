@@ -3,7 +3,7 @@
 Every round times each contestant once, in turn, in this one process; medians of all rounds and their
 ratios are printed as Markdown tables. Run with::
 
-    pip install -c constraints.txt ".[docs]"
+    pip install -c constraints.txt ".[bench]"
     python docs/benchmarks/fit.py
 """
 
@@ -141,14 +141,14 @@ def loops():
 
 def main():
     print(environment())
-    print("A fit:\n")
+    print("## A fit\n")
     fits(SHAPES, rounds=lambda n_rows: 15 if n_rows < 10_000 else 7)
-    print("The same right after scikit-learn has used its threads, in KMeans:\n")
+    print("## The same right after scikit-learn has used its threads, in KMeans\n")
     rows = np.random.default_rng(0).normal(size=(5000, 4))
     fits(SHAPES[:3], rounds=lambda _: 50, before=lambda: KMeans(8, n_init=1, max_iter=5, random_state=0).fit(rows))
-    print("The pass over the data:\n")
+    print("## The pass over the data\n")
     passes(SHAPES[3:])
-    print("The textbook loop:\n")
+    print("## The textbook loop\n")
     loops()
 
 

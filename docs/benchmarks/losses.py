@@ -3,7 +3,7 @@
 Every round times each contestant once, in turn, in this one process; medians of all rounds and their
 ratios are printed as Markdown tables. Run with::
 
-    pip install -c constraints.txt ".[docs]"
+    pip install -c constraints.txt ".[bench]"
     python docs/benchmarks/losses.py
 """
 
@@ -123,15 +123,15 @@ def callables():
 
 def main():
     print(environment())
-    print("Quantiles, beside the optimum of linear programming:\n")
+    print("## Quantiles, beside the optimum of linear programming\n")
     quantiles()
-    print("Huber's loss with its scale:\n")
+    print("## Huber's loss with its scale\n")
     huber()
-    print("The optimizers at their defaults:\n")
+    print("## The optimizers at their defaults\n")
     optimizers()
-    print("Mini-batches:\n")
+    print("## Mini-batches\n")
     batches()
-    print("Losses as functions:\n")
+    print("## Losses as functions\n")
     callables()
 
 

@@ -4,27 +4,25 @@ Contestants of a row of a table run in turn in this one process; medians of all 
 ratios are printed as Markdown tables. Peaks of memory are those of processes of their own, beyond
 what these take before they fit. Run with (on Linux or macOS, with 24 GiB of memory)::
 
-    pip install -c constraints.txt ".[docs]"
+    pip install -c constraints.txt ".[bench]"
     python docs/benchmarks/scale.py
 """
 
 import json
 import resource
-import subprocess
 import sys
 import tempfile
-import threading
 from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import dask
 import dask.array as da
+import matplotlib.pyplot as plt
 import numpy as np
-import psutil
 import torch
 from distributed import Client, LocalCluster, wait
-from side_by_side import alternate, environment, table
+from side_by_side import Peak, alone, alternate, environment, picture, table
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures
@@ -51,23 +49,6 @@ def pipeline():
 CONTESTANTS = {"torchpoly": partial(TorchPolynomialRegressor, 3), "scikit-learn": pipeline}
 
 
-class Peak:
-    """The most memory that this process has taken since then, in megabytes beyond what it had."""
-
-    def __init__(self):
-        self._process, self._ended = psutil.Process(), threading.Event()
-        self._before = self._highest = self._process.memory_info().rss
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self):
-        while not self._ended.wait(0.002):
-            self._highest = max(self._highest, self._process.memory_info().rss)
-
-    @property
-    def megabytes(self):
-        return (self._highest - self._before) / 1e6
-
-
 def measure(name, n_rows, n_columns):
     """Print the seconds and megabytes that a fit and a prediction take in this process."""
     if name == "scikit-learn":
@@ -92,18 +73,12 @@ def measure(name, n_rows, n_columns):
     print(json.dumps([seconds, fitted, perf_counter() - start, peak.megabytes]))
 
 
-def alone(name, n_rows, n_columns=10):
-    """Return what a process of its own measures; None if its memory was not enough."""
-    command = [sys.executable, __file__, name, str(n_rows), str(n_columns)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    return json.loads(printed.splitlines()[-1]) if printed else None
-
-
 def by_rows():
     header = ["rows x 10, degree 3 (286 terms)", "torchpoly, s", "scikit-learn, s", "ratio", "torchpoly, us a row"]
     body = [[*header, "torchpoly, MB", "scikit-learn, MB"]]
+    measured = {name: [] for name in CONTESTANTS}
     for n_rows in ROWS:
-        ours, theirs = (alone(name, n_rows) for name in CONTESTANTS)
+        ours, theirs = (alone(__file__, name, n_rows, 10) for name in CONTESTANTS)
         times = {"torchpoly": ours[0]}
         if n_rows <= IN_MEMORY:
             X, y = rows(n_rows)
@@ -112,6 +87,9 @@ def by_rows():
         elif theirs is not None:
             times["scikit-learn"] = theirs[0]
         other = times.get("scikit-learn")
+        measured["torchpoly"].append((n_rows, times["torchpoly"], ours[1]))
+        if theirs:
+            measured["scikit-learn"].append((n_rows, other, theirs[1]))
         body.append(
             [
                 f"{n_rows:,}",
@@ -124,6 +102,22 @@ def by_rows():
             ]
         )
     table(body)
+    draw(measured)
+
+
+def draw(measured):
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    styles = {"torchpoly": ("tab:red", "o"), "scikit-learn": ("tab:blue", "s")}
+    for name, (color, marker) in styles.items():
+        n_rows, seconds, megabytes = zip(*measured[name], strict=True)
+        axes[0].loglog(n_rows, seconds, color=color, marker=marker, label=name)
+        axes[1].loglog(n_rows, megabytes, color=color, marker=marker, label=name)
+    axes[1].axhline(LIMIT / 1e6, color="0.5", linestyle=":", label="the machine's limit")
+    axes[0].set(title="Time of a fit", xlabel="rows", ylabel="seconds")
+    axes[1].set(title="Memory beyond the data", xlabel="rows", ylabel="MB")
+    axes[0].legend(frameon=False)
+    axes[1].legend(frameon=False)
+    picture(figure, "scale", "Time and memory of a fit by the number of rows, beside scikit-learn's pipeline")
 
 
 def from_a_file():
@@ -153,7 +147,7 @@ def from_a_file():
 
 def more_terms_than_rows():
     body = [["500 x 100, degree 3 (176,851 terms)", "fit, s", "fit, MB", "predict 500 rows, s", "both, MB"]]
-    measured = {name: [alone(name, 500, 100) for _ in range(3)] for name in CONTESTANTS}
+    measured = {name: [alone(__file__, name, 500, 100) for _ in range(3)] for name in CONTESTANTS}
     medians = {name: np.median(values, axis=0) for name, values in measured.items()}
     body += [[name, *(f"{value:.3g}" for value in values)] for name, values in medians.items()]
     body.append(["ratio", *(f"{value:.1f}" for value in medians["scikit-learn"] / medians["torchpoly"])])
@@ -205,7 +199,7 @@ def dask_workers():
 def accelerators():
     device = next((kind for kind in ("cuda", "xpu") if getattr(torch, kind).is_available()), None)
     if device is None:
-        print("There was no GPU.\n")
+        print("There was none.\n")
         return
     X, y = rows(10_000_000)
     basis = TorchPolynomialRegressor(3).fit(X[:1000], y[:1000])._polynomial.basis
@@ -231,11 +225,17 @@ def accelerators():
 
 def main():
     print(environment())
+    print("## By the number of rows\n")
     by_rows()
+    print("## From a file\n")
     from_a_file()
+    print("## More terms than rows\n")
     more_terms_than_rows()
+    print("## Threads\n")
     threads()
+    print("## Dask workers\n")
     dask_workers()
+    print("## GPU\n")
     accelerators()
 
 

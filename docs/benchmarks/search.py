@@ -3,7 +3,7 @@
 Every round times each contestant once, in turn, in this one process; medians of all rounds and their
 ratios are printed as Markdown tables. Run with::
 
-    pip install -c constraints.txt ".[docs]"
+    pip install -c constraints.txt ".[bench]"
     python docs/benchmarks/search.py
 """
 
@@ -156,11 +156,11 @@ def memory():
 if __name__ == "__main__":
     warnings.simplefilter("ignore", ConvergenceWarning)
     print(environment())
-    print("Degrees and penalties, by default settings:\n")
+    print("## Degrees and penalties, by default settings\n")
     degrees_and_penalties()
-    print("Optimizers and learning rates, beside GridSearchCV over the same estimator:\n")
+    print("## Optimizers and learning rates, beside GridSearchCV over the same estimator\n")
     optimizers()
-    print("Losses that train on the rows, beside GridSearchCV over the same estimator:\n")
+    print("## Losses that train on the rows, beside GridSearchCV over the same estimator\n")
     losses()
-    print("Memory:\n")
+    print("## Memory\n")
     memory()
