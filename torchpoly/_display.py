@@ -42,6 +42,10 @@ class LossCurveDisplay:
     figure_ : matplotlib Figure
         Figure of the axes.
 
+    See Also
+    --------
+    PolynomialFitDisplay : The fit rather than the training.
+
     Examples
     --------
     >>> import numpy as np
@@ -96,6 +100,7 @@ class LossCurveDisplay:
         Returns
         -------
         LossCurveDisplay
+            The display, with what was drawn.
 
         Raises
         ------
@@ -103,6 +108,13 @@ class LossCurveDisplay:
             If matplotlib is not installed.
         NotFittedError
             If the estimator is not fitted.
+
+        Examples
+        --------
+        >>> from torchpoly import LossCurveDisplay, TorchPolynomialRegressor
+        >>> model = TorchPolynomialRegressor(2, optimizer="adam").fit([[0.0], [1.0], [2.0]], [0.0, 1.0, 4.0])
+        >>> LossCurveDisplay.from_estimator(model).ax_.get_xlabel()
+        'iteration'
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         last = getattr(estimator, "best_estimator_", estimator)
@@ -125,6 +137,15 @@ class LossCurveDisplay:
         Returns
         -------
         LossCurveDisplay
+            The display, with what was drawn.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from torchpoly import LossCurveDisplay
+        >>> display = LossCurveDisplay(np.array([4.0, 2.0, 1.0]), name="by hand").plot(color="k")
+        >>> display.line_.get_ydata()
+        array([4., 2., 1.])
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         self.ax_ = _axes(ax)
@@ -176,6 +197,10 @@ class PolynomialFitDisplay:
 
     figure_ : matplotlib Figure
         Figure of the axes.
+
+    See Also
+    --------
+    LossCurveDisplay : The training rather than the fit.
 
     Examples
     --------
@@ -259,6 +284,7 @@ class PolynomialFitDisplay:
         Returns
         -------
         PolynomialFitDisplay
+            The display, with what was drawn.
 
         Raises
         ------
@@ -266,6 +292,16 @@ class PolynomialFitDisplay:
             If matplotlib is not installed.
         ValueError
             If there is no such feature, or residuals are asked for without y.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from torchpoly import PolynomialFitDisplay, TorchPolynomialRegressor
+        >>> X = np.random.default_rng(0).uniform(-1, 1, (50, 2))
+        >>> y = X[:, 0] * X[:, 1]
+        >>> model = TorchPolynomialRegressor(2).fit(X, y)
+        >>> PolynomialFitDisplay.from_estimator(model, X, y, feature=1).ax_.get_xlabel()
+        'x1'
         """
         check_matplotlib_support(f"{cls.__name__}.from_estimator")
         check_is_fitted(estimator)
@@ -305,6 +341,16 @@ class PolynomialFitDisplay:
         Returns
         -------
         PolynomialFitDisplay
+            The display, with what was drawn.
+
+        Examples
+        --------
+        >>> import matplotlib.pyplot as plt
+        >>> from torchpoly import PolynomialFitDisplay, TorchPolynomialRegressor
+        >>> X, y = [[0.0], [1.0], [2.0]], [0.0, 1.0, 4.0]
+        >>> model = TorchPolynomialRegressor(2).fit(X, y)
+        >>> display = PolynomialFitDisplay.from_estimator(model, X, y)
+        >>> again = display.plot(ax=plt.figure().gca(), color="k")
         """
         check_matplotlib_support(f"{type(self).__name__}.plot")
         self.ax_, self.residuals_ax_ = (_axes(ax), None) if self.predictions is None else _two_axes(ax)

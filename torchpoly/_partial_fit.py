@@ -62,7 +62,8 @@ class PartialFitMixin:
 
         Returns
         -------
-        self : TorchPolynomialRegressor
+        TorchPolynomialRegressor
+            The estimator itself.
 
         Raises
         ------
@@ -81,6 +82,13 @@ class PartialFitMixin:
         LinAlgWarning
             If the Gram matrix is ill-conditioned, beyond about 1e10. Rows cannot be read again, so
             :meth:`fit` on all rows tells terms better apart.
+
+        Examples
+        --------
+        >>> from torchpoly import TorchPolynomialRegressor
+        >>> model = TorchPolynomialRegressor(degree=2).partial_fit([[0.0], [1.0]], [0.0, 1.0])
+        >>> model.partial_fit([[2.0], [3.0]], [4.0, 9.0]).equation()
+        'y = x0**2'
         """
         with undisturbed(), as_before_if_it_fails(self):
             self._partial_fit(X, y, sample_weight)

@@ -188,6 +188,12 @@ class TorchPolynomialRegressor(
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the columns of X, where X has string names.
 
+    See Also
+    --------
+    PolynomialGridSearchCV : Search over degrees, penalties and all other parameters.
+    PolynomialFitDisplay : A picture of the fit.
+    LossCurveDisplay : A picture of the training.
+
     Notes
     -----
     Columns of X that do not vary get no terms. Where columns nearly coincide, the basis is built
@@ -320,7 +326,8 @@ class TorchPolynomialRegressor(
 
         Returns
         -------
-        self : TorchPolynomialRegressor
+        TorchPolynomialRegressor
+            The estimator itself.
 
         Raises
         ------
@@ -335,6 +342,13 @@ class TorchPolynomialRegressor(
         -----
         ConvergenceWarning
             If `n_iter` iterations end before `tol` is met.
+
+        Examples
+        --------
+        >>> from torchpoly import TorchPolynomialRegressor
+        >>> X, y = [[0.0], [1.0], [2.0], [3.0]], [0.0, 1.0, 4.0, 19.0]
+        >>> TorchPolynomialRegressor(degree=2).fit(X, y, sample_weight=[1, 1, 1, 0]).equation()
+        'y = x0**2'
         """
         with undisturbed(), as_before_if_it_fails(self):
             fit = self._fit_collections if is_collection(X, y, sample_weight) else self._fit
@@ -480,7 +494,7 @@ class TorchPolynomialRegressor(
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_targets)
-            float32 where X is float32, else float64. Under scikit-learn's
+            Predictions: float32 where X is float32, else float64. Under scikit-learn's
             ``config_context(array_api_dispatch=True)``, what X is: a tensor on X's device for a tensor.
             For a Dask collection a lazy one, chunked as X: an array for an array, a series or
             dataframe with X's index for a dataframe.
@@ -492,6 +506,15 @@ class TorchPolynomialRegressor(
         ValueError
             If X has other columns than in fit, or is not of finite numbers; with
             ``extrapolation="error"``, if it is outside the range of the training data.
+
+        Examples
+        --------
+        >>> from torchpoly import TorchPolynomialRegressor
+        >>> model = TorchPolynomialRegressor(degree=2).fit([[0.0], [1.0], [2.0]], [0.0, 1.0, 4.0])
+        >>> model.predict([[1.5], [3.0]]).round(6)
+        array([2.25, 9.  ])
+        >>> model.set_params(extrapolation="linear").predict([[1.5], [3.0]]).round(6)
+        array([2.25, 8.  ])
         """
         check_is_fitted(self)
         if is_collection(X):
@@ -508,8 +531,13 @@ class TorchPolynomialRegressor(
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
+            What :meth:`predict` takes.
+
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            The targets at X.
+
         sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the samples.
 
         Returns
         -------
@@ -522,6 +550,13 @@ class TorchPolynomialRegressor(
             If the estimator is not fitted.
         ValueError
             For what :meth:`predict` refuses.
+
+        Examples
+        --------
+        >>> from torchpoly import TorchPolynomialRegressor
+        >>> X, y = [[0.0], [1.0], [2.0]], [0.0, 1.0, 4.0]
+        >>> round(TorchPolynomialRegressor(degree=1).fit(X, y).score(X, y), 4)
+        0.9231
         """
         if is_collection(X, y, sample_weight):
             return self._score_collections(X, y, sample_weight)

@@ -158,7 +158,8 @@ class PolynomialGridSearchCV(GridSearchCV):
 
         Returns
         -------
-        self : PolynomialGridSearchCV
+        PolynomialGridSearchCV
+            The search itself.
 
         Raises
         ------
@@ -174,6 +175,15 @@ class PolynomialGridSearchCV(GridSearchCV):
             If some fits fail, which then have the score `error_score`.
         ConvergenceWarning
             If candidates end before their `tol` is met.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
+        >>> X = np.linspace(-1, 1, 50)[:, None]
+        >>> search = PolynomialGridSearchCV(TorchPolynomialRegressor(), {"degree": [1, 2]}, cv=3)
+        >>> search.fit(X, X[:, 0] ** 2).best_params_
+        {'degree': 2}
         """
         if is_collection(X) and is_frame(X):
             raise TypeError(

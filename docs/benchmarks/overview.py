@@ -379,7 +379,17 @@ def n_lines(program):
 
 
 def seconds_as_text(seconds):
-    return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+    return (
+        f"{1000 * seconds:.2g} ms" if seconds < 0.0995 else f"{seconds:.2f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    )
+
+
+def megabytes_as_text(megabytes):
+    return "under 1" if megabytes < 1 else f"{megabytes:,.0f}"
+
+
+def ratio_as_text(ratio):
+    return f"{ratio:.2f}" if ratio < 1 else f"{ratio:.1f}" if ratio < 10 else f"{ratio:,.0f}"
 
 
 def measure(key, name):
@@ -416,8 +426,8 @@ def in_short(results):
         for name in (TORCHPOLY, task.beside):
             seconds, megabytes, accuracy, _ = results[key][name]
             value = f"{accuracy} digits" if task.accuracy == "digits" else f"{task.accuracy} {accuracy}"
-            cells.append(f"{seconds_as_text(seconds)}, {megabytes:.0f} MB, {value}")
-        body.append([task.title, cells[0], f"{cells[1]}: {task.beside}"])
+            cells.append(f"{seconds_as_text(seconds)}, {megabytes_as_text(megabytes)} MB, {value}")
+        body.append([task.title, cells[0], f"{task.beside}: {cells[1]}"])
     table(body)
 
 
@@ -436,6 +446,7 @@ def draw(results):
     axis.axvline(1, color="tab:red")
     axis.set(xscale="log", title="Time of fit and prediction, in torchpoly's")
     axis.tick_params(axis="y", labelsize=7)
+    axis.margins(y=0.01)
     picture(figure, "overview", "Times of the other programs, as multiples of torchpoly's")
 
 
@@ -450,7 +461,8 @@ def main():
         ours = results[key][TORCHPOLY][0]
         body = [[task.title, "time", "this / torchpoly", "MB", task.accuracy, "lines"]]
         for name, (seconds, megabytes, accuracy, lines) in results[key].items():
-            body.append([name, seconds_as_text(seconds), f"{seconds / ours:.2g}", f"{megabytes:.0f}", accuracy, lines])
+            row = [name, seconds_as_text(seconds), ratio_as_text(seconds / ours), megabytes_as_text(megabytes)]
+            body.append([*row, accuracy, lines])
         table(body)
 
 
