@@ -25,7 +25,13 @@ class MonomialsMixin:
 
     @property
     def coef_(self) -> Floats:
-        """Coefficients of the monomials of X but the constant."""
+        """Coefficients of the monomials of X, but the constant, in the order of ``powers_``.
+
+        That is the order of ``PolynomialFeatures(degree, include_bias=False)``. They are converted
+        exactly from the basis at the first access, then rounded once; infinite or 0 beyond the range
+        of floats. At a high degree or far from 0 monomials are a poor way to evaluate a polynomial:
+        ``predict`` does not use them.
+        """
         coefficients = self._monomials()[:, 1:].copy()
         return coefficients[0] if self._single_target else coefficients
 

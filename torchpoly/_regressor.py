@@ -149,11 +149,7 @@ class TorchPolynomialRegressor(
     Attributes
     ----------
     coef_ : ndarray of shape (n_terms,) or (n_targets, n_terms)
-        Coefficients of the monomials of X, but the constant, in the order of ``powers_``, which is
-        that of ``PolynomialFeatures(degree, include_bias=False)``. Converted exactly from the
-        basis at the first access, then rounded once; infinite or 0 beyond the range of floats.
-        At high degree or far from 0 monomials are a poor way to evaluate a polynomial:
-        :meth:`predict` does not use them.
+        Coefficients of the monomials of X, but the constant, in the order of ``powers_``.
 
     intercept_ : float or ndarray of shape (n_targets,)
         Constant term of the polynomial in X.
@@ -165,10 +161,8 @@ class TorchPolynomialRegressor(
         Number of iterations run; where targets train one after another, as with L-BFGS under the
         named losses but the squared error, the greatest.
 
-    loss_curve_ : ndarray of shape (n_iter_,)
-        Mean loss after each iteration, weighted as the rows, averaged over targets, in the units
-        of y (squared for the squared error), without the penalty. The last is that of the fitted
-        model.
+    loss_curve_ : ndarray of shape (`n_iter_`,)
+        Mean loss after each iteration, in the units of y; the last is that of the fitted model.
 
     scale_ : float or ndarray of shape (n_targets,)
         Scale of the residuals in the units of y, for ``loss="huber"`` only: outliers are those
@@ -178,14 +172,12 @@ class TorchPolynomialRegressor(
         Number of independent terms, the constant included.
 
     module_ : torch.nn.Module
-        The fitted polynomial, from X to predictions, differentiable in X and with no tensor
-        shared: built anew at each access. It can go through :func:`torch.export.export` and
-        ``torch.onnx.export(dynamo=True)``. Fitted state itself holds no tensors.
+        The fitted polynomial, from X to predictions, differentiable in X.
 
     n_features_in_ : int
         Number of columns of X.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of X, where X has string names.
 
     See Also
@@ -568,12 +560,21 @@ class TorchPolynomialRegressor(
 
     @property
     def loss_curve_(self) -> Floats:
-        """Mean loss after each iteration, of shape (n_iter_,)."""
+        """Mean loss after each iteration, in the units of y; the last is that of the fitted model.
+
+        It is weighted as the rows, averaged over targets, squared for the squared error, and without
+        the penalty.
+        """
         check_is_fitted(self)
         return np.array(self._losses)
 
     @property
     def module_(self) -> PolynomialModule:
-        """The fitted polynomial as a :class:`torch.nn.Module`, built anew at each access."""
+        """The fitted polynomial, from X to predictions, differentiable in X.
+
+        A :class:`torch.nn.Module`, built anew at each access, with no tensor shared. It can go through
+        :func:`torch.export.export` and ``torch.onnx.export(dynamo=True)``. Fitted state itself holds
+        no tensors.
+        """
         check_is_fitted(self)
         return PolynomialModule(self._polynomial, squeeze=self._single_target, extrapolation=self.extrapolation)

@@ -103,10 +103,7 @@ class PolynomialGridSearchCV(GridSearchCV):
     multimetric_ : bool
         Whether there are several metrics.
 
-    n_features_in_ : int
-        Number of columns of X.
-
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of X, where X has string names.
 
     See Also

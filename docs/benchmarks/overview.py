@@ -379,9 +379,7 @@ def n_lines(program):
 
 
 def seconds_as_text(seconds):
-    return (
-        f"{1000 * seconds:.2g} ms" if seconds < 0.0995 else f"{seconds:.2f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    )
+    return f"{1000 * seconds:.2g} ms" if seconds < 0.0995 else f"{seconds:.2g} s"
 
 
 def megabytes_as_text(megabytes):
