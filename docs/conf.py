@@ -66,7 +66,9 @@ html_theme_options = {
     "footer_end": ["theme-version"],
     "pygments_light_style": "tango",
 }
-html_sidebars = {name: [] for name in ["index", "get_started", "textbook", "how_it_works", "faq", "contributing", "changelog"]}
+html_sidebars = {
+    name: [] for name in ["index", "get_started", "textbook", "how_it_works", "faq", "contributing", "changelog"]
+}
 
 # Where other projects document their names. Links are made here, not from inventories that intersphinx would download,
 # so that the site builds without a network and a name that is in none of these pages is an error.

@@ -128,6 +128,8 @@ class Problem:
 
 def average_curves(curves: list[Floats]) -> Floats:
     """Return the mean of the parts' losses after each iteration; a part that has ended keeps its last."""
+    if len(curves) == 1:
+        return curves[0]
     length = max(map(len, curves))
     return np.mean([np.pad(curve, (0, length - len(curve)), mode="edge") for curve in curves], axis=0)
 

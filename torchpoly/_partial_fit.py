@@ -88,7 +88,7 @@ class PartialFitMixin:
         >>> from torchpoly import TorchPolynomialRegressor
         >>> model = TorchPolynomialRegressor(degree=2).partial_fit([[0.0], [1.0]], [0.0, 1.0])
         >>> model.partial_fit([[2.0], [3.0]], [4.0, 9.0]).equation()
-        'y = x0**2'
+        'y = 1*x0**2'
         """
         with undisturbed(), as_before_if_it_fails(self):
             self._partial_fit(X, y, sample_weight)

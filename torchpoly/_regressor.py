@@ -340,7 +340,7 @@ class TorchPolynomialRegressor(
         >>> from torchpoly import TorchPolynomialRegressor
         >>> X, y = [[0.0], [1.0], [2.0], [3.0]], [0.0, 1.0, 4.0, 19.0]
         >>> TorchPolynomialRegressor(degree=2).fit(X, y, sample_weight=[1, 1, 1, 0]).equation()
-        'y = x0**2'
+        'y = 1*x0**2'
         """
         with undisturbed(), as_before_if_it_fails(self):
             fit = self._fit_collections if is_collection(X, y, sample_weight) else self._fit
