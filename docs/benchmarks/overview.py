@@ -426,7 +426,7 @@ def in_short(results):
             value = f"{accuracy} digits" if task.accuracy == "digits" else f"{task.accuracy} {accuracy}"
             cells.append(f"{seconds_as_text(seconds)}, {megabytes_as_text(megabytes)} MB, {value}")
         body.append([task.title, cells[0], f"{task.beside}: {cells[1]}"])
-    table(body)
+    table(body, alignment="---")
 
 
 def draw(results):

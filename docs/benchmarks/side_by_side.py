@@ -69,9 +69,9 @@ def alone(script, *arguments):
     return json.loads(printed.splitlines()[-1]) if printed else None
 
 
-def table(rows):
+def table(rows, alignment="---:"):
     header, *body = [[str(cell) for cell in row] for row in rows]
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
+    lines = [header, ["---", *[alignment] * (len(header) - 1)], *body]
     print("\n".join(f"| {' | '.join(line)} |" for line in lines), end="\n\n", flush=True)
 
 
