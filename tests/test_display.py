@@ -1,6 +1,7 @@
 """Displays: what they draw, and what they say without matplotlib."""
 
 import sys
+from functools import partial
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -8,11 +9,14 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
+from sklearn.compose import make_column_transformer
 from sklearn.exceptions import NotFittedError
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from torchpoly import LossCurveDisplay, PolynomialFitDisplay, TorchPolynomialRegressor
 
@@ -141,3 +145,33 @@ def test_without_matplotlib_a_clear_message(adam, surface, monkeypatch):
             LossCurveDisplay.from_estimator(adam)
         with pytest.raises(ImportError, match=r"PolynomialFitDisplay.from_estimator requires matplotlib"):
             PolynomialFitDisplay.from_estimator(adam, surface[0])
+
+
+def test_fit_of_a_pipeline_with_categories_and_missing_values(rng):
+    X = pd.DataFrame({"power": rng.uniform(50, 200, 200), "origin": rng.choice(["USA", "USA", "Japan"], 200)})
+    y = X["power"] / 10 + (X["origin"] == "USA")
+    X.loc[::7, "power"] = np.nan
+    encoder = make_column_transformer((OneHotEncoder(drop="first"), ["origin"]), remainder=SimpleImputer())
+    pipeline = make_pipeline(encoder, TorchPolynomialRegressor(1)).fit(X, y)
+    display = PolynomialFitDisplay.from_estimator(pipeline, X, y, feature="power", residuals=True)
+    most_frequent = pd.DataFrame({"power": display.line_.get_xdata(), "origin": "USA"})
+    np.testing.assert_allclose(display.line_.get_ydata(), pipeline.predict(most_frequent))
+    assert (display.grid[0], display.grid[-1]) == (X["power"].min(), X["power"].max())
+    with pytest.raises(ValueError, match="'feature' parameter got 'origin', a column without numbers"):
+        PolynomialFitDisplay.from_estimator(pipeline, X, feature="origin")
+
+
+def test_fit_on_a_logarithmic_axis_has_points_all_along_it():
+    x = np.geomspace(1, 1e6, 50)
+    model = TorchPolynomialRegressor(2).fit(x[:, None], np.log(x))
+    axis = plt.subplots(subplot_kw={"xscale": "log"})[1]
+    grid = PolynomialFitDisplay.from_estimator(model, x[:, None], ax=axis).grid
+    np.testing.assert_allclose(grid, np.geomspace(1, 1e6, 200))
+
+
+def test_a_long_name_leaves_room_for_the_curve(surface):
+    X, Y = surface
+    model = TorchPolynomialRegressor(2, optimizer=partial(torch.optim.Adam, betas=(0.8, 0.99)), n_iter=3, tol=None)
+    display = LossCurveDisplay.from_estimator(model.fit(X, Y))
+    assert len(display.name) <= 70
+    assert display.name.startswith("TorchPolynomialRegressor(")

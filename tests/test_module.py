@@ -130,3 +130,13 @@ def test_float32_rows_of_the_training_data_are_inside(surface):
         model.set_params(extrapolation=extrapolation)
         assert model.predict(X * 2).dtype == np.float32
         assert model.module_.to(torch.float32)(torch.tensor(X)).dtype == torch.float32
+
+
+def test_onnx_runtime_keeps_the_digits_of_one_column(tmp_path):
+    X = np.linspace(-200, 1300, 100)[:, None]
+    model = TorchPolynomialRegressor(15, extrapolation="linear").fit(X, np.sin(X[:, 0] / 200))
+    program = torch.onnx.export(model.module_, (torch.tensor(X),), dynamo=True, verbose=False)
+    program.save(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (predicted,) = session.run(None, {session.get_inputs()[0].name: X})
+    np.testing.assert_allclose(predicted, model.predict(X), rtol=0, atol=1e-12)

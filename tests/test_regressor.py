@@ -1,9 +1,11 @@
 """What a fitted estimator offers, on data of every kind."""
 
 import pickle
+import re
 import subprocess
 import sys
 import tracemalloc
+import warnings
 from inspect import cleandoc
 
 import joblib
@@ -270,3 +272,39 @@ def test_memory_maps_and_tensors_are_not_copied(dtype, rng, tmp_path):
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 15e6 + 8 * 3 * len(y)  # a chunk of features, and three numbers a row
+
+
+def test_equation_warns_where_rounding_moves_y_by_more_than_its_spread(rng):
+    year = rng.uniform(1970, 1983, 300)
+    model = TorchPolynomialRegressor(2).fit(year[:, None], (year - 1975) ** 2)
+    with pytest.warns(UserWarning, match=r"equation of 3 digits.*Take precision=\d+") as caught:
+        coarse = model.equation(3)
+    assert np.abs(eval(coarse[4:], {}, {"x0": year}) - model.predict(year[:, None])).max() > 20
+    enough = int(re.search(r"precision=(\d+)", str(caught[0].message))[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fine = model.equation(enough)
+    assert np.abs(eval(fine[4:], {}, {"x0": year}) - model.predict(year[:, None])).max() < 0.2
+    with pytest.warns(UserWarning, match="Use predict or module_"):
+        TorchPolynomialRegressor(9).fit(year[:, None], np.sin(year)).equation(6)
+
+
+@pytest.mark.parametrize("use", ["predict", "module_"])
+def test_extrapolation_that_is_none_is_refused_after_fit_too(use, surface):
+    X, Y = surface
+    model = TorchPolynomialRegressor(1).fit(X, Y).set_params(extrapolation="eror")
+    with pytest.raises(ValueError, match=r"'extrapolation' parameter of TorchPolynomialRegressor must be .*'error'"):
+        model.predict(X) if use == "predict" else model.module_
+
+
+def test_who_asks_outside_is_told_column_row_and_range():
+    X = pd.DataFrame({"a": [0.0, 1.0, 2.0], "b": [5.0, 7.0, 6.0]})
+    model = TorchPolynomialRegressor(1, extrapolation="error").fit(X, [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"columns \['b'\], first in row 1: 9 where training had 5 to 7"):
+        model.predict(pd.DataFrame({"a": [1.0, 1.0], "b": [6.0, 9.0]}))
+
+
+def test_an_optimizer_that_has_parameters_already_is_refused_with_advice():
+    optimizer = torch.optim.Adam([torch.zeros(1)])
+    with pytest.raises(ValueError, match=r"got an instance of Adam.*'adam'.*partial"):
+        TorchPolynomialRegressor(optimizer=optimizer).fit([[0.0], [1.0]], [0.0, 1.0])

@@ -195,9 +195,13 @@ def test_optimizers_of_the_users_own(optimum):
         assert sum_of_squares(model) <= optimum * (1 + 1e-9)
 
 
-def test_warns_where_n_iter_ends_before_tol_is_met():
+def test_warns_where_n_iter_ends_before_tol_is_met(rng):
     with pytest.warns(ConvergenceWarning, match=r"n_iter=5 .* tol=1e-08.*Increase 'n_iter'"):
         TorchPolynomialRegressor(optimizer="adam", n_iter=5).fit(X_SIN, Y_SIN)
+    with pytest.warns(ConvergenceWarning, match=r"loss grew from .*: increase 'n_iter'\.$"):
+        TorchPolynomialRegressor(optimizer="adam", batch_size=100, n_iter=3).fit(
+            rng.normal(size=(300, 2)), rng.normal(size=300)
+        )
     with pytest.warns(ConvergenceWarning, match=r"loss grew from .*'lr' smaller than 1.1"):
         TorchPolynomialRegressor(optimizer="sgd", lr=1.1, n_iter=5).fit(X_SIN, Y_SIN)
 

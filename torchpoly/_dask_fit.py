@@ -66,7 +66,7 @@ class DaskMixin:
         return columns
 
     def _predict_collection(self: Any, X: Any) -> Any:
-        values_at = partial(_values_at, self._polynomial, self.device, self.extrapolation)
+        values_at = partial(_values_at, self._polynomial, self.device, self._beyond())
         n_targets = None if self._single_target else self._polynomial.coefficients.shape[1]
         return predict(X, self._columns(X, reset=False), values_at, n_targets)
 
@@ -76,7 +76,7 @@ class DaskMixin:
         fitted, given = self._polynomial.coefficients.shape[1], partitions.targets.number or 1
         if given != fitted:
             raise ValueError(f"y_true and y_pred have different number of output ({given}!={fitted})")
-        values_at = partial(_values_at, self._polynomial, self.device, self.extrapolation)
+        values_at = partial(_values_at, self._polynomial, self.device, self._beyond())
         return partitions.reduce(partial(Moments.of, values_at, self._polynomial.targets.center), add).r2
 
 

@@ -33,10 +33,11 @@ def resolve_device(device: str | torch.device) -> torch.device:
         if resolved.type != "cpu":
             torch.zeros(1, dtype=torch.float32, device=resolved).cpu()
     except (RuntimeError, AssertionError, TypeError, AttributeError, ImportError) as error:
+        reason = str(error).splitlines()[0][:200].rstrip(". ")
         raise ValueError(
-            f"The 'device' parameter got {str(device)!r}, which cannot be used here: {str(error).splitlines()[0]} "
-            "Allowed are 'cpu', a device of this machine, such as 'cuda', 'cuda:1', 'mps' or 'xpu', and 'auto', which "
-            "takes 'cuda' or 'xpu' where there is one."
+            f"The 'device' parameter got {str(device)!r}, which cannot be used here: {reason}. Allowed are 'cpu', a "
+            "device of this machine, such as 'cuda', 'cuda:1', 'mps' or 'xpu', and 'auto', which takes 'cuda' or "
+            "'xpu' where there is one."
         ) from error
     return resolved
 

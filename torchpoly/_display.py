@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from numbers import Integral
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -86,7 +88,7 @@ class LossCurveDisplay:
             is the best one that was refitted.
 
         name : str, default=None
-            Name in the legend; ``None`` takes the estimator with its parameters.
+            Name in the legend; ``None`` takes the estimator with its parameters, as far as there is room.
 
         baseline : float, default=0.0
             Is subtracted from the loss, such as the loss at the optimum.
@@ -120,7 +122,7 @@ class LossCurveDisplay:
         last = getattr(estimator, "best_estimator_", estimator)
         last = last[-1] if hasattr(last, "named_steps") else last
         check_is_fitted(last, "loss_curve_")
-        name = " ".join(repr(last).split()) if name is None else name
+        name = shorten(repr(last), 70, placeholder=" ...") if name is None else name
         return cls(np.asarray(last.loss_curve_), name=name, baseline=baseline).plot(ax=ax, **kwargs)
 
     def plot(self, *, ax: Axes | None = None, **kwargs: Any) -> LossCurveDisplay:
@@ -163,7 +165,7 @@ class LossCurveDisplay:
 
 
 class PolynomialFitDisplay:
-    """Data and fitted curve over one feature, the others at their median.
+    """Data and fitted curve over one feature, the others at their median or most frequent value.
 
     Make it with :meth:`from_estimator`; its parameters become attributes.
 
@@ -255,7 +257,7 @@ class PolynomialFitDisplay:
         Parameters
         ----------
         estimator : estimator instance
-            Any fitted regressor of numeric columns, a Pipeline too.
+            Any fitted regressor, a Pipeline too.
 
         X : array-like or dataframe of shape (n_samples, n_features)
             The data: the curve spans the feature's range there.
@@ -291,7 +293,7 @@ class PolynomialFitDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            If there is no such feature, or residuals are asked for without y.
+            If there is no such feature, or none of numbers, or residuals are asked for without y.
 
         Examples
         --------
@@ -309,17 +311,24 @@ class PolynomialFitDisplay:
             raise ValueError("The 'residuals' parameter got True, which takes the 'y' parameter. It got None.")
         check_consistent_length(X, y)
         names = _get_feature_names(X)
-        columns = np.asarray(X, dtype=np.float64)
-        index = _column(feature, names, columns.shape[1])
-        grid = np.linspace(columns[:, index].min(), columns[:, index].max(), grid_resolution)
-        points = np.tile(np.median(columns, axis=0), (grid_resolution, 1))
-        points[:, index] = grid
+        columns = list(np.asarray(X, dtype=np.float64).T) if names is None else [np.asarray(X[name]) for name in names]
+        index = _column(feature, names, len(columns))
+        drawn = columns[index]
+        if not _is_numeric(drawn) or not np.isfinite(drawn := drawn.astype(np.float64)).any():
+            raise ValueError(
+                f"The 'feature' parameter got {feature!r}, a column without numbers: draw over another one."
+            )
+        ends = np.nanmin(drawn), np.nanmax(drawn)
+        is_logarithmic = ax is not None and np.ravel(ax)[0].get_xscale() == "log" and ends[0] > 0
+        grid = (np.geomspace if is_logarithmic else np.linspace)(*ends, grid_resolution)
+        points = [np.repeat(_typical(column), grid_resolution) for column in columns]
+        points[index] = grid
         # Estimators that were fitted on a dataframe want one, of the same kind.
-        frame: Any = points if names is None else type(X)(dict(zip(names, points.T, strict=True)))
+        frame: Any = np.column_stack(points) if names is None else type(X)(dict(zip(names, points, strict=True)))
         display = cls(
             grid=grid,
             curve=_column_of(estimator.predict(frame), target),
-            feature=columns[:, index],
+            feature=drawn,
             y=None if y is None else _column_of(y, target),
             predictions=_column_of(estimator.predict(X), target) if residuals else None,
             feature_name=f"x{index}" if names is None else str(names[index]),
@@ -403,6 +412,18 @@ def _column(feature: int | str, names: NDArray | None, n_features: int) -> int:
     if not isinstance(feature, Integral) or not 0 <= feature < n_features:
         raise ValueError(f"The 'feature' parameter got {feature}; it must be an int from 0 to {n_features - 1}.")
     return int(feature)
+
+
+def _is_numeric(column: NDArray) -> bool:
+    return column.dtype.kind in "biuf"
+
+
+def _typical(column: NDArray) -> Any:
+    """Return the median of a column, or where it is not of numbers, the most frequent value; NaN does not count."""
+    if _is_numeric(column):
+        return np.nanmedian(column)
+    present = Counter(value for value in column.tolist() if value is not None and value == value)
+    return np.array([present.most_common(1)[0][0] if present else None], dtype=object)
 
 
 def _column_of(values: Any, target: int) -> NDArray:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import keyword
+import math
 import re
 import unicodedata
+import warnings
 from numbers import Integral
 
 import numpy as np
@@ -77,6 +79,11 @@ class MonomialsMixin:
         ValueError
             If `precision` is not a positive integer.
 
+        Warns
+        -----
+        UserWarning
+            If rounding to `precision` digits may move y by more than its spread.
+
         Examples
         --------
         >>> import numpy as np
@@ -89,8 +96,10 @@ class MonomialsMixin:
         if not isinstance(precision, Integral) or isinstance(precision, bool) or precision < 1:
             raise ValueError(f"The 'precision' parameter got {precision!r}; it must be an int of at least 1.")
         powers = self.powers_
+        reach = self._polynomial.reach(powers)
         with np.errstate(over="ignore", invalid="ignore"):
-            negligible = self._polynomial.reach(powers) * np.abs(coefficients) < 10.0**-precision
+            negligible = reach * np.abs(coefficients) < 10.0**-precision
+            _warn_of_rounding((reach * _rounding(coefficients, int(precision))).sum(axis=1).max(), int(precision))
         # A constant is not left out for being small if there is nothing else.
         negligible[:, 0] &= ~negligible[:, 1:].all(axis=1)
         coefficients = np.where(negligible, 0.0, coefficients)
@@ -101,6 +110,25 @@ class MonomialsMixin:
     def _monomials(self) -> Floats:
         check_is_fitted(self)
         return self._polynomial.monomials
+
+
+def _rounding(coefficients: Floats, precision: int) -> Floats:
+    """Return by how much coefficients change when they are written with so many digits."""
+    written = [float(f"{value:.{precision}g}") for value in coefficients.flat]
+    return np.abs(np.reshape(written, coefficients.shape) - coefficients)
+
+
+def _warn_of_rounding(moved: float, precision: int) -> None:
+    """Warn where rounding the terms may move y by more than its spread, given in spreads."""
+    if 1.0 < moved < np.inf:
+        enough = precision + 2 + math.ceil(math.log10(moved))
+        advice = f"Take precision={enough}" if enough <= 17 else "Use predict or module_ instead"
+        warnings.warn(
+            f"In an equation of {precision} digits, rounding may move y by up to {moved:.2g} times its spread: the "
+            f"terms are large and cancel. {advice}, or subtract from columns far from 0 a value in their middle.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def write_equations(

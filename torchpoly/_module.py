@@ -42,10 +42,15 @@ class FittedPolynomial:
     low: Floats
     high: Floats
 
-    def predict(self, X: NDArray, device: torch.device, extrapolation: str = "continue") -> NDArray:
-        """Return the values at the rows of X, of shape (n_samples, n_targets), in X's dtype."""
+    def predict(
+        self, X: NDArray, device: torch.device, extrapolation: str = "continue", names: NDArray | None = None
+    ) -> NDArray:
+        """Return the values at the rows of X, of shape (n_samples, n_targets), in X's dtype.
+
+        Errors call the columns by their names, where they have some.
+        """
         if extrapolation == "error":
-            self._refuse_outside(X)
+            self._refuse_outside(X, names)
         n_terms = self.basis.n_terms
         size = vector_chunk_size(n_terms) if is_cpu(device) else accelerator_chunk_size(n_terms)
         return on_device(device, min(size, len(X)), lambda size: self._predict(X, device, extrapolation, size))
@@ -89,13 +94,17 @@ class FittedPolynomial:
             signs = np.where(signs == 0, np.sign(weights[:, of_degree] @ terms.T), signs)
         return np.where(np.isnan(values), np.where(signs == 0, 0.0, signs * np.inf), values)
 
-    def _refuse_outside(self, X: NDArray) -> None:
+    def _refuse_outside(self, X: NDArray, names: NDArray | None) -> None:
         outside = (self.low > X) | (self.high < X)
         if outside.any():
-            columns, row = np.flatnonzero(outside.any(axis=0)), outside.any(axis=1).argmax()
+            columns = np.flatnonzero(outside.any(axis=0))
+            row = int(outside.any(axis=1).argmax())
+            column = int(outside[row].argmax())
+            called = columns if names is None else names[columns]
             raise ValueError(
-                f"X has values outside the range of the training data in columns {columns}, first in row {row}, and "
-                "the 'extrapolation' parameter got 'error'. Allow them by 'constant', 'linear' or 'continue'."
+                f"X has values outside the range of the training data in columns {called.tolist()}, first in row "
+                f"{row}: {X[row, column]:.6g} where training had {self.low[column]:.6g} to {self.high[column]:.6g}, "
+                "and the 'extrapolation' parameter got 'error'. Allow them by 'constant', 'linear' or 'continue'."
             )
 
     @cached_property
@@ -199,12 +208,15 @@ class PolynomialModule(nn.Module):
         buffers = {
             "center": domain.center,
             "half_width": domain.half_width,
-            "axes": np.eye(domain.n_variables) if domain.axes is None else domain.axes,
             "shift": domain.shift,
             "coefficients": polynomial.coefficients,
             "offset": polynomial.targets.center,
             "scale": polynomial.targets.half_width,
         }
+        # Without axes of their own there is no product, which would be by 1 for one column: ONNX Runtime
+        # merges such a factor with others in single precision.
+        if domain.axes is not None:
+            buffers["axes"] = domain.axes
         if extrapolation != "continue":
             buffers |= {"low": polynomial.low, "high": polynomial.high}
         if extrapolation == "linear":
@@ -233,11 +245,11 @@ class PolynomialModule(nn.Module):
             If `extrapolation` is ``"error"`` and a value is outside the box.
         """
         inside = x if self._extrapolation == "continue" else torch.clamp(x, self.low, self.high)
-        variables = ((inside - self.center) / self.half_width) @ self.axes - self.shift
+        variables = self._turned((inside - self.center) / self.half_width) - self.shift
         features = cast(Tensor, self._basis.evaluate(variables.T))
         values = self.coefficients.T @ features
         if self._extrapolation == "linear":
-            steps = ((x - inside) / self.half_width) @ self.axes
+            steps = self._turned((x - inside) / self.half_width)
             values = values + ((self.slopes @ features) * steps.T[:, None]).sum(0)
         if self._extrapolation == "error":
             outside = (x != inside).any(1)
@@ -250,3 +262,7 @@ class PolynomialModule(nn.Module):
                 )
         predictions = values.T * self.scale + self.offset
         return predictions[:, 0] if self._squeeze else predictions
+
+    def _turned(self, scaled: Tensor) -> Tensor:
+        """Return scaled columns along the axes of the basis."""
+        return scaled if self._basis.domain.axes is None else scaled @ self.axes

@@ -119,6 +119,12 @@ def _class_and_options(optimizer: OptimizerLike) -> tuple[Any, dict[str, Any]]:
                 "arguments, since the first positional one is the parameters to train."
             )
         factory, options = factory.func, factory.keywords
+    if isinstance(factory, Optimizer):
+        name = type(factory).__name__
+        raise ValueError(
+            f"The 'optimizer' parameter got an instance of {name}, which belongs to other parameters. Give its name, "
+            f"{name.lower()!r}, its class, or a functools.partial of its class for options."
+        )
     known = optimizer_names()
     if isinstance(factory, str):
         name = factory.lower()

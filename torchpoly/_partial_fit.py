@@ -72,8 +72,9 @@ class PartialFitMixin:
             method.
         ValueError
             If `degree`, `basis`, `interaction_only`, columns or targets differ from those before, if
-            a fit of another loss, of many terms or from a file is to go on, and for what :meth:`fit` refuses. The
-            estimator is then what it was before.
+            it is to go on from a fit of which no Gram matrix was kept (one of another loss, of many
+            terms, or loaded from a file), and for what :meth:`fit` refuses. The estimator is then what
+            it was before.
 
         Warns
         -----

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from torchpoly._accumulation import Accumulation
@@ -64,7 +64,7 @@ class TorchPolynomialRegressor(
         Learning rate; a given one stays constant. ``None`` takes a default, which in the
         orthonormal basis reaches the optimum: 0.03 for Muon; 0.1 for Adam, Adamax, AdamW, NAdam,
         RAdam, RMSprop and Rprop; 0.2 for Adafactor; 3 for Adadelta; 1 for Adagrad and L-BFGS; 0.5
-        divided by the largest curvature for SGD and ASGD. But for L-BFGS, this default falls as
+        divided by the largest curvature for SGD and ASGD. Except for L-BFGS, this default falls as
         ``(1 - i / n_iter)**4`` in iteration i. Optimizers that are not in :mod:`torch.optim` keep
         their own default.
 
@@ -193,14 +193,14 @@ class TorchPolynomialRegressor(
     their variables. That is left out with a penalty and for `interaction_only`, which it would
     change; interactions of columns that differ by less than about 1e-6 of their range are then
     not resolved. Where the Gram matrix is ill-conditioned all the same, as on heavy-tailed
-    columns at a high degree, the rows are read once or twice more. Where terms are dependent,
+    columns at a high degree, the rows are read up to three times more. Where terms are dependent,
     for one because they outnumber the rows, the coefficients of the basis have least norm.
 
     Losses other than the squared error train on the rows: features of up to 256 MiB are kept,
     more are evaluated anew in each iteration, chunk by chunk. Training starts at the least squares
     or at the mean or median of y, whichever has the smaller loss; with a callable, at
     ``y_pred = 0`` if that has. For L-BFGS, the kinks of absolute errors are smoothed by
-    ``sqrt(r**2 + w**2)`` of the residuals r, with widths w that are halved from their median to 8e-6
+    ``sqrt(r**2 + w**2)`` of the residuals r, with widths w that are halved from their median to 3e-5
     of it, each time in coordinates that are orthonormal under the data and the loss's curvature.
 
     From scikit-learn 1.9 on, ``set_callbacks`` takes its callbacks.
@@ -232,7 +232,7 @@ class TorchPolynomialRegressor(
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "degree": [Interval(Integral, 0, None, closed="left")],
-        "optimizer": [str, callable],
+        "optimizer": [str, callable, torch.optim.Optimizer],  # an instance is refused with advice
         "lr": [Interval(Real, 0, np.inf, closed="neither"), None],
         "n_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, np.inf, closed="left"), None],
@@ -514,7 +514,9 @@ class TorchPolynomialRegressor(
         refuse_other_namespace(X, self._namespace, "TorchPolynomialRegressor.predict")
         with within_floats():
             rows = validate_data(self, to_host(X), dtype=DTYPES, reset=False)
-        predictions = self._polynomial.predict(rows, device_or_cpu(self._device_for(X)), self.extrapolation)
+        names = getattr(self, "feature_names_in_", None)
+        device = device_or_cpu(self._device_for(X))
+        predictions = self._polynomial.predict(rows, device, self._beyond(), names)
         return like_input(predictions[:, 0] if self._single_target else predictions, X)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -554,6 +556,12 @@ class TorchPolynomialRegressor(
             return self._score_collections(X, y, sample_weight)
         return r2_score(to_host(y), to_host(self.predict(X)), sample_weight=to_host(sample_weight))
 
+    def _beyond(self) -> str:
+        """Return `extrapolation`, or refuse it: it may have been set after fit."""
+        constraints = {"extrapolation": self._parameter_constraints["extrapolation"]}
+        validate_parameter_constraints(constraints, {"extrapolation": self.extrapolation}, type(self).__name__)
+        return self.extrapolation
+
     def _device_for(self, X: Any) -> str | torch.device:
         """Return where features are computed: where X is, unless the user has named another device."""
         return self.device if self.device != "cpu" else device_of(X) or self.device
@@ -577,4 +585,4 @@ class TorchPolynomialRegressor(
         no tensors.
         """
         check_is_fitted(self)
-        return PolynomialModule(self._polynomial, squeeze=self._single_target, extrapolation=self.extrapolation)
+        return PolynomialModule(self._polynomial, squeeze=self._single_target, extrapolation=self._beyond())

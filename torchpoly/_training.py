@@ -309,11 +309,14 @@ def warn_not_converged(
 ) -> None:
     """Warn that n_iter iterations have ended before the tolerance is met, with the losses at their start and end."""
     if end > start + 0.01 * abs(start):
-        cause = f"The loss grew from {start:.3g} to {end:.3g}: use an 'lr' smaller than {rates}."
+        cause = f"The loss grew from {start:.3g} to {end:.3g}: " + (
+            "increase 'n_iter'." if spec.lr_is_default else f"use an 'lr' smaller than {rates}."
+        )
     else:
         cause = (
-            "Increase 'n_iter' or 'tol', choose another 'lr', or optimizer='adam' where the loss has kinks, or set "
-            "tol=None to run all iterations without this."
+            ("Increase 'n_iter' or 'tol'" if spec.lr_is_default else "Increase 'n_iter' or 'tol', leave 'lr' at None")
+            + ", or set tol=None to run all iterations without this. Mini-batches, and losses with kinks but under "
+            "optimizer='lbfgs', seldom meet a tol, however close to the optimum they are."
         )
     warnings.warn(
         f"{spec.factory.__name__} ended after n_iter={n_iter} iterations with a gradient entry of {steepest:.3g}, "
