@@ -29,14 +29,15 @@ from torchpoly._surroundings import as_before_if_it_fails, undisturbed
 
 
 class PolynomialGridSearchCV(GridSearchCV):
-    """Grid search over polynomial regressions, for about the price of one fit.
+    """Grid search over polynomial regressions, from one reading of the rows.
 
     It takes the place of :class:`sklearn.model_selection.GridSearchCV`, with the same parameters,
     attributes, results and messages, where the estimator is a :class:`TorchPolynomialRegressor` or a
     Pipeline that ends in one. It reads the rows once: the Gram matrix of a training set is the sum
     of those of the other folds, a lower degree is a leading block of a higher one, and penalties,
     optimizers, learning rates and numbers of iterations only change what is done with that small
-    matrix. Many small trainings run as one. Each candidate gets the score that fitting it alone
+    matrix. Many small trainings run as one: under the squared error, a grid over many rows costs about
+    as much as one fit. Each candidate gets the score that fitting it alone
     gives, stopped early or not.
 
     Parameters

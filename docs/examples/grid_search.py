@@ -3,7 +3,7 @@ Choosing degree and alpha by a grid search
 ==========================================
 
 How flexible a polynomial should be, cross-validation tells. ``PolynomialGridSearchCV`` takes the
-place of scikit-learn's ``GridSearchCV``, and tries the whole grid for about the price of one fit.
+place of scikit-learn's ``GridSearchCV``, and tries the whole grid in one reading of the rows.
 """
 
 from time import perf_counter
