@@ -34,6 +34,13 @@ def test_pages(page, tmp_path):
     assert set(promised) == set(printed.getvalue().splitlines())
 
 
+def test_the_readme_claims_what_was_measured():
+    readme, page = (ROOT / "README.md").read_text(), (ROOT / "docs" / "benchmarks" / "index.md").read_text()
+    rows = re.findall(r"^\|.*\|$", readme, flags=re.MULTILINE)
+    assert len(rows) > 5
+    assert set(rows) <= set(page.splitlines())
+
+
 @pytest.mark.parametrize("script", sorted((ROOT / "docs" / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_examples_save_their_picture(script, tmp_path):
     plt.switch_backend("Agg")

@@ -11,13 +11,13 @@ import warnings
 
 import numpy as np
 import torch
+from overview import sine, sine_linear_layer, sine_skorch
 from side_by_side import alternate, environment, table
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
-from skorch import NeuralNetRegressor
 
 from torchpoly import TorchPolynomialRegressor
 
@@ -93,41 +93,12 @@ def passes(shapes):
 
 def loops():
     """The textbook program (c), skorch on it, as many iterations of torchpoly, and the optimum."""
-    x = np.linspace(-np.pi, np.pi, 2000)
-    X, y = x[:, None], np.sin(x)
-    features = torch.tensor(x, dtype=torch.float32)[:, None] ** torch.tensor([1, 2, 3])
-    target = torch.tensor(y, dtype=torch.float32)
-
-    def layer():
-        return torch.nn.Sequential(torch.nn.Linear(3, 1), torch.nn.Flatten(0, 1))
-
-    def loop():
-        model, loss_function = layer(), torch.nn.MSELoss(reduction="sum")
-        optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3)
-        for _ in range(2400):
-            loss = loss_function(model(features), target)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-    def skorch():
-        NeuralNetRegressor(
-            layer,
-            criterion=torch.nn.MSELoss,
-            criterion__reduction="sum",
-            optimizer=torch.optim.RMSprop,
-            lr=1e-3,
-            max_epochs=2400,
-            batch_size=-1,
-            train_split=None,
-            verbose=0,
-        ).fit(features, target)
-
+    X, y = sine()
     same = TorchPolynomialRegressor(basis="monomial", optimizer="rmsprop", lr=1e-3, n_iter=2400, tol=None)
     orthonormal = TorchPolynomialRegressor(optimizer="rmsprop", lr=1e-3, n_iter=2400, tol=None)
     contestants = {
-        "loop (c), 2400 iterations": loop,
-        "skorch on (c), 2400 epochs": skorch,
+        "loop (c), 2400 iterations": lambda: sine_linear_layer(X, y),
+        "skorch on (c), 2400 epochs": lambda: sine_skorch(X, y),
         "torchpoly, basis='monomial', 2400 iterations": lambda: same.fit(X, y),
         "torchpoly, RMSprop, 2400 iterations": lambda: orthonormal.fit(X, y),
         "torchpoly, the optimum": lambda: TorchPolynomialRegressor().fit(X, y),

@@ -1,7 +1,7 @@
 """Run all benchmarks, and rewrite the pages with what they measure.
 
 Each script prints Markdown, which replaces what stands below the mark in its page; the table *In short* of the overview
-replaces the one in the README. It takes about 45 minutes on two cores, needs 24 GiB of memory, and wants a machine
+replaces the one in the README. It takes about 35 minutes on two cores, needs 24 GiB of memory, and wants a machine
 that does nothing else. Run with::
 
     pip install -c constraints.txt ".[bench]"
