@@ -1,8 +1,10 @@
-"""What people paste runs, and says what the page says it does; what is public is documented."""
+"""What people paste runs, and says what the page says it does; what is public is documented.
+
+The examples run where the site is built, in which an error is one of the build.
+"""
 
 import inspect
 import re
-import runpy
 from contextlib import chdir, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -39,15 +41,6 @@ def test_the_readme_claims_what_was_measured():
     rows = re.findall(r"^\|.*\|$", readme, flags=re.MULTILINE)
     assert len(rows) > 5
     assert set(rows) <= set(page.splitlines())
-
-
-@pytest.mark.parametrize("script", sorted((ROOT / "docs" / "examples").glob("*.py")), ids=lambda path: path.stem)
-def test_examples_save_their_picture(script, tmp_path):
-    plt.switch_backend("Agg")
-    with chdir(tmp_path):
-        runpy.run_path(str(script), run_name="__main__")
-    plt.close("all")
-    assert (tmp_path / f"{script.stem}.png").stat().st_size > 10_000
 
 
 def public():
