@@ -21,7 +21,13 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["site", "examples", "**/sg_execution_times.rst", "gallery/**/*.ipynb"]
+exclude_patterns = [
+    "site",
+    "examples",
+    "sg_execution_times.rst",
+    "gallery/sg_execution_times.rst",
+    "gallery/**/*.ipynb",
+]
 nitpicky = True
 default_role = "literal"
 
@@ -53,8 +59,6 @@ sphinx_gallery_conf = {
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"torchpoly {version}"
-html_static_path = ["static"]
-html_css_files = ["torchpoly.css"]
 html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "torchpoly"},

@@ -151,10 +151,11 @@ def test_fit_of_a_pipeline_with_categories_and_missing_values(rng):
     X = pd.DataFrame({"power": rng.uniform(50, 200, 200), "origin": rng.choice(["USA", "USA", "Japan"], 200)})
     y = X["power"] / 10 + (X["origin"] == "USA")
     X.loc[::7, "power"] = np.nan
+    X["doors"] = pd.array(np.where(rng.random(200) < 0.1, None, 4), dtype="Int64")
     encoder = make_column_transformer((OneHotEncoder(drop="first"), ["origin"]), remainder=SimpleImputer())
     pipeline = make_pipeline(encoder, TorchPolynomialRegressor(1)).fit(X, y)
     display = PolynomialFitDisplay.from_estimator(pipeline, X, y, feature="power", residuals=True)
-    most_frequent = pd.DataFrame({"power": display.line_.get_xdata(), "origin": "USA"})
+    most_frequent = pd.DataFrame({"power": display.line_.get_xdata(), "origin": "USA", "doors": 4.0})
     np.testing.assert_allclose(display.line_.get_ydata(), pipeline.predict(most_frequent))
     assert (display.grid[0], display.grid[-1]) == (X["power"].min(), X["power"].max())
     with pytest.raises(ValueError, match="'feature' parameter got 'origin', a column without numbers"):

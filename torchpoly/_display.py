@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import _get_feature_names, check_consistent_length, check_is_fitted
 
@@ -311,7 +312,7 @@ class PolynomialFitDisplay:
             raise ValueError("The 'residuals' parameter got True, which takes the 'y' parameter. It got None.")
         check_consistent_length(X, y)
         names = _get_feature_names(X)
-        columns = list(np.asarray(X, dtype=np.float64).T) if names is None else [np.asarray(X[name]) for name in names]
+        columns = list(np.asarray(X, dtype=np.float64).T) if names is None else [_values(X[name]) for name in names]
         index = _column(feature, names, len(columns))
         drawn = columns[index]
         if not _is_numeric(drawn) or not np.isfinite(drawn := drawn.astype(np.float64)).any():
@@ -414,6 +415,17 @@ def _column(feature: int | str, names: NDArray | None, n_features: int) -> int:
     return int(feature)
 
 
+def _values(column: Any) -> NDArray:
+    """Return a column of a dataframe, as floats if it has numbers beside what is missing."""
+    values = np.asarray(column)
+    if values.dtype.kind == "O" and not any(isinstance(value, str) for value in values):
+        try:
+            return np.asarray(column, dtype=np.float64)
+        except (TypeError, ValueError):
+            return values
+    return values
+
+
 def _is_numeric(column: NDArray) -> bool:
     return column.dtype.kind in "biuf"
 
@@ -422,7 +434,8 @@ def _typical(column: NDArray) -> Any:
     """Return the median of a column, or where it is not of numbers, the most frequent value; NaN does not count."""
     if _is_numeric(column):
         return np.nanmedian(column)
-    present = Counter(value for value in column.tolist() if value is not None and value == value)
+    missing = (value is None or is_scalar_nan(value) or is_pandas_na(value) for value in column.tolist())
+    present = Counter(value for value, is_missing in zip(column.tolist(), missing, strict=True) if not is_missing)
     return np.array([present.most_common(1)[0][0] if present else None], dtype=object)
 
 
