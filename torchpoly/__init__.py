@@ -1,6 +1,7 @@
 """Polynomial regression for scikit-learn, trained with torch."""
 
-from torchpoly._display import LossCurveDisplay, PolynomialFitDisplay
+from torchpoly._fit_display import PolynomialFitDisplay
+from torchpoly._loss_display import LossCurveDisplay
 from torchpoly._regressor import TorchPolynomialRegressor
 from torchpoly._search import PolynomialGridSearchCV
 
