@@ -1,5 +1,6 @@
 """Displays: what they draw, and what they say without matplotlib."""
 
+import datetime
 import sys
 from functools import partial
 
@@ -160,6 +161,26 @@ def test_fit_of_a_pipeline_with_categories_and_missing_values(rng):
     assert (display.grid[0], display.grid[-1]) == (X["power"].min(), X["power"].max())
     with pytest.raises(ValueError, match="'feature' parameter got 'origin', a column without numbers"):
         PolynomialFitDisplay.from_estimator(pipeline, X, feature="origin")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.tile([True, False], 30),
+        pd.array([True, False] * 30, dtype="boolean"),
+        pd.Categorical([1, 2, 2, 1] * 15),
+        pl.Series([datetime.date(2020, 1, 1), datetime.date(2021, 1, 1)] * 30),
+    ],
+    ids=["bool", "nullable bool", "categories that are integers", "dates of polars"],
+)
+def test_columns_not_of_numbers_stay_at_a_value_of_theirs(column, rng):
+    frame = pl.DataFrame if isinstance(column, pl.Series) else pd.DataFrame
+    X = frame({"a": rng.uniform(size=60), "c": column})
+    encoder = make_column_transformer((OneHotEncoder(drop="first"), ["c"]), remainder="passthrough")
+    pipeline = make_pipeline(encoder, TorchPolynomialRegressor(1)).fit(X, np.arange(60.0))
+    assert np.isfinite(PolynomialFitDisplay.from_estimator(pipeline, X, feature="a").curve).all()
+    with pytest.raises(ValueError, match="'feature' parameter got 'c', a column without numbers"):
+        PolynomialFitDisplay.from_estimator(pipeline, X, feature="c")
 
 
 def test_fit_on_a_logarithmic_axis_has_points_all_along_it():

@@ -277,7 +277,7 @@ def test_memory_maps_and_tensors_are_not_copied(dtype, rng, tmp_path):
 def test_equation_warns_where_rounding_moves_y_by_more_than_its_spread(rng):
     year = rng.uniform(1970, 1983, 300)
     model = TorchPolynomialRegressor(2).fit(year[:, None], (year - 1975) ** 2)
-    with pytest.warns(UserWarning, match=r"equation of 3 digits.*Take precision=\d+") as caught:
+    with pytest.warns(UserWarning, match=r"Rounded to 3 significant digits.*Take precision=\d+") as caught:
         coarse = model.equation(3)
     assert np.abs(eval(coarse[4:], {}, {"x0": year}) - model.predict(year[:, None])).max() > 20
     enough = int(re.search(r"precision=(\d+)", str(caught[0].message))[1])
@@ -287,6 +287,25 @@ def test_equation_warns_where_rounding_moves_y_by_more_than_its_spread(rng):
     assert np.abs(eval(fine[4:], {}, {"x0": year}) - model.predict(year[:, None])).max() < 0.2
     with pytest.warns(UserWarning, match="Use predict or module_"):
         TorchPolynomialRegressor(9).fit(year[:, None], np.sin(year)).equation(6)
+
+
+@pytest.mark.parametrize(
+    ("y", "precision"),
+    [(np.full(200, 12345678.0), 6), (np.linspace(0, 1, 200) ** 2, 2), (np.full((200, 2), [1.0, 1e9]), 3)],
+    ids=["constant", "well scaled", "several constants"],
+)
+def test_equation_does_not_warn_where_nothing_cancels(y, precision):
+    model = TorchPolynomialRegressor(2).fit(np.linspace(0, 1, 200)[:, None], y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.equation(precision)
+
+
+def test_equation_warns_however_many_digits_it_has_where_floats_are_not_enough():
+    x = np.linspace(-1, 1, 500)
+    model = TorchPolynomialRegressor(100).fit(x[:, None], np.sin(60 * x))
+    with pytest.warns(UserWarning, match="Use predict or module_"):
+        model.equation(17)
 
 
 @pytest.mark.parametrize("use", ["predict", "module_"])

@@ -82,7 +82,8 @@ class MonomialsMixin:
         Warns
         -----
         UserWarning
-            If rounding to `precision` digits may move y by more than its spread.
+            If rounding to `precision` digits may move y by more than its spread; for
+            ``basis="monomial"`` that is not looked at.
 
         Examples
         --------
@@ -99,7 +100,10 @@ class MonomialsMixin:
         reach = self._polynomial.reach(powers)
         with np.errstate(over="ignore", invalid="ignore"):
             negligible = reach * np.abs(coefficients) < 10.0**-precision
-            _warn_of_rounding((reach * _rounding(coefficients, int(precision))).sum(axis=1).max(), int(precision))
+            moved = reach * _rounding(coefficients, int(precision))
+        # y that does not vary has no spread to compare with.
+        varies = ~negligible[:, 1:].all(axis=1)
+        _warn_of_rounding(np.where(np.isfinite(moved), moved, 0.0)[varies], int(precision))
         # A constant is not left out for being small if there is nothing else.
         negligible[:, 0] &= ~negligible[:, 1:].all(axis=1)
         coefficients = np.where(negligible, 0.0, coefficients)
@@ -113,19 +117,29 @@ class MonomialsMixin:
 
 
 def _rounding(coefficients: Floats, precision: int) -> Floats:
-    """Return by how much coefficients change when they are written with so many digits."""
+    """Return by how much coefficients are off when they are written with so many digits, and read as floats."""
     written = [float(f"{value:.{precision}g}") for value in coefficients.flat]
-    return np.abs(np.reshape(written, coefficients.shape) - coefficients)
+    return np.maximum(np.abs(np.reshape(written, coefficients.shape) - coefficients), np.spacing(np.abs(coefficients)))
 
 
-def _warn_of_rounding(moved: float, precision: int) -> None:
-    """Warn where rounding the terms may move y by more than its spread, given in spreads."""
-    if 1.0 < moved < np.inf:
-        enough = precision + 2 + math.ceil(math.log10(moved))
-        advice = f"Take precision={enough}" if enough <= 17 else "Use predict or module_ instead"
+def _warn_of_rounding(moved: Floats, precision: int) -> None:
+    """Warn where the rounding of terms, which are as good as independent, moves a target by more than its spread.
+
+    Parameters
+    ----------
+    moved : ndarray of shape (n_targets, n_monomials)
+        By how many spreads the rounding of each term moves the target.
+    precision : int
+    """
+    together = np.sqrt(np.square(moved).sum(axis=1)).max(initial=0.0)
+    if together > 1.0:
+        enough = precision + 2 + math.ceil(math.log10(together))
+        # Evaluation in floats has no more than 15 digits, however many are written.
+        advice = f"Take precision={enough}" if enough <= 15 else "Use predict or module_ instead"
         warnings.warn(
-            f"In an equation of {precision} digits, rounding may move y by up to {moved:.2g} times its spread: the "
-            f"terms are large and cancel. {advice}, or subtract from columns far from 0 a value in their middle.",
+            f"Rounded to {precision} significant digits, the equation may be off by about {together:.2g} times the "
+            f"spread of y, as its terms are far larger than that. {advice}, or subtract from y, and from columns far "
+            "from 0, a value in their middle.",
             UserWarning,
             stacklevel=3,
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import _safe_indexing
 from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import _get_feature_names, check_consistent_length, check_is_fitted
@@ -162,17 +163,17 @@ class PolynomialFitDisplay:
             raise ValueError("The 'residuals' parameter got True, which takes the 'y' parameter. It got None.")
         check_consistent_length(X, y)
         names = _get_feature_names(X)
-        columns = list(np.asarray(X, dtype=np.float64).T) if names is None else [_values(X[name]) for name in names]
+        columns = list(np.asarray(X, dtype=np.float64).T) if names is None else [X[name] for name in names]
         index = _column(feature, names, len(columns))
-        drawn = columns[index]
-        if not _is_numeric(drawn) or not np.isfinite(drawn := drawn.astype(np.float64)).any():
+        drawn = _numbers(columns[index])
+        if drawn is None or not np.isfinite(drawn).any():
             raise ValueError(
                 f"The 'feature' parameter got {feature!r}, a column without numbers: draw over another one."
             )
         ends = np.nanmin(drawn), np.nanmax(drawn)
         is_logarithmic = ax is not None and np.ravel(ax)[0].get_xscale() == "log" and ends[0] > 0
         grid = (np.geomspace if is_logarithmic else np.linspace)(*ends, grid_resolution)
-        points = [np.repeat(_typical(column), grid_resolution) for column in columns]
+        points = [_typical(column, grid_resolution) for column in columns]
         points[index] = grid
         # Estimators that were fitted on a dataframe want one, of the same kind.
         frame: Any = np.column_stack(points) if names is None else type(X)(dict(zip(names, points, strict=True)))
@@ -255,28 +256,29 @@ def _column(feature: int | str, names: NDArray | None, n_features: int) -> int:
     return int(feature)
 
 
-def _values(column: Any) -> NDArray:
-    """Return a column of a dataframe, as floats if it has numbers beside what is missing."""
+def _numbers(column: Any) -> NDArray | None:
+    """Return a column as floats, or None if it is not of numbers."""
     values = np.asarray(column)
-    if values.dtype.kind == "O" and not any(isinstance(value, str) for value in values):
-        try:
-            return np.asarray(column, dtype=np.float64)
-        except (TypeError, ValueError):
-            return values
-    return values
+    is_category = getattr(column.dtype, "name", "") in {"bool", "boolean", "category"}
+    if is_category or values.dtype.kind not in "iufO" or any(isinstance(value, str) for value in values.flat):
+        return None
+    try:
+        return np.asarray(column, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
 
 
-def _is_numeric(column: NDArray) -> bool:
-    return column.dtype.kind in "biuf"
-
-
-def _typical(column: NDArray) -> Any:
-    """Return the median of a column, or where it is not of numbers, the most frequent value; NaN does not count."""
-    if _is_numeric(column):
-        return np.nanmedian(column)
-    missing = (value is None or is_scalar_nan(value) or is_pandas_na(value) for value in column.tolist())
-    present = Counter(value for value, is_missing in zip(column.tolist(), missing, strict=True) if not is_missing)
-    return np.array([present.most_common(1)[0][0] if present else None], dtype=object)
+def _typical(column: Any, size: int) -> Any:
+    """Return so many copies of a column's median, or where it is not of numbers, of its most frequent value."""
+    numbers = _numbers(column)
+    if numbers is not None:
+        return np.full(size, np.nanmedian(numbers))
+    values = np.asarray(column).tolist()
+    present = Counter(value for value in values if not (value is None or is_scalar_nan(value) or is_pandas_na(value)))
+    row = values.index(present.most_common(1)[0][0]) if present else 0
+    copies = _safe_indexing(column, np.full(size, row))
+    # A pandas Series would be matched by its index.
+    return getattr(copies, "array", copies)
 
 
 def _column_of(values: Any, target: int) -> NDArray:

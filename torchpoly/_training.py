@@ -314,9 +314,10 @@ def warn_not_converged(
         )
     else:
         cause = (
-            ("Increase 'n_iter' or 'tol'" if spec.lr_is_default else "Increase 'n_iter' or 'tol', leave 'lr' at None")
-            + ", or set tol=None to run all iterations without this. Mini-batches, and losses with kinks but under "
-            "optimizer='lbfgs', seldom meet a tol, however close to the optimum they are."
+            ("Increase 'n_iter' or 'tol'" if spec.lr_is_default else "Increase 'n_iter' or 'tol', choose another 'lr'")
+            + ", or set tol=None to run all iterations without this. Mini-batches, and losses with kinks, seldom meet "
+            "a tol, however close to the optimum they are; optimizer='lbfgs' does for the named losses, and for a "
+            "function with kinks 'adam' comes closer."
         )
     warnings.warn(
         f"{spec.factory.__name__} ended after n_iter={n_iter} iterations with a gradient entry of {steepest:.3g}, "
