@@ -98,7 +98,7 @@ class MonomialsMixin:
             raise ValueError(f"The 'precision' parameter got {precision!r}; it must be an int of at least 1.")
         powers = self.powers_
         reach = self._polynomial.reach(powers)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             negligible = reach * np.abs(coefficients) < 10.0**-precision
             moved = reach * _rounding(coefficients, int(precision))
         # y that does not vary has no spread to compare with.
@@ -131,7 +131,9 @@ def _warn_of_rounding(moved: Floats, precision: int) -> None:
         By how many spreads the rounding of each term moves the target.
     precision : int
     """
-    together = np.sqrt(np.square(moved).sum(axis=1)).max(initial=0.0)
+    with np.errstate(under="ignore"):
+        # More than 99 digits too few is no news; its square would overflow.
+        together = np.sqrt(np.square(np.minimum(moved, 1e99)).sum(axis=1)).max(initial=0.0)
     if together > 1.0:
         enough = precision + 2 + math.ceil(math.log10(together))
         # Evaluation in floats has no more than 15 digits, however many are written.
