@@ -1,7 +1,6 @@
 """How Sphinx builds the site: ``sphinx-build -W docs docs/site``."""
 
 import re
-from pathlib import Path
 
 from docutils import nodes
 
@@ -40,7 +39,6 @@ myst_heading_anchors = 3
 autodoc_typehints = "none"
 toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
-numpydoc_xref_param_type = False
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -52,7 +50,6 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
     "show_signature": False,
-    "remove_config_comments": True,
     "min_reported_time": 10_000,
     "capture_repr": (),
 }
@@ -62,7 +59,6 @@ html_title = f"torchpoly {version}"
 html_show_sourcelink = False
 html_theme_options = {
     "logo": {"text": "torchpoly"},
-    "show_nav_level": 1,
     "navigation_depth": 2,
     "show_toc_level": 2,
     "header_links_before_dropdown": 5,
@@ -99,4 +95,3 @@ def link_elsewhere(app, env, node, content):
 
 def setup(app):
     app.connect("missing-reference", link_elsewhere)
-    app.connect("builder-inited", lambda app: Path(app.srcdir, "gallery").mkdir(exist_ok=True), priority=1)

@@ -173,8 +173,7 @@ class PolynomialFitDisplay:
         ends = np.nanmin(drawn), np.nanmax(drawn)
         is_logarithmic = ax is not None and np.ravel(ax)[0].get_xscale() == "log" and ends[0] > 0
         grid = (np.geomspace if is_logarithmic else np.linspace)(*ends, grid_resolution)
-        points = [_typical(column, grid_resolution) for column in columns]
-        points[index] = grid
+        points = [grid if place == index else _typical(column, grid_resolution) for place, column in enumerate(columns)]
         # Estimators that were fitted on a dataframe want one, of the same kind.
         frame: Any = np.column_stack(points) if names is None else type(X)(dict(zip(names, points, strict=True)))
         display = cls(

@@ -21,8 +21,8 @@ IMAGES = Path(__file__).parents[1] / "images"
 def alternate(contestants, rounds, before=None):
     """Return the median seconds of each contestant, run in turn in every round.
 
-    Each runs once before that. What takes less than 20 ms is repeated until it lasts that long, as ``timeit`` does,
-    unless something else must come right before it.
+    Each runs once or twice before that. What takes less than 20 ms is repeated until it lasts that long, as ``timeit``
+    does, unless something else must come right before it.
     """
     repetitions = {}
     for name, run in contestants.items():
