@@ -22,3 +22,15 @@ def surface(rng):
     Z = (X - X.mean(axis=0)) / X.std(axis=0)
     Y = np.column_stack([Z[:, 0] * Z[:, 1] - 2 + Z[:, 2] ** 3, Z[:, 0] - Z[:, 1] ** 2])
     return X, Y + 0.1 * rng.normal(size=Y.shape)
+
+
+@pytest.fixture
+def penalized_features():
+    """The products of Chebyshev polynomials but the constant, divided by their degree to the power 3/2."""
+
+    def features(model, X):
+        basis = model._polynomial.basis
+        degrees = basis.powers.sum(axis=1)[1:]
+        return basis.evaluate(basis.domain.scale(X))[1:].T / degrees**1.5
+
+    return features

@@ -70,7 +70,7 @@ def test_tensors_give_the_statistics_of_arrays(rng):
         np.testing.assert_allclose(statistics.features, stacked[:4] @ stacked[:4].T / 80, atol=1e-14)
         np.testing.assert_allclose(statistics.cross, stacked[:4] @ stacked[4:].T / 80, atol=1e-14)
         np.testing.assert_allclose(statistics.target, (stacked[4:] ** 2).mean(axis=1), atol=1e-14)
-    few = GramStatistics.from_few_rows(torch.from_numpy(stacked), 4, 80.0)
+    few = GramStatistics.from_few_rows(torch.from_numpy(stacked), np.array([0.0, 1.0, 1.0, 8.0]), 80.0)
     np.testing.assert_allclose(few.leading(3), arrays.leading(3), atol=1e-14)
     coefficients = rng.normal(size=(4, 2))
     for ours, theirs in zip(

@@ -162,11 +162,11 @@ def test_unfitted_methods_say_so():
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "n_features", "degree"), [(2_000_000, 40, 6), (50, 100, 10**6), (3, 1, 10**12), (3, 2, 10**30)]
+    ("n_rows", "n_features", "degree"), [(2_000_000, 40, 6), (50, 100, 10**6), (6, 1, 10**12), (6, 2, 10**30)]
 )
 def test_more_terms_than_memory_holds(n_rows, n_features, degree):
-    # One value in memory, however many rows.
-    huge = np.broadcast_to(np.float32(1.0), (n_rows, n_features))
+    # One column in memory, however many there are.
+    huge = np.broadcast_to(np.arange(n_rows, dtype=np.float32)[:, None], (n_rows, n_features))
     model = TorchPolynomialRegressor(degree)
     with pytest.raises(
         ValueError, match=rf"'degree' parameter got {degree}.* terms.*bytes.*greatest degree that fits is \d+"

@@ -129,14 +129,13 @@ def test_last_loss_is_that_of_the_model(basis, weighted, alpha, surface, rng):
     assert model.loss_curve_[-1] == pytest.approx(expected, rel=1e-9)
 
 
-def test_penalty_is_that_of_ridge(surface):
-    """alpha is Ridge's alpha per row, on the Chebyshev products, with y in units of its deviation."""
+def test_penalty_is_that_of_ridge(surface, penalized_features):
+    """alpha is Ridge's alpha per row, on the Chebyshev products divided by their degree to the power 3/2."""
     from sklearn.linear_model import Ridge
 
     X, Y = surface
     model = TorchPolynomialRegressor(alpha=0.05).fit(X, Y)
-    basis = model._polynomial.basis
-    features = basis.evaluate(basis.domain.scale(X)).T[:, 1:]
+    features = penalized_features(model, X)
     ridge = Ridge(alpha=0.05 * len(X), solver="svd").fit(features, Y)
 
     np.testing.assert_allclose(model.predict(X), ridge.predict(features), rtol=1e-9, atol=1e-9)

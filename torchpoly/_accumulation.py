@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from torchpoly._basis import Basis
-from torchpoly._domain import Domain, Floats, column_ranges, union_of_ranges
+from torchpoly._domain import Box, Domain
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics
 from torchpoly._reading import MAX_CONDITION, Data, Reading, Source, read_gram, well_conditioned
@@ -37,8 +38,7 @@ class Accumulation:
     statistics : GramStatistics
     targets : Domain
         What the targets are scaled by: mean 0 and variance 1 over these rows.
-    box : tuple of ndarray of shape (n_features,)
-        Least and greatest value of each column of X.
+    box : Box
     n_rows : int
         Number of rows of positive weight.
     """
@@ -46,13 +46,19 @@ class Accumulation:
     basis: Basis
     statistics: GramStatistics
     targets: Domain
-    box: tuple[Floats, Floats]
+    box: Box
     n_rows: int
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what this version or 0.1.0 has saved, which kept the ranges of columns without their values."""
+        if isinstance(state["box"], tuple):
+            low, high = state["box"]
+            state = {**state, "box": Box(low, high, (None,) * len(low))}
+        self.__dict__.update(state)
+
     @classmethod
-    def of(cls, model: Model, data: Data) -> Accumulation:
-        """Read rows of positive weight, scaled by their own ranges."""
-        box = column_ranges(data.X, data.weights)
+    def of(cls, model: Model, data: Data, box: Box) -> Accumulation:
+        """Read rows of positive weight, scaled by their own ranges, those of the box."""
         targets = Domain.standardizing(data.Y, data.weights)
         basis = model.features(box)
         return cls(basis, read_gram(basis, replace(data, targets=targets)), targets, box, data.n_rows)
@@ -71,10 +77,10 @@ class Accumulation:
         On a box that holds both, the polynomials of either are combinations of its own ones with
         coefficients of at most about 1, so no digits are lost.
         """
-        box = union_of_ranges(self.box, other.box)
+        box = self.box | other.box
         basis = self.basis
         if basis.family == "chebyshev":
-            basis = replace(basis, domain=Domain.spanning(*box))
+            basis = Basis.spanning(box, basis.degree, basis.interaction_only)
         targets = self._targets_with(other)
         parts = [part._changed(basis, targets) for part in (self, other)]
         statistics = _of_finite_weight(GramStatistics.of_union(parts, [1, 1]))
@@ -102,8 +108,8 @@ class Accumulation:
     def _changed(self, basis: Basis, targets: Domain) -> GramStatistics:
         """Return the statistics in another basis and other units."""
         change = None
-        if not basis.domain.covers_like(self.basis.domain):
-            change = self.basis.change_of_domain(basis.domain)
+        if not (basis.caps == self.basis.caps and basis.domain.covers_like(self.basis.domain)):
+            change = self.basis.change_to(basis, self.box.values)
         scale = self.targets.half_width / targets.half_width
         return self.statistics.formed().changed(
             change, scale, (self.targets.center - targets.center) / targets.half_width

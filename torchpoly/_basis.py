@@ -7,7 +7,8 @@ Which products of univariate polynomials make up the features. Terms are ordered
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import accumulate
@@ -19,18 +20,41 @@ from numpy.polynomial import chebyshev, polynomial
 from numpy.typing import NDArray
 from torch import Tensor
 
-from torchpoly._domain import Array, Domain, Floats
+from torchpoly._domain import Array, Box, Domain, Floats
+
+# The cap of a variable that may have any exponent.
+NO_CAP = sys.maxsize
 
 
-def count_terms(n_features: int, degree: int, interaction_only: bool = False) -> int:
+def count_terms(n_features: int, degree: int, interaction_only: bool = False, caps: Sequence[int] = ()) -> int:
     """Return the number of polynomial terms, the constant included.
 
     That is ``comb(n_features + degree, degree)`` for all products of total degree at most
     `degree`, and the sum of ``comb(n_features, k)`` over k <= `degree` for distinct factors.
+
+    Parameters
+    ----------
+    n_features, degree, interaction_only
+        As in the estimator.
+    caps : list of int
+        Greatest exponents of some of the features; `NO_CAP` stands for none.
     """
     if interaction_only:
         return sum(math.comb(n_features, k) for k in range(min(degree, n_features) + 1))
-    return math.comb(n_features + degree, degree)
+    caps = [cap for cap in caps if cap < degree]
+    # Coefficients of prod(1 + z + ... + z**cap): how many products of capped features have each degree.
+    n_capped = [1]
+    for cap in caps:
+        cumulated = [0, *accumulate(n_capped + [0] * min(cap, degree + 1 - len(n_capped)))]
+        n_capped = [cumulated[k + 1] - cumulated[max(0, k - cap)] for k in range(len(cumulated) - 1)]
+    n_others = n_features - len(caps)
+    return sum(count * math.comb(n_others + degree - k, n_others) for k, count in enumerate(n_capped))
+
+
+def capped_exponents(values: Sequence[Floats | None]) -> tuple[int, ...] | None:
+    """Return the greatest exponent of each column: the number of its values less 1; None where no column has few."""
+    caps = tuple(NO_CAP if known is None else len(known) - 1 for known in values)
+    return None if all(cap == NO_CAP for cap in caps) else caps
 
 
 def _divisors(powers: NDArray[np.int64], others: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -68,12 +92,27 @@ class Basis:
         Only products of distinct variables.
     family : {"chebyshev", "power"}
         The univariate polynomials: Chebyshev polynomials of the first kind, or powers.
+    caps : tuple of int or None
+        Greatest exponent of each variable, `NO_CAP` where it has none of its own; None stands for no caps.
     """
 
     domain: Domain
     degree: int
     interaction_only: bool = False
     family: str = "chebyshev"
+    caps: tuple[int, ...] | None = None
+
+    @classmethod
+    def spanning(cls, box: Box, degree: int, interaction_only: bool) -> Basis:
+        """Return the Chebyshev products on the window of a box.
+
+        On m values, a power of m or more equals a combination of lower ones, so it is left out where
+        a column has few values.
+        """
+        domain = Domain.spanning(box.low, box.high)
+        values = [known for known, varies in zip(box.values, domain.columns, strict=True) if varies]
+        caps = None if interaction_only else capped_exponents(values)
+        return cls(domain, degree, interaction_only, caps=caps)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is cached."""
@@ -81,26 +120,78 @@ class Basis:
 
     @property
     def n_terms(self) -> int:
-        return count_terms(self.domain.n_variables, self.degree, self.interaction_only)
+        return count_terms(self.domain.n_variables, self.degree, self.interaction_only, self.caps or ())
+
+    @cached_property
+    def is_capped(self) -> NDArray[np.bool_]:
+        """Which variables have a greatest exponent of their own."""
+        return np.array(self.caps or [NO_CAP] * self.domain.n_variables) < NO_CAP
+
+    @cached_property
+    def _greatest_exponents(self) -> list[int]:
+        """The greatest exponent of each variable."""
+        if self.interaction_only:
+            return [min(1, self.degree)] * self.domain.n_variables
+        return [min(cap, self.degree) for cap in self.caps or [self.degree] * self.domain.n_variables]
+
+    @property
+    def _highest(self) -> int:
+        """The greatest total degree that there is."""
+        return min(self.degree, sum(self._greatest_exponents))
+
+    @cached_property
+    def degrees(self) -> NDArray[np.int64]:
+        """Total degree of each term, of shape (n_terms,)."""
+        sizes = [1, *(sum(block.n_terms for block in level) for level in self._levels[1:])]
+        return np.repeat(np.arange(len(sizes)), sizes)
+
+    @cached_property
+    def norm_weights(self) -> Floats:
+        """Weights of the squared coefficients in the norm that is least, or penalized, of shape (n_terms,).
+
+        They are ``k**3`` for Chebyshev products of total degree k, those of a Sobolev norm, so that a term
+        of a higher degree is used only as far as lower ones do not explain the rows. They are 1 for
+        powers, and 0 for the constant.
+        """
+        return self._weights_of_degrees()[self.degrees]
+
+    @property
+    def inverse_weights_of_degrees(self) -> Floats:
+        """Inverse weights in the norm of the terms of each total degree, 0 for the constant."""
+        weights = self._weights_of_degrees()
+        return np.r_[0.0, 1.0 / weights[1:]]
+
+    def _weights_of_degrees(self) -> Floats:
+        degrees = np.arange(self._highest + 1.0)
+        return degrees**3 if self.family == "chebyshev" else np.minimum(degrees, 1.0)
 
     @cached_property
     def _levels(self) -> list[list[_Block]]:
         """The blocks of each total degree, in the order of their terms; degree 0 first."""
-        n_variables, interaction_only = self.domain.n_variables, self.interaction_only
+        greatest = self._greatest_exponents
+        counts = self._counts_of_later
         levels: list[list[_Block]] = [[]]
-        for degree in range(1, self.degree + 1):
+        for degree in range(1, self._highest + 1):
             level = []
-            for variable in range(n_variables):
-                later = n_variables - 1 - variable
+            for variable, highest in enumerate(greatest):
+                later = counts[variable + 1]
                 # Of the last variable, no other is left to share the degree with.
-                exponents = [1] if interaction_only else range(degree, 0, -1) if later else [degree]
-                for exponent in exponents:
-                    rest = degree - exponent
-                    count = math.comb(later, rest) if interaction_only else _n_monomials(later, rest)
+                least = 1 if variable + 1 < len(greatest) else degree
+                for exponent in range(min(degree, highest), least - 1, -1):
+                    count = later[degree - exponent]
                     if count:
                         level.append(_Block(variable, exponent, count))
             levels.append(level)
         return levels
+
+    @property
+    def _counts_of_later(self) -> list[list[int]]:
+        """The number of terms of each total degree that are in the variables from each one on."""
+        counts = [[1] + [0] * self._highest]
+        for highest in reversed(self._greatest_exponents):
+            cumulated = [0, *accumulate(counts[-1])]
+            counts.append([cumulated[k + 1] - cumulated[max(0, k - highest)] for k in range(len(counts[0]))])
+        return counts[::-1]
 
     @cached_property
     def powers(self) -> NDArray[np.int64]:
@@ -116,47 +207,47 @@ class Basis:
             levels.append(np.concatenate(blocks) if blocks else levels[0][:0])
         return np.concatenate(levels)
 
-    def change_of_domain(self, other: Domain) -> Floats:
-        """Return the coefficients in this basis of the terms on another domain.
+    def change_to(self, other: Basis, values: Sequence[Floats | None]) -> Floats:
+        """Return the coefficients in this basis of the terms of another one, as functions on the rows.
 
         Both domains have columns of X for their variables, the other one all of this one's. Along
         each, the other variable is ``a * u + b`` of this one, and its univariate polynomials follow
-        from their recurrence. Columns that have no variable here are constant.
+        from their recurrence, or where the column has few values, from interpolation on these. Columns
+        that have no variable here are constant.
 
         Parameters
         ----------
-        other : Domain
+        other : Basis
+            Of the same degree, with the same caps or higher ones.
+        values : list of (ndarray or None)
+            The distinct values of each column of X on the rows, where they are few.
 
         Returns
         -------
         ndarray of shape (n_terms, n_other_terms)
-            Column s holds term s on the other domain. It is upper triangular but for the order of
+            Column s holds term s of the other basis. It is upper triangular but for the order of
             terms of the same degree, and its leading blocks are those of lower degrees.
         """
-        theirs = replace(self, domain=other)
-        varying = self.domain.columns[other.columns]
-        ours = np.zeros((self.n_terms, theirs.domain.n_variables), dtype=np.int64)
+        here, there = self.domain, other.domain
+        varying = here.columns[there.columns]
+        ours = np.zeros((self.n_terms, there.n_variables), dtype=np.int64)
         ours[:, varying] = self.powers
-        slopes = np.where(varying, (self.domain.half_width / other.half_width)[other.columns], 0.0)
-        offsets = ((self.domain.center - other.center) / other.half_width)[other.columns]
-        rows, columns = self._divisors if varying.all() else _divisors(ours, theirs.powers)
+        same_terms = varying.all() and self.caps == other.caps
+        rows, columns = self._divisors if same_terms else _divisors(ours, other.powers)
         factors = np.ones(len(rows))
-        for mine, exponents, slope, offset in zip(ours.T, theirs.powers.T, slopes, offsets, strict=True):
-            # Column k is T_k of the other variable v = slope * u + offset: 2 v T_(k-1) - T_(k-2), where
-            # T_(-1) is T_1, and 2 u T_j is T_(j+1) + T_|j-1|.
-            univariate = np.eye(self.degree + 1)
-            for k in range(1, self.degree + 1):
-                last, column = univariate[:, k - 1], univariate[:, k]
-                column[:] = 2.0 * offset * last
-                column[1:] += slope * last[:-1]
-                column[:-1] += slope * last[1:]
-                column[1] += slope * last[0]
-                if k == 1:
-                    column /= 2.0
-                else:
-                    column -= univariate[:, k - 2]
+        shared = np.flatnonzero(there.columns).tolist()
+        for column, mine, exponents in zip(shared, ours.T, other.powers.T, strict=True):
+            offset = (here.center[column] - there.center[column]) / there.half_width[column]
+            slope = here.half_width[column] / there.half_width[column] if here.columns[column] else 0.0
+            known = values[column]
+            if known is not None and len(known) <= exponents.max():
+                u = (known - here.center[column]) / here.half_width[column]
+                at_values = chebyshev.chebvander(slope * u + offset, int(exponents.max()))
+                univariate = np.linalg.solve(chebyshev.chebvander(u, len(u) - 1), at_values)
+            else:
+                univariate = _affine_change(slope, offset, int(exponents.max()))
             factors *= univariate[mine[rows], exponents[columns]]
-        change = np.zeros((self.n_terms, theirs.n_terms))
+        change = np.zeros((self.n_terms, other.n_terms))
         change[rows, columns] = factors
         return change
 
@@ -166,12 +257,9 @@ class Basis:
 
     def leading(self, n_terms: int) -> Basis:
         """Return the basis of the least degree that has these first terms."""
-        degrees = range(self.degree + 1)
-        variables = self.domain.n_variables
-        degree = next(k for k in degrees if count_terms(variables, k, self.interaction_only) >= n_terms)
-        return replace(self, degree=degree)
+        return replace(self, degree=int(self.degrees[n_terms - 1]))
 
-    def kernel(self, variables: Array, others: Array) -> Array:
+    def kernel(self, variables: Array, others: Array, weights: Floats | None = None) -> Array:
         """Return the sums over terms of their products at one row and another.
 
         Variable by variable, the sum over the terms of total degree m gains those whose exponent of
@@ -184,34 +272,40 @@ class Basis:
         variables : Tensor or ndarray of shape (n_variables, n_rows)
             What :meth:`Domain.scale` returns.
         others : of the same type, of shape (n_variables, n_others)
+        weights : ndarray of shape (n_degrees,), optional
+            Weights of the products, by the total degree of the term.
 
         Returns
         -------
         Tensor or ndarray of shape (n_rows, n_others)
         """
         xp: Any = torch if isinstance(variables, Tensor) else np
-        highest = min(1, self.degree) if self.interaction_only else self.degree
+        by_total_degree = np.ones(self._highest + 1) if weights is None else weights
+        greatest = self._greatest_exponents
         zero = variables[:0].T @ others[:0]
         by_degree = [zero + 1.0]
         product = zero + 0.0
-        for variable, other in zip(variables[:-1], others[:-1], strict=True):
-            by_degree += [zero + 0.0 for _ in range(self.degree + 1 - len(by_degree))]
+        for variable, other, highest in zip(variables[:-1], others[:-1], greatest[:-1], strict=True):
+            by_degree += [zero + 0.0 for _ in range(self._highest + 1 - len(by_degree))]
             pairs = zip(self._univariate(variable, highest), self._univariate(other, highest), strict=True)
             factors = [xp.outer(mine, theirs) for mine, theirs in pairs]
-            for degree in range(self.degree, 0, -1):
+            for degree in range(self._highest, 0, -1):
                 for exponent in range(1, min(degree, highest) + 1):
                     _multiply_add(by_degree[degree], by_degree[degree - exponent], factors[exponent], product)
+
+        def up_to(degree: int, exponent: int) -> Array:
+            """Return the weighted sum over terms of the other variables up to a degree."""
+            weighted = zip(by_total_degree[exponent:], by_degree[: degree + 1], strict=False)
+            return sum((float(weight) * kernel for weight, kernel in weighted if weight), start=zero)
+
         # With exponent j of the last variable go all terms of the others up to degree k - j.
-        up_to = list(accumulate(by_degree))
+        total = up_to(self._highest, 0)
         if not len(variables):
-            return up_to[-1]
-        total = up_to[-1] + 0.0
-        pairs = zip(self._univariate(variables[-1], highest), self._univariate(others[-1], highest), strict=True)
+            return total
+        pairs = zip(*(self._univariate(one[-1], greatest[-1]) for one in (variables, others)), strict=True)
         for exponent, (mine, theirs) in enumerate(pairs):
             if exponent:
-                _multiply_add(
-                    total, up_to[min(self.degree - exponent, len(up_to) - 1)], xp.outer(mine, theirs), product
-                )
+                _multiply_add(total, up_to(self._highest - exponent, exponent), xp.outer(mine, theirs), product)
         return total
 
     def _univariate(self, variable: Array, highest: int) -> Iterator[Array]:
@@ -237,7 +331,7 @@ class Basis:
         terms = {row.tobytes(): term for term, row in enumerate(self.powers)}
         derivative = np.zeros_like(coefficients)
         differentiated = chebyshev.chebder if self.family == "chebyshev" else polynomial.polyder
-        for exponent in range(1, self.degree + 1):
+        for exponent in range(1, self._greatest_exponents[variable] + 1):
             of_exponent = np.flatnonzero(self.powers[:, variable] == exponent)
             for lower, factor in enumerate(differentiated(np.eye(exponent + 1)[exponent])):
                 if factor and of_exponent.size:
@@ -303,6 +397,18 @@ def _multiply_add(total: Array, one: Array, other: Array, product: Array) -> Non
     total += product
 
 
-def _n_monomials(n_variables: int, degree: int) -> int:
-    """Return the number of monomials of exactly one degree; one of degree 0 in no variables."""
-    return math.comb(n_variables + degree - 1, degree) if n_variables else int(degree == 0)
+def _affine_change(slope: float, offset: float, degree: int) -> Floats:
+    """Return the matrix whose column k holds ``T_k(slope * u + offset)`` in the polynomials ``T_j(u)``."""
+    univariate = np.eye(degree + 1)
+    for k in range(1, degree + 1):
+        # T_k(v) is 2 v T_(k-1) - T_(k-2), where T_(-1) is T_1, and 2 u T_j is T_(j+1) + T_|j-1|.
+        last, column = univariate[:, k - 1], univariate[:, k]
+        column[:] = 2.0 * offset * last
+        column[1:] += slope * last[:-1]
+        column[:-1] += slope * last[1:]
+        column[1] += slope * last[0]
+        if k == 1:
+            column /= 2.0
+        else:
+            column -= univariate[:, k - 2]
+    return univariate

@@ -6,6 +6,7 @@ import bisect
 import math
 import os
 import sys
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -52,8 +53,15 @@ def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> tuple[Floats |
     return weights / greatest, greatest
 
 
-def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bool) -> None:
+def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bool, caps: Sequence[int] = ()) -> None:
     """Refuse more terms than the machine's memory holds, before anything is allocated.
+
+    Parameters
+    ----------
+    degree, n_rows, n_features, interaction_only
+        Of the fit.
+    caps : list of int
+        Greatest exponents of some of the features.
 
     Raises
     ------
@@ -62,7 +70,7 @@ def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bo
     """
 
     def fit_bytes(degree: int) -> int:
-        n_terms = count_terms(n_features, degree, interaction_only)
+        n_terms = count_terms(n_features, degree, interaction_only, caps)
         if n_rows < n_terms and not is_held(n_terms, n_rows):
             kernels = 2 * degree * KERNEL_ELEMENTS * min(n_features - 1, 1)
             return 8 * (_MATRICES * n_rows**2 + n_terms * (_MATRICES + vector_chunk_size(n_terms)) + kernels)
@@ -74,8 +82,8 @@ def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bo
         fitting = bisect.bisect_right(range(min(degree, sys.maxsize)), limit, key=fit_bytes) - 1
         raise ValueError(
             f"The 'degree' parameter got {degree}, which for {n_features} features makes "
-            f"{count_terms(n_features, degree, interaction_only)} terms; to fit them takes {needed} bytes, more than "
-            f"the {limit} of this machine's memory. The greatest degree that fits is {fitting}."
+            f"{count_terms(n_features, degree, interaction_only, caps)} terms; to fit them takes {needed} bytes, more "
+            f"than the {limit} of this machine's memory. The greatest degree that fits is {fitting}."
         )
 
 

@@ -9,11 +9,13 @@ from typing import cast
 import numpy as np
 
 from torchpoly._domain import Floats
-from torchpoly._few_rows import GramFactor
+from torchpoly._few_rows import GramFactor, HeldFactor
 
 EPSILON = float(np.finfo(np.float64).eps)
 # Norms of rows that are further apart leave the lighter ones fewer digits.
 _WIDELY = 100.0
+# Coefficients of polynomials that are null but for rounding stay below this.
+_MAX_STEP = 1e6
 
 
 def rounding_share(n_terms: int, epsilon: float = EPSILON) -> float:
@@ -61,10 +63,17 @@ class InverseRoots:
         """The eigenvalue below which there is only rounding."""
         return rounding_share(len(self.gram), self.epsilon) * float(self.eigensystem[0][-1])
 
-    @property
-    def best(self) -> Floats:
-        """The triangular one, or where the matrix is singular to working precision the truncated one."""
-        return self.truncated if self._triangular is None else self._triangular
+    def least_norm(self, norm_weights: Floats | None) -> Floats:
+        """Return the triangular one, or where the matrix is singular to working precision the one of least norm.
+
+        Parameters
+        ----------
+        norm_weights : ndarray of shape (n_terms,) or None
+            Weights of the squared coefficients in the norm; None stands for equal weights.
+        """
+        if self._triangular is not None:
+            return self._triangular
+        return self.truncated if norm_weights is None else without_null(self.truncated, self.null, norm_weights)
 
     @property
     def complete(self) -> Floats:
@@ -99,12 +108,36 @@ class InverseRoots:
         return vectors[:, values <= self.rounding]
 
 
-def penalised(gram: Floats, alpha: float) -> Floats:
-    """Return the Gram matrix with alpha added to its diagonal, except for the constant."""
+def penalised(gram: Floats, alpha: float, norm_weights: Floats) -> Floats:
+    """Return ``G + alpha P``, where P is the diagonal matrix of the weights of the norm."""
     penalised = gram.copy()
-    varying = np.arange(1, len(gram))
-    penalised[varying, varying] += alpha
+    penalised[np.diag_indices_from(gram)] += alpha * norm_weights
     return penalised
+
+
+def without_null(matrix: Floats, null: Floats, norm_weights: Floats) -> Floats:
+    """Return ``(I - N (N' P N)^-1 N' P) M``, of which the columns have least norm for their values on the rows.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n_terms, n)
+        M: coefficients of polynomials.
+    null : ndarray of shape (n_terms, n_null)
+        N: coefficients of polynomials that are 0 on all rows, as orthonormal columns.
+    norm_weights : ndarray of shape (n_terms,)
+        The diagonal of P.
+    """
+    weighted = norm_weights[:, None] * null
+    steps = np.linalg.solve(null.T @ weighted, weighted.T @ matrix)
+    # On the rows, N is rounding. Steps so long would make that rounding felt.
+    too_long = np.abs(steps).max(axis=0, initial=0.0) > _MAX_STEP
+    steps[:, too_long] = null.T @ matrix[:, too_long]
+    return matrix - null @ steps
+
+
+def inverse_weights(norm_weights: Floats) -> Floats:
+    """Return the inverses of the weights of the norm, 0 where they are 0."""
+    return np.divide(1.0, norm_weights, out=np.zeros_like(norm_weights), where=norm_weights > 0)
 
 
 @dataclass(frozen=True)
@@ -130,10 +163,9 @@ class TermCoordinates:
         """Return ``T.T @ products``."""
         return self.matrix.T @ products
 
-    def pull_penalty(self, parameters: Floats) -> Floats:
-        """Return ``T.T @ P @ T @ parameters``: half the gradient of the squares of coefficients but the constant's."""
-        varying = self.matrix[1:]
-        return varying.T @ (varying @ parameters)
+    def pull_penalty(self, parameters: Floats, norm_weights: Floats) -> Floats:
+        """Return ``T.T @ P @ T @ parameters``: half the gradient of the squared norm of the coefficients."""
+        return self.matrix.T @ (norm_weights[:, None] * (self.matrix @ parameters))
 
 
 def _eigensystem(kernel: Floats) -> tuple[Floats, Floats]:
@@ -143,7 +175,7 @@ def _eigensystem(kernel: Floats) -> tuple[Floats, Floats]:
     eigenvalues decide, not the greatest possible.
     """
     values, vectors = np.linalg.eigh(kernel)
-    kept = values > 4 * np.sqrt(len(values)) * EPSILON * values[-1]
+    kept = values > 4 * np.sqrt(len(values)) * EPSILON * values.max(initial=0.0)
     return values[kept], vectors[:, kept]
 
 
@@ -152,27 +184,47 @@ def _n_refinements(eigenvalues: Floats) -> int:
 
     Each time a share as small is left.
     """
-    condition = eigenvalues[-1] / eigenvalues[0]
+    condition = eigenvalues[-1] / eigenvalues[0] if len(eigenvalues) else 1.0
     return 0 if condition < 1e4 else 1 if condition < 1e9 else 3
+
+
+def _complement(vector: Floats) -> Floats:
+    """Return an orthonormal basis of what is orthogonal to a vector, of shape (n, n - 1)."""
+    return np.linalg.qr(vector[:, None], mode="complete")[0][:, 1:]
+
+
+def interpolating(factor: HeldFactor) -> TermCoordinates:
+    """Return T of least norm such that ``T.T @ G @ T`` is the identity, from a singular value decomposition.
+
+    The constant is free, so it takes the weighted means of the rows out of the other terms.
+    """
+    scales = np.sqrt(inverse_weights(factor.norm_weights))[1:, None]
+    centered = scales * (factor.rows[1:] @ _complement(factor.roots))
+    left, values, _ = np.linalg.svd(centered, full_matrices=False)
+    kept = values > rounding_share(len(factor.roots)) * values.max(initial=0.0)
+    varying = scales * (left[:, kept] / values[kept])
+    means = factor.roots @ factor.rows[1:].T
+    return TermCoordinates(np.block([[np.ones((1, 1)), -means[None] @ varying], [np.zeros((len(means), 1)), varying]]))
 
 
 @dataclass(frozen=True)
 class RowCoordinates:
     """Combinations of terms in the span of few rows.
 
-    T would be as large as the rows' features F. It is their product with a small matrix, but for the
-    constant, which with a penalty has a row of its own.
+    T would be as large as the rows' features F. But for the constant, which has a row of its own, it is
+    ``P^-1 F M`` with a small matrix M and the diagonal P of the weights of the norm.
 
     Parameters
     ----------
     factor : HeldFactor or EvaluatedFactor
         F.
     mixing : ndarray of shape (n_rows, rank)
+        M.
     values : ndarray of shape (n_rows, rank)
         The combinations at the rows, times the roots of shares: orthonormal columns without a penalty.
+    constant : ndarray of shape (1, rank)
     n_refinements : int
         How often the rows' residuals correct coefficients, which would lose digits otherwise.
-    constant : ndarray of shape (1, rank) or None
     penalty : ndarray of shape (rank, 1) or None
         The diagonal of ``T.T @ P @ T``, which has nothing beside it, where there is a penalty.
     """
@@ -180,48 +232,61 @@ class RowCoordinates:
     factor: GramFactor
     mixing: Floats
     values: Floats
+    constant: Floats
     n_refinements: int = 0
-    constant: Floats | None = None
     penalty: Floats | None = None
 
     @classmethod
     def of(cls, factor: GramFactor, alpha: float) -> RowCoordinates:
-        """Take them from the rows' own Gram matrix K.
+        """Take them from the rows' kernel matrix ``K = F_0' P^-1 F_0``, F_0 the features without weights."""
+        if alpha or factor.roots.max() < _WIDELY * factor.roots.min():
+            return cls._centered(factor, alpha)
+        return cls._interpolating(factor)
 
-        With ``K = V L V'`` and no penalty, ``T = F V / L``, of which the coefficients are the ones of
-        least norm. Light rows among heavy ones would lose their digits in that. Where weights differ
-        widely, ``T = F M`` with the same property, where ``K M = U`` has orthonormal columns that span the
-        range of K: with ``S K S = V L V'``, where S scales the diagonal to 1, ``M = S V L^-1 V' S U``.
+    @classmethod
+    def _centered(cls, factor: GramFactor, alpha: float) -> RowCoordinates:
+        """Return the coordinates in which the penalized Gram matrix is the identity.
 
-        With a penalty, the constant takes the means out: with ``K = V L V'`` for the centered rows,
-        ``T = centered F V / sqrt(L**2 + alpha L)``, of which the squares of the coefficients but the
-        constant's sum up to ``1 / (L + alpha)``.
+        The constant takes the weighted means out: with ``V L V'`` the weighted kernel matrix of centered
+        rows, ``M = V / sqrt(L**2 + alpha L)``, of which the squared norm of the coefficients is
+        ``1 / (L + alpha)``.
         """
         roots = factor.roots[None]
-        gram = factor.kernel
-        if not alpha:
-            scales = 1 / np.sqrt(np.diagonal(gram))[:, None]
-            if scales.max() < _WIDELY * scales.min():
-                eigenvalues, vectors = _eigensystem(gram)
-                return cls(factor, vectors / eigenvalues, vectors, _n_refinements(eigenvalues))
-            eigenvalues, vectors = _eigensystem(scales * gram * scales.T)
-            inverse = (vectors / eigenvalues) @ vectors.T
-            span = np.eye(len(gram)) if len(eigenvalues) == len(gram) else np.linalg.qr(vectors / scales)[0]
-            return cls(factor, scales * (inverse @ (scales * span)), span, _n_refinements(eigenvalues))
-        centering = np.eye(len(gram)) - roots.T @ roots
-        centered = gram - roots.T @ roots
-        eigenvalues, vectors = _eigensystem(centering @ centered @ centering)
-        varying = centering @ vectors / np.sqrt(eigenvalues * (eigenvalues + alpha))
+        gram = roots.T * factor.kernel * roots
+        # Eigenvectors of the centered matrix itself would mix with its null vector, the constant.
+        complement = _complement(factor.roots)
+        eigenvalues, vectors = _eigensystem(complement.T @ gram @ complement)
+        vectors = complement @ vectors
+        varying = vectors / np.sqrt(eigenvalues * (eigenvalues + alpha))
         # The means of the centered rows' polynomials, which the constant takes away.
-        means = roots @ centered @ varying
-        values = vectors * np.sqrt(eigenvalues / (eigenvalues + alpha))
+        means = roots @ gram @ varying
         return cls(
             factor,
             np.c_[np.zeros(len(gram)), varying],
-            np.c_[roots.T, values],
-            constant=np.c_[1.0, -means],
-            penalty=np.r_[0.0, 1 / (eigenvalues + alpha)][:, None],
+            np.c_[roots.T, vectors * np.sqrt(eigenvalues / (eigenvalues + alpha))],
+            np.c_[1.0, -means],
+            n_refinements=0 if alpha else _n_refinements(eigenvalues),
+            penalty=np.r_[0.0, 1 / (eigenvalues + alpha)][:, None] if alpha else None,
         )
+
+    @classmethod
+    def _interpolating(cls, factor: GramFactor) -> RowCoordinates:
+        """Return the interpolants of least norm of orthonormal values U.
+
+        With ``K = V L V'`` for rows less their mean, values f are taken by the function with
+        ``M = V L^-1 V' f``. Weights come in by U alone, so that light rows keep their digits.
+        """
+        roots, kernel = factor.roots, factor.kernel
+        contrasts = _complement(np.ones(len(roots)))
+        eigenvalues, vectors = _eigensystem(contrasts.T @ kernel @ contrasts)
+        vectors = contrasts @ vectors
+        span = np.eye(len(roots))
+        if len(eigenvalues) + 1 < len(roots):
+            span = np.linalg.qr(roots[:, None] * np.c_[np.ones(len(roots)), vectors])[0]
+        at_rows = span / roots[:, None]
+        mixing = (vectors / eigenvalues) @ (vectors.T @ at_rows)
+        constant = at_rows.mean(axis=0) - kernel.mean(axis=0) @ mixing
+        return cls(factor, mixing / roots[:, None], span, constant[None], _n_refinements(eigenvalues))
 
     @property
     def rank(self) -> int:
@@ -229,27 +294,29 @@ class RowCoordinates:
         return self.mixing.shape[1]
 
     def __matmul__(self, parameters: Floats) -> Floats:
-        coefficients = self.factor.combine(self.mixing @ parameters)
-        if self.constant is not None:
-            coefficients[0] = self.constant[0] @ parameters
+        coefficients = self._combined(parameters)
         for _ in range(self.n_refinements):
             residuals = self.values @ parameters - self.factor.values(coefficients)
-            coefficients += self.factor.combine(self.mixing @ (self.values.T @ residuals))
+            coefficients += self._combined(self.values.T @ residuals)
+        return coefficients
+
+    def _combined(self, parameters: Floats) -> Floats:
+        coefficients = self.factor.combine(self.mixing @ parameters)
+        coefficients *= inverse_weights(self.factor.norm_weights)[:, None]
+        coefficients[0] = self.constant[0] @ parameters
         return coefficients
 
     def pull(self, products: Floats) -> Floats:
         """Return ``T.T @ products``."""
-        if self.constant is None:
-            return self.mixing.T @ self.factor.values(products)
-        centered = self.factor.values(products) - self.factor.roots[:, None] * products[:1]
-        return self.mixing.T @ centered + self.constant.T @ products[:1]
+        varying = inverse_weights(self.factor.norm_weights)[:, None] * products
+        return self.mixing.T @ self.factor.values(varying) + self.constant.T @ products[:1]
 
     def pull_rows(self, weights: Floats) -> Floats:
         """Return ``T.T @ F @ weights``, for which the rows' values are enough."""
         return self.values.T @ weights
 
-    def pull_penalty(self, parameters: Floats) -> Floats:
-        """Return ``T.T @ P @ T @ parameters``: half the gradient of the squares of coefficients but the constant's."""
+    def pull_penalty(self, parameters: Floats, norm_weights: Floats) -> Floats:
+        """Return ``T.T @ P @ T @ parameters``: half the gradient of the squared norm of the coefficients."""
         return cast(Floats, self.penalty) * parameters
 
     @property
@@ -261,13 +328,11 @@ class RowCoordinates:
 Coordinates = TermCoordinates | RowCoordinates
 
 
-def pull_penalty(coordinates: Coordinates | None, parameters: Floats) -> Floats:
-    """Return half the gradient of the squares of the basis's coefficients, but the constant's.
+def pull_penalty(coordinates: Coordinates | None, parameters: Floats, norm_weights: Floats) -> Floats:
+    """Return half the gradient of the squared norm of the basis's coefficients.
 
     Without coordinates, the parameters are these coefficients.
     """
     if coordinates is not None:
-        return coordinates.pull_penalty(parameters)
-    penalised = parameters.copy()
-    penalised[0] = 0.0
-    return penalised
+        return coordinates.pull_penalty(parameters, norm_weights)
+    return norm_weights[:, None] * parameters

@@ -17,7 +17,7 @@ from torchpoly._basis import Basis
 from torchpoly._checks import DTYPES, check_targets, check_weights
 from torchpoly._collections import Columns, aligned, blocks, check_partitions, is_collection, is_frame
 from torchpoly._device import resolve_device
-from torchpoly._domain import Domain, Floats, union_of_ranges
+from torchpoly._domain import Domain, Floats, distinct_rows, union_of_ranges
 from torchpoly._gram import GramStatistics
 from torchpoly._reading import Data, Reading, read_gram
 
@@ -173,6 +173,14 @@ class PartitionedRows:
     def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
         """Return the least and greatest values that the rows take in the variables of a domain."""
         return self.partitions.reduce(lambda data, _: data.ranges(domain), union_of_ranges)
+
+    def has_more_points_than(self, number: int) -> bool:
+        """Whether more than so many rows of positive weight are distinct."""
+        points = self.partitions.reduce(
+            lambda data, _: distinct_rows(data.chunks(number), number),
+            lambda one, other: distinct_rows([one, other], number),
+        )
+        return len(points) > number
 
     def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
         """Read the rows once more."""

@@ -21,7 +21,7 @@ from torchpoly._checks import check_memory
 from torchpoly._collections import Columns
 from torchpoly._dask import PartitionedRows, Partitions, predict
 from torchpoly._device import device_or_cpu
-from torchpoly._domain import Floats
+from torchpoly._domain import Box, Floats
 from torchpoly._fitting import Model
 from torchpoly._module import FittedPolynomial
 from torchpoly._optimizers import resolve_optimizer
@@ -54,8 +54,6 @@ class DaskMixin:
     def _partitions(self: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Partitions:
         """Return the partitions of X with those of y and weights; record or check the columns of X."""
         columns = self._columns(X, reset=reset)
-        if reset:
-            check_memory(self.degree, sys.maxsize, self.n_features_in_, self.interaction_only)
         return Partitions.of(X, y, sample_weight, columns, self.device)
 
     def _columns(self: Any, X: Any, *, reset: bool) -> Columns:
@@ -82,7 +80,13 @@ class DaskMixin:
 
 def accumulate(model: Model, partitions: Partitions) -> Accumulation:
     """Return what least squares need to know of the rows in partitions."""
-    return partitions.reduce(lambda data, unit: Accumulation.of(model, data).weighing(unit), add)
+
+    def of_rows(data: Data, unit: float) -> Accumulation:
+        box = Box.of(data.X, data.weights)
+        check_memory(model.degree, sys.maxsize, len(box), model.interaction_only, model.caps(box))
+        return Accumulation.of(model, data, box).weighing(unit)
+
+    return partitions.reduce(of_rows, add)
 
 
 def _values_at(polynomial: FittedPolynomial, device: Any, extrapolation: str, X: NDArray) -> Floats:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 Array = Floats | Tensor
 
 # Rows read at a time where only a few numbers per row are touched.
-_SCAN_ROWS = 8192
+SCAN_ROWS = 8192
 # A chunk of features takes 8 MiB, about what stays in cache between its evaluation and its
 # product, unless terms are so many that a chunk would have few rows.
 _CHUNK_ELEMENTS = 2**20
@@ -25,6 +25,14 @@ _CHUNK_ELEMENTS = 2**20
 # with vectors only for the rows of a chunk to be contiguous; more than 32 MiB do not pay for that.
 _MIN_ROWS, _MIN_ROWS_FOR_VECTORS, _MAX_ROWS = 256, 16, 2**14
 _MAX_ELEMENTS_FOR_VECTORS = 2**22
+# Columns of at most so many distinct values have powers below that number only.
+MAX_VALUES = 5
+# Of most columns, so many rows already show more values.
+_FIRST_ROWS = 64
+# Principal axes narrower than this share of the widest have a box of their own.
+NARROW = 1e-3
+# An axis is mainly made of the columns whose entries are at least this share of the greatest.
+_MAIN_SHARE = 0.1
 # On accelerators, of which each call takes some microseconds to start, a chunk takes 128 MiB.
 _ACCELERATOR_ELEMENTS = 2**24
 
@@ -68,6 +76,61 @@ def sum_weights(X: NDArray, weights: Floats | None) -> float:
 
 
 @dataclass(frozen=True)
+class Box:
+    """What some rows take for values in each column of X.
+
+    Parameters
+    ----------
+    low, high : ndarray of shape (n_features,)
+        Least and greatest value of each column.
+    values : tuple of (ndarray or None)
+        The distinct values of each column in rising order, None where they are more than `MAX_VALUES`.
+    """
+
+    low: Floats
+    high: Floats
+    values: tuple[Floats | None, ...]
+
+    @classmethod
+    def of(cls, X: NDArray, weights: Floats | None) -> Box:
+        """Look through the rows of positive weight."""
+        return cls(*column_ranges(X, weights), _few_values(X, weights))
+
+    def __or__(self, other: Box) -> Box:
+        """Return the box of the rows of both."""
+        values = []
+        for mine, theirs in zip(self.values, other.values, strict=True):
+            both = None if mine is None or theirs is None else np.union1d(mine, theirs)
+            values.append(None if both is None or len(both) > MAX_VALUES else both)
+        low, high = union_of_ranges((self.low, self.high), (other.low, other.high))
+        return Box(low, high, tuple(values))
+
+    def __len__(self) -> int:
+        """Return the number of columns."""
+        return len(self.low)
+
+
+def _few_values(X: NDArray, weights: Floats | None) -> tuple[Floats | None, ...]:
+    """Return the distinct values of each column, None where they are more than `MAX_VALUES`."""
+    chunks = row_chunks(len(X), _FIRST_ROWS, weights)
+    first = np.sort(X[next(chunks)], axis=0)
+    n_values = 1 + np.count_nonzero(first[1:] != first[:-1], axis=0)
+    known = {int(column): np.unique(first[:, column]) for column in np.flatnonzero(n_values <= MAX_VALUES)}
+    chunks = row_chunks(len(X), SCAN_ROWS, weights) if len(X) > _FIRST_ROWS else iter(())
+    for rows in chunks:
+        if not known:
+            break
+        for column, values in list(known.items()):
+            taken = X[rows, column]
+            new = taken[~np.isin(taken, values)]
+            known[column] = np.union1d(values, new) if new.size else values
+            if len(known[column]) > MAX_VALUES:
+                del known[column]
+    found = {column: values.astype(np.float64) for column, values in known.items()}
+    return tuple(found.get(column) for column in range(X.shape[1]))
+
+
+@dataclass(frozen=True)
 class Domain:
     """The affine map from the columns of X to the window [-1, 1] of the basis.
 
@@ -84,12 +147,19 @@ class Domain:
         Columns are the directions of the basis variables; None stands for the identity.
     shift : ndarray of shape (n_variables,)
         What is subtracted after the change of axes.
+    widths : ndarray of shape (n_variables,) or None
+        Half the range of each variable before it was scaled to [-1, 1], divided by the greatest, where
+        the variables are principal axes.
+    rounding : ndarray of shape (n_variables,) or None
+        By how much rounding moves each variable, where these are principal axes.
     """
 
     center: Floats
     half_width: Floats
     axes: Floats | None
     shift: Floats
+    widths: Floats | None = None
+    rounding: Floats | None = None
 
     @classmethod
     def identity(cls, n_features: int) -> Domain:
@@ -112,7 +182,7 @@ class Domain:
         """Map each column of Y to weighted mean 0 and variance 1; one that does not vary to 0."""
         windows = cls._windows(Y, weights)
         mean, square = np.zeros((2, Y.shape[1]))
-        for rows in row_chunks(len(Y), _SCAN_ROWS, weights):
+        for rows in row_chunks(len(Y), SCAN_ROWS, weights):
             scaled = windows.scale(Y[rows])
             weighted = scaled if weights is None else scaled * weights[rows]
             mean += weighted.sum(axis=1)
@@ -194,42 +264,38 @@ class Domain:
 
     def ranges(self, X: NDArray, weights: Floats | None = None) -> tuple[Floats, Floats]:
         """Return the least and the greatest value of each variable over the rows of X of positive weight."""
-        return _row_ranges(self.scale(X[rows]) for rows in row_chunks(len(X), _SCAN_ROWS, weights))
+        return _row_ranges(self.scale(X[rows]) for rows in row_chunks(len(X), SCAN_ROWS, weights))
 
-    def to_principal_axes(
-        self, covariance: Floats, ranges: Callable[[Domain], tuple[Floats, Floats]], precision: float
-    ) -> Domain:
-        """Return the domain whose variables are the principal axes of this one's.
+    @property
+    def limits(self) -> Floats | None:
+        """The greatest absolute value of each variable in its box: infinite but for narrow principal axes.
 
-        Polynomials of total degree at most k stay what they are under an invertible linear map
-        of their variables, so the model is the same; but columns that nearly coincide are
-        told apart by a variable of its own, scaled to [-1, 1] like every other.
-
-        Parameters
-        ----------
-        covariance : ndarray of shape (n_variables, n_variables)
-            Covariance of this domain's variables.
-        ranges : callable
-            Returns the least and greatest values that the rows take in the variables of a domain.
-        precision : float
-            How far the values of the rows are rounded, relatively.
+        Columns that nearly coincide hide these axes: rows inside the range of each column can lie far
+        outside of theirs. None stands for no narrow axes.
         """
-        directions = np.linalg.eigh(covariance)[1][:, ::-1]
-        axes = directions if self.axes is None else self.axes @ directions
-        rotated = Domain(self.center, self.half_width, axes, self.shift @ directions)
-        low, high = ranges(rotated)
-        half_width = high / 2 - low / 2
-        # Directions along which the rows differ by no more than X was rounded hold no information.
-        used = slice(None) if self.axes is None else self.axes.any(axis=1)
-        rounding = precision * (1 + np.max(np.abs(self.center / self.half_width)[used]))
-        kept = half_width > 8 * math.sqrt(len(directions)) * rounding
-        half_width, middle = half_width[kept], (low / 2 + high / 2 + rotated.shift)[kept]
-        return Domain(self.center, self.half_width, axes[:, kept] / half_width, middle / half_width)
+        if self.widths is None or not (narrow := self.widths < NARROW).any():
+            return None
+        return np.where(narrow, 1.0 + cast(Floats, self.rounding), np.inf)
+
+    def columns_along(self, variables: NDArray[np.intp] | NDArray[np.bool_]) -> NDArray[np.intp]:
+        """Return the columns of X that some of the variables are mainly made of."""
+        along = np.abs(cast(Floats, self.axes)[:, variables])
+        return np.flatnonzero((along > _MAIN_SHARE * along.max(axis=0)).any(axis=1))
 
 
 def column_ranges(X: NDArray, weights: Floats | None) -> tuple[Floats, Floats]:
     """Return the least and the greatest value of each column, over rows of positive weight."""
-    return _row_ranges(X.T[:, rows] for rows in row_chunks(len(X), _SCAN_ROWS, weights))
+    return _row_ranges(X.T[:, rows] for rows in row_chunks(len(X), SCAN_ROWS, weights))
+
+
+def distinct_rows(chunks: Iterable[NDArray], at_most: int) -> NDArray:
+    """Return the distinct rows of all chunks, or the first found where they are more than `at_most`."""
+    seen: Any = None
+    for chunk in chunks:
+        seen = np.unique(chunk if seen is None else np.concatenate([seen, chunk]), axis=0)
+        if len(seen) > at_most:
+            return seen[: at_most + 1]
+    return seen
 
 
 def union_of_ranges(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> tuple[Floats, Floats]:

@@ -59,14 +59,15 @@ class Evaluation:
 
     def add(self, candidates: list[Candidate], source: SplitSource) -> None:
         """Train and score candidates on the rows of a source."""
-        alike, others = defaultdict(list), []
+        alike, others, box = defaultdict(list), [], source.box()
         for candidate in candidates:
             model = candidate.model
+            terms = source.n_features, model.interaction_only, () if box is None else model.caps(box)
             try:
-                check_memory(model.degree, source.fewest_rows, source.n_features, model.interaction_only)
+                check_memory(model.degree, source.fewest_rows, *terms)
             except ValueError:
                 continue
-            n_terms = count_terms(source.n_features, model.degree, model.interaction_only)
+            n_terms = count_terms(terms[0], model.degree, *terms[1:])
             if candidate.is_least_squares and n_terms <= source.fewest_rows:
                 alike[model.interaction_only, model.is_textbook, candidate.device].append((n_terms, candidate))
             else:

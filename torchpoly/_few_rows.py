@@ -34,9 +34,12 @@ class HeldFactor:
     ----------
     rows : ndarray of shape (n_terms, n_rows)
         Features times the root of their row's share in the total weight.
+    norm_weights : ndarray of shape (n_terms,)
+        Weights of the squared coefficients in the norm that is least, or penalized.
     """
 
     rows: Floats
+    norm_weights: Floats
 
     def __matmul__(self, other: Floats) -> Floats:
         return self.combine(self.values(other))
@@ -56,8 +59,13 @@ class HeldFactor:
 
     @cached_property
     def kernel(self) -> Floats:
-        """The rows' own Gram matrix ``rows.T @ rows``."""
-        return self.rows.T @ self.rows
+        """The rows' kernel matrix: products of features, divided by the weights of the norm, without the constant."""
+        features = self.rows[1:] / (self.roots * np.sqrt(self.norm_weights[1:, None]))
+        return features.T @ features
+
+    def largest_eigenvalue(self) -> float:
+        """Return that of ``rows @ rows.T``."""
+        return float(np.linalg.eigvalsh(self.rows.T @ self.rows)[-1])
 
     def leading(self, n_terms: int) -> Floats:
         """Return the Gram matrix of the first terms."""
@@ -120,19 +128,36 @@ class EvaluatedFactor:
 
         return self.roots[:, None] * on_device(self.device, self._chunk_size, work)
 
+    @property
+    def norm_weights(self) -> Floats:
+        """Weights of the squared coefficients in the norm that is least, or penalized."""
+        return self.basis.norm_weights
+
     @cached_property
     def kernel(self) -> Floats:
-        """The rows' own Gram matrix ``rows.T @ rows``, by a recurrence that needs no features."""
-        size = max(1, KERNEL_ELEMENTS // len(self.roots))
-        return self.roots[:, None] * on_device(self.device, size, self._kernel) * self.roots
+        """The rows' kernel matrix: products of features, divided by the weights of the norm, without the constant.
 
-    def _kernel(self, size: int) -> Floats:
+        It is made by a recurrence that needs no features.
+        """
+        return self._products(self.basis.inverse_weights_of_degrees)
+
+    def largest_eigenvalue(self) -> float:
+        """Return that of ``rows @ rows.T``."""
+        products = self.roots[:, None] * self._products(None) * self.roots
+        return float(np.linalg.eigvalsh(products)[-1])
+
+    def _products(self, weights: Floats | None) -> Floats:
+        """Return the products of the rows' features, weighted by the degree of the term."""
+        size = max(1, KERNEL_ELEMENTS // len(self.roots))
+        return on_device(self.device, size, lambda size: self._products_by_chunks(size, weights))
+
+    def _products_by_chunks(self, size: int, weights: Floats | None) -> Floats:
         n_rows = len(self.roots)
         gram = np.empty((n_rows, n_rows))
         variables = to_device(self.variables, self.device)
         for start in range(0, n_rows, size):
             rows, so_far = slice(start, start + size), slice(0, start + size)  # the matrix is symmetric
-            gram[rows, so_far] = to_numpy(self.basis.kernel(variables[:, rows], variables[:, so_far]))
+            gram[rows, so_far] = to_numpy(self.basis.kernel(variables[:, rows], variables[:, so_far], weights))
             gram[so_far, rows] = gram[rows, so_far].T
         return gram
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -11,12 +11,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from torchpoly._basis import Basis
+from torchpoly._basis import Basis, capped_exponents
 from torchpoly._callable_loss import CallableLoss, LossFunction
 from torchpoly._coordinates import Coordinates, TermCoordinates
 from torchpoly._device import in_float64, namespace
-from torchpoly._domain import Domain, Floats, column_ranges
-from torchpoly._gram import GramStatistics, orthonormal_coordinates
+from torchpoly._domain import Box, Domain, Floats
 from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, Stages, named_loss
 from torchpoly._module import FittedPolynomial
 from torchpoly._objective import GramObjective
@@ -86,8 +85,8 @@ class Problem:
         What the objective's coefficients combine; None stands for the features.
     targets : Domain
         What the targets are scaled by.
-    box : tuple of ndarray of shape (n_features,)
-        Least and greatest value of each column of X.
+    box : Box
+        Of the rows of positive weight.
     read : Reading or None
         What has been read of the rows, if that is all that least squares need.
     """
@@ -96,7 +95,7 @@ class Problem:
     basis: Basis
     mixing: Floats | None
     targets: Domain
-    box: tuple[Floats, Floats]
+    box: Box
     read: Reading | None = None
 
     def fitted_attributes(self, single_target: bool) -> dict[str, Any]:
@@ -105,7 +104,7 @@ class Problem:
         if self.mixing is not None:
             coefficients = self.mixing @ coefficients
         attributes = {
-            "_polynomial": FittedPolynomial(self.basis, coefficients, self.targets, *self.box),
+            "_polynomial": FittedPolynomial(self.basis, coefficients, self.targets, self.box.low, self.box.high),
             "_single_target": single_target,
             "rank_": len(self.parts[0].parameters),
         }
@@ -156,6 +155,7 @@ class Model:
         X: NDArray,
         y: NDArray,
         weights: Floats | None,
+        box: Box,
         *,
         device: torch.device,
         batch_size: int | None,
@@ -170,6 +170,8 @@ class Model:
         X : ndarray of shape (n_samples, n_features)
         y : ndarray of shape (n_samples,) or (n_samples, n_targets)
         weights : ndarray of shape (n_samples,) or None
+        box : Box
+            Of the rows of positive weight.
         device : torch.device
         batch_size : int or None
             How many rows there are to a step; None for all.
@@ -180,7 +182,7 @@ class Model:
         on_chunk : callable or None
             Is called after each chunk of rows that is read.
         """
-        data, box = self.data(X, y, weights, device, on_chunk), column_ranges(X, weights)
+        data = self.data(X, y, weights, device, on_chunk)
         # What the polynomial so far predicts is read as further targets: their least squares are
         # its coefficients in the new basis, whatever that is.
         extended = data if warm is None else self._with_predictions(data, warm)
@@ -218,7 +220,7 @@ class Model:
         Y = y.reshape(len(y), -1)
         return Data(X, Y, weights, self._targets(Y, weights), device, on_chunk)
 
-    def read(self, data: Data, box: tuple[Floats, Floats]) -> Reading:
+    def read(self, data: Data, box: Box) -> Reading:
         """Read the rows, whose columns span the box."""
         first = data.read(self.features(box))
         return well_conditioned(first, data) if self.needs_well_conditioned else first
@@ -238,7 +240,7 @@ class Model:
         self,
         reading: Reading,
         data: Data,
-        box: tuple[Floats, Floats],
+        box: Box,
         *,
         single_target: bool,
         batch_size: int | None,
@@ -251,7 +253,7 @@ class Model:
         ----------
         reading : Reading
         data : Data
-        box : tuple of ndarray of shape (n_features,)
+        box : Box
         single_target : bool
             Whether y has one dimension.
         batch_size, in_stages
@@ -292,12 +294,17 @@ class Model:
         """Whether features are raw powers of raw X, for raw y."""
         return self.basis == "monomial"
 
-    def features(self, box: tuple[Floats, Floats]) -> Basis:
+    def features(self, box: Box) -> Basis:
         """Return the basis for rows whose columns span the box."""
-        domain = Domain.identity(len(box[0])) if self.is_textbook else Domain.spanning(*box)
         # There are no products of more distinct columns than there are.
-        degree = min(self.degree, len(box[0])) if self.interaction_only else self.degree
-        return Basis(domain, degree, self.interaction_only, "power" if self.is_textbook else "chebyshev")
+        degree = min(self.degree, len(box)) if self.interaction_only else self.degree
+        if self.is_textbook:
+            return Basis(Domain.identity(len(box)), degree, self.interaction_only, "power")
+        return Basis.spanning(box, degree, self.interaction_only)
+
+    def caps(self, box: Box) -> Sequence[int]:
+        """Return the greatest exponents that the columns' numbers of values leave."""
+        return () if self.is_textbook else capped_exponents(box.values) or ()
 
     def zero(self, n_terms: int, targets: Domain) -> Floats:
         """Return the coefficients at which training starts: 0, and with raw powers so for y as it is."""
@@ -306,18 +313,16 @@ class Model:
             origin[0] = -targets.center
         return origin
 
-    def on_gram(
-        self, reading: Reading, targets: Domain, box: tuple[Floats, Floats], warm: Floats | None = None
-    ) -> Problem:
+    def on_gram(self, reading: Reading, targets: Domain, box: Box, warm: Floats | None = None) -> Problem:
         """Pose least squares, for which what has been read is enough. Parameters are those of :meth:`pose_read`."""
         orthonormal = self.basis == "orthonormal"
         objective_over = GramObjective.orthonormal if orthonormal else GramObjective.in_basis
-        objective = objective_over(reading.statistics, self.alpha, targets.half_width, reading.rows)
+        objective = objective_over(reading, self.alpha, targets.half_width)
         if warm is None:
             parameters = self.zero(len(objective.linear), targets)
         else:
-            coordinates = orthonormal_coordinates(reading.statistics, self.alpha)
-            parameters = self._warm(reading.statistics, coordinates, warm)
+            coordinates = reading.orthonormal_coordinates(self.alpha)
+            parameters = self._warm(reading, coordinates, warm)
             if not orthonormal:
                 parameters = coordinates @ parameters
         return Problem([Part(objective, parameters)], reading.basis, reading.mixing, targets, box, reading.plain)
@@ -331,12 +336,12 @@ class Model:
         """Return the rows in the coordinates of training. Parameters are those of :meth:`pose_read`."""
         statistics = reading.statistics
         data = replace(data, device=in_float64(data.device))
-        coordinates = orthonormal_coordinates(statistics, self.alpha)
+        coordinates = reading.orthonormal_coordinates(self.alpha)
         mixing: Coordinates | None = coordinates
         if reading.mixing is not None:
             mixing = TermCoordinates(reading.mixing @ cast(TermCoordinates, coordinates).matrix)
         least_squares = coordinates.pull(statistics.cross)
-        starts = [least_squares if warm is None else self._warm(statistics, coordinates, warm)]
+        starts = [least_squares if warm is None else self._warm(reading, coordinates, warm)]
         if self.basis != "orthonormal":
             starts, mixing = [coordinates @ start for start in starts], None
         rows = Rows.of(reading.basis, mixing, data, scale_targets=isinstance(self.loss, str))
@@ -351,7 +356,7 @@ class Model:
     def on_rows(
         self,
         prepared: PreparedRows,
-        box: tuple[Floats, Floats],
+        box: Box,
         *,
         single_target: bool,
         batch_size: int | None,
@@ -375,15 +380,14 @@ class Model:
                 parts.append(Part(objective, np.zeros(objective.shape), loss))
         return Problem(parts, prepared.basis, None, data.targets, box)
 
-    def _warm(self, statistics: GramStatistics, coordinates: Coordinates, products: Floats) -> Floats:
+    def _warm(self, reading: Reading, coordinates: Coordinates, products: Floats) -> Floats:
         """Return the polynomial so far in these coordinates T, for which ``T' (G + alpha P) T`` is the identity.
 
         With its coefficients c, and their products with the features G c, that is
         ``T' (G + alpha P) c``.
         """
         if self.alpha:
-            unpenalised = orthonormal_coordinates(statistics, 0.0)
-            coefficients = unpenalised @ unpenalised.pull(products)
-            coefficients[0] = 0.0
-            products = products + self.alpha * coefficients
+            unpenalized = reading.orthonormal_coordinates(0.0)
+            coefficients = unpenalized @ unpenalized.pull(products)
+            products = products + self.alpha * reading.basis.norm_weights[:, None] * coefficients
         return coordinates.pull(products)

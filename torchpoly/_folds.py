@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
 from typing import cast
 
 import numpy as np
@@ -16,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
-from torchpoly._domain import Domain, Floats, chunk_size, column_ranges, count_rows
+from torchpoly._domain import Box, Domain, Floats, chunk_size, count_rows
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics, ridge_path
 from torchpoly._module import PolynomialFamily
-from torchpoly._reading import MAX_CONDITION, Data, Reading, asks_for_principal_axes, read_gram
+from torchpoly._principal_axes import asks_for_principal_axes
+from torchpoly._reading import MAX_CONDITION, Data, Reading, read_gram
 
 # The matrices of the groups or folds that are held at the same time take about these bytes.
 _BUDGET = 2**29
@@ -45,8 +48,8 @@ class Fold:
     ----------
     basis : Basis
         On the domain of the training rows, as a fit of them alone has it.
-    box : tuple of ndarray of shape (n_features,)
-        Least and greatest value of each column of X over the training rows.
+    box : Box
+        Of the training rows of positive weight.
     targets : Domain
         What a fit of the training rows alone scales targets by.
     statistics : GramStatistics
@@ -66,7 +69,7 @@ class Fold:
     """
 
     basis: Basis
-    box: tuple[Floats, Floats]
+    box: Box
     targets: Domain
     statistics: GramStatistics
     n_rows: int
@@ -90,7 +93,9 @@ class Fold:
             Of `basis`, for `targets`.
         exact : ndarray of bool of shape (n_alphas,)
         """
-        coefficients, conditions = ridge_path(self.statistics.of_lower_degree(self.n_terms(degree)), alphas)
+        basis = replace(self.basis, degree=degree)
+        statistics = self.statistics.of_lower_degree(basis.n_terms)
+        coefficients, conditions = ridge_path(statistics, alphas, basis.norm_weights)
         return coefficients, conditions < _MAX_CONDITION * self._digits_left(len(coefficients))
 
     def pose(self, model: Model) -> Problem | None:
@@ -100,9 +105,10 @@ class Fold:
             return None
         statistics = self.statistics.of_lower_degree(basis.n_terms)
         if model.basis == "orthonormal":
-            if statistics.roots(model.alpha).condition >= MAX_CONDITION * self._digits_left(basis.n_terms):
+            roots = statistics.penalized_roots(model.alpha, basis.norm_weights) if model.alpha else statistics.roots()
+            if roots.condition >= MAX_CONDITION * self._digits_left(basis.n_terms):
                 return None
-            if not model.alpha and asks_for_principal_axes(basis, statistics, self.n_rows):
+            if not model.alpha and asks_for_principal_axes(basis, statistics.covariance(basis.domain.n_variables)):
                 return None
         return model.on_gram(Reading(basis, None, statistics, None), self.targets, self.box)
 
@@ -169,7 +175,7 @@ def read_fold(model: Model, training: Data, test: Data) -> Fold | None:
     training, test = training.of_positive_weight(), test.of_positive_weight()
     if not (len(training.X) and len(test.X)):
         return None
-    box = column_ranges(training.X, None)
+    box = Box.of(training.X, None)
     basis = model.features(box)
     training = model.data(training.X, training.Y, training.weights, training.device)
     statistics = read_gram(basis, training)
@@ -189,7 +195,7 @@ def read_folds(model: Model, data: Data, splits: Sequence[Split]) -> Iterator[Pa
     splits : list of tuple of ndarray of int
         Indices of the training rows and of the test rows.
     """
-    box = column_ranges(data.X, data.weights)
+    box = Box.of(data.X, data.weights)
     common = model.features(box)
     most = max(2, _BUDGET // (8 * common.n_terms**2))
     for chosen, labels, counts in _share_rows(splits, len(data.X), most):
@@ -249,12 +255,12 @@ class _Group:
     """Rows that some splits use alike, all of positive weight."""
 
     statistics: GramStatistics
-    box: tuple[Floats, Floats]
+    box: Box
     n_rows: int
 
     @classmethod
     def read(cls, basis: Basis, data: Data) -> _Group:
-        return cls(read_gram(basis, data), column_ranges(data.X, None), len(data.X))
+        return cls(read_gram(basis, data), Box.of(data.X, None), len(data.X))
 
 
 @dataclass(frozen=True)
@@ -307,17 +313,18 @@ class Pass:
 
     def _sum(self, used: NDArray[np.intp], tested: NDArray[np.intp]) -> Fold | None:
         """Add up groups, so many times each; None where that would lose digits."""
-        boxes = [group.box for group, count in zip(self.groups, used, strict=True) if count]
-        box = np.min([low for low, _ in boxes], axis=0), np.max([high for _, high in boxes], axis=0)
+        box = reduce(or_, (group.box for group, count in zip(self.groups, used, strict=True) if count))
         training, units = self._union(used), self.data.targets
         mean = training.cross[0]
         variance = training.target - mean * mean
         basis = self.model.features(box)
-        if basis.domain.n_variables < self.common.domain.n_variables or not (variance > _MIN_VARIANCE).all():
+        # Columns that vary less in these rows have fewer terms.
+        same_terms = basis.domain.n_variables == self.common.domain.n_variables and basis.caps == self.common.caps
+        if not (same_terms and (variance > _MIN_VARIANCE).all()):
             return None
         change = None
         if not basis.domain.covers_like(self.common.domain):
-            change = self.common.change_of_domain(basis.domain)
+            change = self.common.change_to(basis, [None] * len(box))
             if np.abs(change).sum(axis=0).max() > _MAX_CHANGE:
                 return None
         spread = 1 / units.half_width if self.model.is_textbook else np.sqrt(variance)

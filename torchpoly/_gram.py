@@ -6,7 +6,7 @@ exist for one chunk of rows at a time; Gram matrices of chunks add up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -19,8 +19,8 @@ from torchpoly._coordinates import (
     InverseRoots,
     RowCoordinates,
     TermCoordinates,
+    interpolating,
     penalised,
-    rounding_share,
 )
 from torchpoly._device import to_numpy
 from torchpoly._domain import Array, Floats
@@ -106,12 +106,12 @@ class GramStatistics:
         return GramStatistics(gram, scale * cross + shift * gram[:, :1], target, self.total_weight, self.epsilon)
 
     @classmethod
-    def from_few_rows(cls, chunk: Array, n_terms: int, total_weight: float) -> GramStatistics:
+    def from_few_rows(cls, chunk: Array, norm_weights: Floats, total_weight: float) -> GramStatistics:
         """Keep the rows themselves, fewer than terms, in place of the Gram matrix; the chunk is scaled for that."""
         rows = to_numpy(chunk)
         rows /= np.sqrt(total_weight)
-        features, target = rows[:n_terms], rows[n_terms:]
-        return cls(HeldFactor(features), features @ target.T, (target * target).sum(axis=1), total_weight)
+        features, target = np.split(rows, [len(norm_weights)])
+        return cls(HeldFactor(features, norm_weights), features @ target.T, (target * target).sum(axis=1), total_weight)
 
     @property
     def n_bytes(self) -> int:
@@ -128,12 +128,27 @@ class GramStatistics:
         finite = np.isfinite(gram).all() if isinstance(gram, np.ndarray) else gram.is_finite()
         return bool(finite and np.isfinite(self.cross).all())
 
-    def roots(self, alpha: float = 0.0) -> InverseRoots:
-        """Return the inverse roots of the Gram matrix, where that is formed, with a penalty."""
+    def roots(self) -> InverseRoots:
+        """Return the inverse roots of the Gram matrix, where that is formed."""
+        return self._roots_of(0.0, lambda gram: gram)
+
+    def penalized_roots(self, alpha: float, norm_weights: Floats) -> InverseRoots:
+        """Return the inverse roots of ``S (G + alpha P) S``, where the Gram matrix is formed, S from :func:`scaling`.
+
+        P is the diagonal matrix of the weights of the norm.
+        """
+        scales = scaling(alpha, norm_weights)
+        return self._roots_of(alpha, lambda gram: scales * penalised(gram, alpha, norm_weights) * scales.T)
+
+    def _roots_of(self, alpha: float, matrix: Callable[[Floats], Floats]) -> InverseRoots:
         if alpha not in self._roots:
-            gram = cast(Floats, self.features)
-            self._roots[alpha] = InverseRoots(penalised(gram, alpha) if alpha else gram, self.epsilon)
+            self._roots[alpha] = InverseRoots(matrix(cast(Floats, self.features)), self.epsilon)
         return self._roots[alpha]
+
+    def covariance(self, n_variables: int) -> Floats:
+        """Return the covariance matrix of the variables, which follow the constant among the terms."""
+        linear = self.leading(n_variables + 1)
+        return linear[1:, 1:] - np.outer(linear[0, 1:], linear[0, 1:])
 
     def of_lower_degree(self, n_terms: int) -> GramStatistics:
         """Return the statistics of the first terms."""
@@ -146,9 +161,17 @@ class GramStatistics:
         return self.features.leading(n_terms)
 
 
-def largest_eigenvalue(gram: Floats | GramFactor) -> float:
-    """Return the largest eigenvalue of a Gram matrix."""
-    return float(np.linalg.eigvalsh(gram if isinstance(gram, np.ndarray) else gram.kernel)[-1])
+def scaling(alpha: float, norm_weights: Floats) -> Floats:
+    """Return ``(1 + alpha P)^(-1/2)`` as a column: beside a large penalty, the constant keeps its digits."""
+    with np.errstate(over="ignore"):
+        return 1.0 / np.sqrt(1.0 + alpha * norm_weights[:, None])
+
+
+def largest_eigenvalue(gram: Floats | GramFactor, alpha: float, norm_weights: Floats) -> float:
+    """Return the largest eigenvalue of ``G + alpha P``, or an upper bound where the matrix is not formed."""
+    if isinstance(gram, np.ndarray):
+        return float(np.linalg.eigvalsh(penalised(gram, alpha, norm_weights))[-1])
+    return gram.largest_eigenvalue() + alpha * float(norm_weights.max())
 
 
 def _sum_of_products(chunks: Iterable[Array]) -> tuple[Floats, float]:
@@ -212,34 +235,39 @@ def _slices(chunk: Floats, size: int) -> Iterator[Floats]:
         yield chunk[:, start : start + size]
 
 
-def orthonormal_coordinates(statistics: GramStatistics, alpha: float) -> Coordinates:
-    """Return T such that ``T.T @ (gram + alpha * P) @ T`` is the identity.
+def orthonormal_coordinates(statistics: GramStatistics, alpha: float, norm_weights: Floats | None) -> Coordinates:
+    """Return T such that ``T.T @ (G + alpha P) @ T`` is the identity.
 
-    P is the identity but for the constant, which is not penalised. Without alpha, ``T.T @ f`` are
-    features that are orthonormal under the data. T is the inverse of the transposed Cholesky
-    factor, which gives the Forsythe polynomials: each the next term made orthogonal to those
-    before. Where the matrix is singular to working precision, T comes of its eigenvectors,
-    without the null directions; the coefficients ``T @ parameters`` are then the ones of least
-    norm. With fewer rows than terms, T comes of the rows' singular value decomposition, or where
-    the rows are not held or there is a penalty, of their own Gram matrix.
+    P is the diagonal matrix of the weights of the norm. Without alpha, ``T.T @ f`` are features that
+    are orthonormal under the data. T is the inverse of the transposed Cholesky factor, which gives
+    the Forsythe polynomials: each the next term made orthogonal to those before. Where the matrix
+    is singular to working precision, T comes of its eigenvectors, without the null directions; the
+    coefficients ``T @ parameters`` are then the ones of least norm ``c' P c``. With fewer rows than
+    terms, T comes of the rows' singular value decomposition, or where the rows are not held or there
+    is a penalty, of their kernel matrix. So alpha = 0 is the limit of small alphas.
 
     Parameters
     ----------
     statistics : GramStatistics
     alpha : float
         Weight of the L2 penalty.
+    norm_weights : ndarray of shape (n_terms,) or None
+        The diagonal of P; None for combinations of terms, among which no null direction is left.
     """
     gram = statistics.features
     if isinstance(gram, np.ndarray):
-        return TermCoordinates(statistics.roots(alpha).best)
+        if not alpha:
+            return TermCoordinates(statistics.roots().least_norm(norm_weights))
+        penalty = cast(Floats, norm_weights)
+        scales = scaling(alpha, penalty)
+        roots = statistics.penalized_roots(alpha, penalty)
+        return TermCoordinates(scales * roots.least_norm(scales[:, 0] ** 2 * penalty))
     if alpha or isinstance(gram, EvaluatedFactor):
         return RowCoordinates.of(gram, alpha)
-    vectors, values, _ = np.linalg.svd(gram.rows, full_matrices=False)
-    kept = values > rounding_share(len(gram.rows)) * values[0]
-    return TermCoordinates(vectors[:, kept] / values[kept])
+    return interpolating(gram)
 
 
-def ridge_path(statistics: GramStatistics, alphas: Sequence[float]) -> tuple[Floats, Floats]:
+def ridge_path(statistics: GramStatistics, alphas: Sequence[float], norm_weights: Floats) -> tuple[Floats, Floats]:
     """Return the optima of all penalties, from one eigen-decomposition.
 
     Parameters
@@ -247,18 +275,23 @@ def ridge_path(statistics: GramStatistics, alphas: Sequence[float]) -> tuple[Flo
     statistics : GramStatistics
         With a Gram matrix.
     alphas : list of float
+    norm_weights : ndarray of shape (n_terms,)
+        Weights of the squared coefficients in the penalty.
 
     Returns
     -------
     coefficients : ndarray of shape (n_terms, n_alphas, n_targets)
         Infinite or NaN where the condition number is infinite.
     conditions : ndarray of shape (n_alphas,)
-        Condition numbers of the penalised Gram matrix of the terms less their means.
+        Condition numbers of the penalized Gram matrix of the terms less their means, divided by the
+        roots of their weights in the norm.
     """
     gram, constant = cast(Floats, statistics.features), statistics.cross[:1]
     means = gram[1:, :1]
     # The constant is not penalised: it takes the means of terms and targets out.
-    values, vectors = np.linalg.eigh(gram[1:, 1:] - means * means.T)
+    scales = 1.0 / np.sqrt(norm_weights[1:, None])
+    values, vectors = np.linalg.eigh(scales * (gram[1:, 1:] - means * means.T) * scales.T)
+    vectors *= scales
     shifted = values[:, None] + np.array(alphas)
     rotated = vectors.T @ (statistics.cross[1:] - means * constant)
     with np.errstate(divide="ignore", invalid="ignore"):

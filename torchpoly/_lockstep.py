@@ -235,17 +235,19 @@ class _GramGradient:
             rows = slice(end, end + len(linear))
             end += len(linear)
             shape = (len(objectives), *objectives[0].linear.shape) if matrix else (-1,)
-            alphas = np.array([objective.alpha for objective in objectives])[:, None, None]
-            self._blocks.append((rows, shape, cast(Floats, objectives[0].gram), alphas, linear.reshape(shape)))
+            penalties = None
+            if matrix:
+                penalties = np.array([[objective.alpha * objective.norm_weights] for objective in objectives]).mT
+            self._blocks.append((rows, shape, cast(Floats, objectives[0].gram), penalties, linear.reshape(shape)))
 
     def __call__(self, flat: Floats, gradient: Floats) -> None:
-        for rows, shape, gram, alphas, linear in self._blocks:
+        for rows, shape, gram, penalties, linear in self._blocks:
             parameters, slopes = flat[rows].reshape(shape), gradient[rows].reshape(shape)
             if gram is None:
                 np.subtract(parameters, linear, out=slopes)
             else:
                 np.matmul(gram, parameters, out=slopes)
-                slopes[:, 1:] += alphas * parameters[:, 1:]
+                slopes += penalties * parameters
                 slopes -= linear
         gradient *= 2.0
 

@@ -57,8 +57,11 @@ def to_monomials(basis: Basis, coefficients: Floats, scale: float, offset: float
 
 
 def _terms(basis: Basis, coefficients: Floats) -> Polynomial:
-    variables = graded_monomials(basis.domain.n_variables, basis.degree, basis.interaction_only)
-    return {term: Fraction(float(value)) for term, value in zip(variables, coefficients, strict=True)}
+    if basis.caps is None:
+        terms = graded_monomials(basis.domain.n_variables, basis.degree, basis.interaction_only)
+    else:
+        terms = (tuple(np.repeat(np.arange(len(exponents)), exponents).tolist()) for exponents in basis.powers)
+    return {term: Fraction(float(value)) for term, value in zip(terms, coefficients, strict=True)}
 
 
 def _in_order(values: Polynomial, basis: Basis) -> Floats:

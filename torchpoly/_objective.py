@@ -15,7 +15,8 @@ from torchpoly._coordinates import Coordinates, RowCoordinates, pull_penalty
 from torchpoly._device import to_numpy
 from torchpoly._domain import Array, Floats
 from torchpoly._few_rows import EvaluatedFactor, GramFactor, HeldFactor
-from torchpoly._gram import GramStatistics, largest_eigenvalue, orthonormal_coordinates, residual_products
+from torchpoly._gram import largest_eigenvalue, residual_products
+from torchpoly._reading import Reading
 
 _ROUNDING = 128 * np.finfo(np.float64).eps
 
@@ -27,7 +28,9 @@ class GramObjective:
     For target j with parameters ``theta_j`` and coefficients ``c_j = T theta_j``, and with the mean
     products G, b, s of features and targets, the value is
 
-        ``s_j - 2 b_j' c_j + c_j' G c_j + alpha * |c_j but the constant|^2``.
+        ``s_j - 2 b_j' c_j + c_j' G c_j + alpha * c_j' P c_j``,
+
+    P the diagonal matrix of the weights of the norm.
 
     Every target trains as if it were alone. Values are returned less the one at `reference`, near
     the optimum, since a line search compares values that agree in most of their digits. With the
@@ -49,6 +52,8 @@ class GramObjective:
         The value at the reference.
     alpha : float
         Weight of the penalty.
+    norm_weights : ndarray of shape (n_terms,)
+        The diagonal of P.
     units : ndarray of shape (n_targets,)
         Units of the targets: losses are reported times their squares, averaged over targets.
     rank : int
@@ -61,45 +66,42 @@ class GramObjective:
     reference: Floats
     floor: Floats
     alpha: float
+    norm_weights: Floats
     units: Floats
     rank: int
 
     @classmethod
-    def orthonormal(
-        cls, statistics: GramStatistics, alpha: float, units: Floats, rows: Array | None = None
-    ) -> GramObjective:
-        """Return the objective in coordinates in which the penalised Gram matrix is the identity.
+    def orthonormal(cls, reading: Reading, alpha: float, units: Floats) -> GramObjective:
+        """Return the objective in coordinates in which the penalized Gram matrix is the identity.
 
         Parameters
         ----------
-        statistics : GramStatistics
+        reading : Reading
         alpha : float
         units : ndarray of shape (n_targets,)
-        rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows), optional
-            All rows, where one chunk holds them; of an :class:`EvaluatedFactor` only their targets.
         """
-        coordinates, optimum, floor = _least_squares(statistics, alpha, rows)
+        coordinates, optimum, floor = _least_squares(reading, alpha)
         # Targets have variance 1, so this is rounding. Optimizers that divide the gradient by its
         # own size would take it for a direction to go.
         optimum[np.abs(optimum) < _ROUNDING] = 0.0
-        return cls(coordinates, None, optimum, optimum, floor, alpha, units, len(optimum))
+        norm_weights = reading.basis.norm_weights
+        return cls(coordinates, None, optimum, optimum, floor, alpha, norm_weights, units, len(optimum))
 
     @classmethod
-    def in_basis(
-        cls, statistics: GramStatistics, alpha: float, units: Floats, rows: Array | None = None
-    ) -> GramObjective:
+    def in_basis(cls, reading: Reading, alpha: float, units: Floats) -> GramObjective:
         """Return the objective over the coefficients of the basis themselves.
 
         Parameters are those of :meth:`orthonormal`.
         """
-        coordinates, optimum, floor = _least_squares(statistics, alpha, rows)
+        coordinates, optimum, floor = _least_squares(reading, alpha)
         return cls(
             None,
-            statistics.features,
-            statistics.cross,
+            reading.statistics.features,
+            reading.statistics.cross,
             coordinates @ optimum,
             floor,
             alpha,
+            reading.basis.norm_weights,
             units,
             len(optimum),
         )
@@ -119,7 +121,7 @@ class GramObjective:
         loss = self._reference_loss + float(np.vdot(distance * self._loss_weights, slope))
         if self.alpha:
             loss -= self.alpha * float(
-                np.vdot(parameters * self._loss_weights, pull_penalty(self.coordinates, parameters))
+                np.vdot(parameters * self._loss_weights, pull_penalty(self.coordinates, parameters, self.norm_weights))
             )
         # Where all is explained, rounding can leave a difference below 0. Squared units overflow last.
         return value, loss * self._loss_unit if loss > 0.0 else 0.0
@@ -130,8 +132,8 @@ class GramObjective:
 
     @cached_property
     def curvature(self) -> float:
-        """The largest eigenvalue of half the second derivative, but for what the constant is spared."""
-        return 1.0 if self.gram is None else largest_eigenvalue(self.gram) + self.alpha
+        """The largest eigenvalue of half the second derivative, or an upper bound."""
+        return 1.0 if self.gram is None else largest_eigenvalue(self.gram, self.alpha, self.norm_weights)
 
     @property
     def isotropic(self) -> bool:
@@ -151,7 +153,8 @@ class GramObjective:
         if self.gram is None:
             return parameters - self.linear
         half_gradient = self.gram @ parameters - self.linear
-        half_gradient[1:] += self.alpha * parameters[1:]
+        if self.alpha:
+            half_gradient += self.alpha * self.norm_weights[:, None] * parameters
         return half_gradient
 
     @cached_property
@@ -175,14 +178,15 @@ class GramObjective:
         return float(self._loss_weights @ self.floor)
 
 
-def _least_squares(statistics: GramStatistics, alpha: float, rows: Array | None) -> tuple[Coordinates, Floats, Floats]:
+def _least_squares(reading: Reading, alpha: float) -> tuple[Coordinates, Floats, Floats]:
     """Return orthonormal coordinates, and in them the optimum and its value.
 
     Where all rows are at hand, their residuals refine the optimum: one step of iterative
     refinement, which returns the digits that the Gram matrix, the square of the features, has
     lost.
     """
-    coordinates = orthonormal_coordinates(statistics, alpha)
+    statistics, rows = reading.statistics, reading.rows
+    coordinates = reading.orthonormal_coordinates(alpha)
     gram = statistics.features
     if isinstance(gram, EvaluatedFactor):
         return coordinates, *_of_few_rows(cast(RowCoordinates, coordinates), to_numpy(cast(Array, rows)).T, alpha)
@@ -192,10 +196,13 @@ def _least_squares(statistics: GramStatistics, alpha: float, rows: Array | None)
     coefficients = coordinates @ optimum
     total_weight = 1.0 if isinstance(gram, HeldFactor) else statistics.total_weight
     cross, squares = residual_products(rows, coefficients, total_weight)
-    coefficients[0] = 0.0
-    correction = coordinates.pull(cross - alpha * coefficients)
-    floor = squares + alpha * np.square(coefficients).sum(axis=0) - np.square(correction).sum(axis=0)
-    return coordinates, optimum + correction, floor
+    penalty = 0.0
+    if alpha:
+        slopes = alpha * reading.basis.norm_weights[:, None] * coefficients
+        cross = cross - slopes
+        penalty = (slopes * coefficients).sum(axis=0)
+    correction = coordinates.pull(cross)
+    return coordinates, optimum + correction, squares + penalty - np.square(correction).sum(axis=0)
 
 
 def _of_few_rows(coordinates: RowCoordinates, targets: Floats, alpha: float) -> tuple[Floats, Floats]:
@@ -213,7 +220,7 @@ def _of_few_rows(coordinates: RowCoordinates, targets: Floats, alpha: float) -> 
         return optimum, np.square(targets - coordinates.values @ optimum).sum(axis=0)
     coefficients = coordinates @ optimum
     residuals = targets - coordinates.factor.values(coefficients)
-    coefficients[0] = 0.0
-    correction = coordinates.pull_rows(residuals) - alpha * coordinates.pull(coefficients)
-    floor = np.square(residuals).sum(axis=0) + alpha * np.square(coefficients).sum(axis=0)
+    slopes = alpha * coordinates.factor.norm_weights[:, None] * coefficients
+    correction = coordinates.pull_rows(residuals) - coordinates.pull(slopes)
+    floor = np.square(residuals).sum(axis=0) + (slopes * coefficients).sum(axis=0)
     return optimum + correction, floor - np.square(correction).sum(axis=0)

@@ -17,7 +17,7 @@ from torchpoly._checks import check_memory, check_weights, validated
 from torchpoly._collections import is_collection
 from torchpoly._dask_fit import accumulate
 from torchpoly._device import resolve_device
-from torchpoly._domain import Domain
+from torchpoly._domain import Box, Domain
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data
@@ -131,11 +131,13 @@ class PartialFitMixin:
         device = resolve_device(self._device_for(X))
         X, y = validated(self, X, y, reset=reset)
         weights, unit = check_weights(sample_weight, X)
-        check_memory(self.degree, sys.maxsize, X.shape[1], self.interaction_only)
+        box = Box.of(X, weights)
+        caps = model.caps(box if so_far is None else box | so_far.box)
+        check_memory(self.degree, sys.maxsize, X.shape[1], self.interaction_only, caps)
         self._check_same_terms(so_far, model, None if y.ndim == 1 else y.shape[1])
         Y = y.reshape(len(y), -1)
         data = Data(X, Y, weights, Domain.identity(Y.shape[1]), device).of_positive_weight()
-        return Accumulation.of(model, data).weighing(unit), y.ndim == 1
+        return Accumulation.of(model, data, box).weighing(unit), y.ndim == 1
 
     def _check_same_terms(self: Any, so_far: Accumulation | None, model: Model, n_targets: int | None) -> None:
         """Refuse rows for other terms or targets than those of the rows before."""

@@ -11,24 +11,24 @@ import torch
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis, count_terms
-from torchpoly._coordinates import EPSILON, InverseRoots, rounding_share
+from torchpoly._coordinates import EPSILON, Coordinates, InverseRoots, rounding_share, without_null
 from torchpoly._device import CPU, empty, has_float64, in_float64, is_cpu, namespace, on_device, sent, to_device
 from torchpoly._domain import (
+    SCAN_ROWS,
     Array,
     Domain,
     Floats,
     accelerator_chunk_size,
     chunk_size,
     count_rows,
+    distinct_rows,
     row_chunks,
     sum_weights,
 )
 from torchpoly._few_rows import EvaluatedFactor, GramFactor, is_held
-from torchpoly._gram import GramStatistics
+from torchpoly._gram import GramStatistics, orthonormal_coordinates
+from torchpoly._principal_axes import asks_for_principal_axes, on_principal_axes
 
-# The columns' principal axes become the variables where collinearity alone would take the
-# condition number of the Gram matrix beyond this.
-_MAX_COLLINEARITY = 1e8
 # Beyond this condition number of their Gram matrix, terms are combined and read again.
 MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
 # Products in single precision are enough where the least eigenvalue exceeds this share of the greatest.
@@ -86,6 +86,15 @@ class Data:
         """Return the least and greatest values that the rows take in the variables of a domain."""
         return domain.ranges(self.X, self.weights)
 
+    def has_more_points_than(self, number: int) -> bool:
+        """Whether more than so many rows of positive weight are distinct."""
+        return len(distinct_rows(self.chunks(number), number)) > number
+
+    def chunks(self, n_rows: int) -> Iterator[NDArray]:
+        """Yield X in chunks of so many rows of positive weight, or more."""
+        for rows in row_chunks(len(self.X), max(n_rows, SCAN_ROWS), self.weights):
+            yield self.X[rows]
+
     def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
         """Read the rows once.
 
@@ -113,7 +122,7 @@ class Data:
         with np.errstate(over="ignore", invalid="ignore"):
             rows = next(design_chunks(basis, data, len(data.X), mixing))
             if few:
-                statistics = GramStatistics.from_few_rows(rows, n_terms, total_weight)
+                statistics = GramStatistics.from_few_rows(rows, basis.norm_weights, total_weight)
             else:
                 statistics = GramStatistics.from_chunks([rows], n_terms, total_weight)
         _refuse_overflow(basis, statistics)
@@ -227,6 +236,11 @@ class Reading:
         """What was read of the terms of the columns themselves."""
         return replace(self if self.first is None else self.first, rows=None)
 
+    def orthonormal_coordinates(self, alpha: float) -> Coordinates:
+        """Return the coordinates in which the penalized Gram matrix is the identity."""
+        norm_weights = self.basis.norm_weights if self.mixing is None else None
+        return orthonormal_coordinates(self.statistics, alpha, norm_weights)
+
     def split(self, n_targets: int) -> tuple[Reading, Floats]:
         """Return the reading of the first targets, and the mean products of the features with the others."""
         statistics = self.statistics
@@ -295,6 +309,9 @@ class Source(Protocol):
     def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
         """Return the least and greatest values that the rows take in the variables of a domain."""
 
+    def has_more_points_than(self, number: int) -> bool:
+        """Whether more than so many rows of positive weight are distinct."""
+
     def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
         """Read the rows once."""
 
@@ -320,11 +337,8 @@ def well_conditioned(first: Reading, source: Source) -> Reading:
     T. Fukaya, R. Kannan, Y. Nakatsukasa, Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for
     computing the QR factorization of ill-conditioned matrices", SIAM J. Sci. Comput. 42 (2020).
     """
-    reading, basis = first, first.basis
-    if asks_for_principal_axes(basis, reading.statistics, source.n_rows):
-        covariance = _covariance(reading.statistics, basis.domain.n_variables)
-        domain = basis.domain.to_principal_axes(covariance, source.ranges, source.precision)
-        basis = replace(basis, domain=domain)
+    reading, basis = first, _on_axes(first, source)
+    if basis is not first.basis:
         reading = source.read(basis)
     reading = replace(reading, first=first.plain)
     if isinstance(reading.statistics.features, GramFactor):
@@ -340,8 +354,7 @@ def well_conditioned(first: Reading, source: Source) -> Reading:
             break
         # Of the null directions no row sees anything; they would only add to the coefficients' norm.
         null = np.linalg.qr(mixing @ roots.null)[0]
-        mixing = mixing @ roots.truncated
-        mixing -= null @ (null.T @ mixing)
+        mixing = without_null(mixing @ roots.truncated, null, basis.norm_weights)
         reading = replace(source.read(basis, mixing), first=first.plain)
     return reading
 
@@ -366,24 +379,20 @@ def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, source: Source)
     return bool(squares.max() < (_NULL_ROUNDING * roots.epsilon) ** 2)
 
 
-def asks_for_principal_axes(basis: Basis, statistics: GramStatistics, n_rows: int) -> bool:
-    """Whether columns nearly coincide, so that their principal axes tell terms better apart."""
-    n_variables = basis.domain.n_variables
-    if basis.degree == 0 or basis.interaction_only or not 1 < n_variables < n_rows:
-        return False
-    return _collinearity(_covariance(statistics, n_variables)) > _MAX_COLLINEARITY ** (1 / basis.degree)
+def _on_axes(reading: Reading, source: Source) -> Basis:
+    """Return the basis on the principal axes of columns that nearly coincide, or where none do the basis as it is.
 
+    As few points as columns lie in a plane by themselves. There the columns stay: the norm of the
+    coefficients decides, and narrow axes would weigh as much as wide ones.
+    """
+    basis, n_variables = reading.basis, reading.basis.domain.n_variables
+    if not 1 < n_variables < source.n_rows or basis.degree == 0:
+        return basis
+    covariance = reading.statistics.covariance(n_variables)
+    if not asks_for_principal_axes(basis, covariance) or not source.has_more_points_than(n_variables):
+        return basis
 
-def _covariance(statistics: GramStatistics, n_variables: int) -> Floats:
-    """Return the covariance matrix of the variables of the basis."""
-    linear = statistics.leading(n_variables + 1)
-    return linear[1:, 1:] - np.outer(linear[0, 1:], linear[0, 1:])
+    def covariance_on(domain: Domain) -> Floats:
+        return source.read(Basis(domain, 1)).statistics.covariance(domain.n_variables)
 
-
-def _collinearity(covariance: Floats) -> float:
-    """Return the condition number of the correlation matrix; infinite where it is singular."""
-    deviation = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
-    if not deviation.all():
-        return np.inf
-    eigenvalues = np.linalg.eigvalsh(covariance / np.outer(deviation, deviation))
-    return float(eigenvalues[-1] / eigenvalues[0]) if eigenvalues[0] > 0 else np.inf
+    return on_principal_axes(basis, covariance, source.precision, source.ranges, covariance_on)

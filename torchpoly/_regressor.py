@@ -22,7 +22,7 @@ from torchpoly._checks import DTYPES, check_memory, check_weights, validated
 from torchpoly._collections import is_collection
 from torchpoly._dask_fit import DaskMixin
 from torchpoly._device import device_or_cpu, resolve_device
-from torchpoly._domain import Floats, count_rows
+from torchpoly._domain import Box, Floats, count_rows
 from torchpoly._equation import MonomialsMixin
 from torchpoly._fitting import Model, Problem, average_curves
 from torchpoly._losses import LOSSES
@@ -356,7 +356,8 @@ class TorchPolynomialRegressor(
         weights, unit = check_weights(sample_weight, X)
         n_rows = count_rows(X, weights)
         self._check_batch_size(n_rows, spec)
-        check_memory(self.degree, n_rows, X.shape[1], self.interaction_only)
+        box = Box.of(X, weights)
+        check_memory(self.degree, n_rows, X.shape[1], self.interaction_only, self._model().caps(box))
         n_targets = 1 if y.ndim == 1 else y.shape[1]
         warm = self._warm(X.shape[1], n_targets)
         tasks = None
@@ -368,6 +369,7 @@ class TorchPolynomialRegressor(
             X,
             y,
             weights,
+            box,
             device=device,
             batch_size=self.batch_size,
             in_stages=spec.is_lbfgs,

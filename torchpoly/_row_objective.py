@@ -78,7 +78,7 @@ class RowObjective:
         values, losses, slopes = self._loss(predictions, self._rows.targets, self._rows.shares)
         value, slope = values.sum(), self._rows.gather(slopes)
         if self._alpha:
-            penalty = self._alpha * self._loss.penalty_units * pull_penalty(self._rows.mixing, combined)
+            penalty = self._alpha * self._loss.penalty_units * self._penalty(combined)
             value += np.vdot(penalty, combined)
             slope += 2.0 * penalty
         if self._coordinates is not None:
@@ -94,6 +94,10 @@ class RowObjective:
     def coefficients(self, parameters: Floats) -> Floats:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
         return self._rows.of_terms(self._combined(parameters))
+
+    def _penalty(self, coefficients: Floats) -> Floats:
+        """Return half the gradient of the squared norm by the coefficients of the features."""
+        return pull_penalty(self._rows.mixing, coefficients, self._rows.basis.norm_weights)
 
     def _combined(self, parameters: Floats) -> Floats:
         """Return the coefficients of the features, in an array of their own."""
@@ -171,7 +175,7 @@ class RowObjective:
             return
         penalty: Floats | float = 0.0
         if self._alpha:
-            penalty = 2.0 * self._alpha * pull_penalty(self._rows.mixing, np.eye(self._rows.n_features))
+            penalty = 2.0 * self._alpha * self._penalty(np.eye(self._rows.n_features))
         grams = self._rows.gram(curvatures * self._rows.shares)
         self._coordinates = np.stack([InverseRoots(gram + penalty).complete for gram in grams])
         self.follows_curvature, self._curvature = True, 0.5

@@ -15,17 +15,15 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params, validate_data
 
-from torchpoly._basis import count_terms
 from torchpoly._candidates import Candidate
 from torchpoly._checks import check_weights, validated
 from torchpoly._device import CPU
-from torchpoly._domain import Domain, Floats, chunk_size, column_ranges, count_rows
+from torchpoly._domain import Box, Domain, chunk_size, count_rows
 from torchpoly._fitting import Model, PreparedRows, Problem
 from torchpoly._folds import Fold, Pass, Split, read_fold, read_folds
 from torchpoly._reading import Data, Reading
 from torchpoly._regressor import TorchPolynomialRegressor
 
-Box = tuple[Floats, Floats]
 # The rows of several splits are transformed at a time where they take no more than about these bytes.
 _BUDGET = 2**28
 
@@ -90,7 +88,7 @@ class SplitRows:
         model, key = candidate.model, (*candidate.model.reads_like, candidate.device)
         if key not in self._readings:
             rows = self.training
-            box = column_ranges(rows.X, rows.weights)
+            box = Box.of(rows.X, rows.weights)
             data = model.data(rows.X, rows.Y, rows.weights, candidate.device)
             self._readings[key] = model.read(data, box), data, box
         return self._readings[key]
@@ -122,6 +120,9 @@ class SplitSource(Protocol):
     """Where the rows of the splits come from."""
 
     splits: Sequence[int]
+
+    def box(self) -> Box | None:
+        """Return the box of all rows, if the splits share them."""
 
     @property
     def n_features(self) -> int:
@@ -166,12 +167,17 @@ class PlainSource:
         weights, self._weight_unit = check_weights(sample_weight, X)
         Y = y.reshape(len(y), -1)
         self._data = Data(X, Y, weights, Domain.standardizing(Y, weights), CPU)
+        self._box = Box.of(X, weights)
         self._single_target = y.ndim == 1
         self._places = splits
         self.splits: Sequence[int] = range(len(splits))
         self.n_features = X.shape[1]
         self.fewest_rows = min(len(training) for training, _ in splits)
         self._complete_runs: dict[tuple[object, ...], Pass] = {}
+
+    def box(self) -> Box | None:
+        """Return the box of all rows."""
+        return self._box
 
     def rows(self, split: int) -> SplitRows | None:
         """Return the rows of a split."""
@@ -198,7 +204,7 @@ class PlainSource:
             return False
         n_rows = count_rows(self._data.X, self._data.weights)
         # A fit of so few rows refines what their Gram matrix tells.
-        n_terms = count_terms(self.n_features, model.degree, model.interaction_only)
+        n_terms = model.features(self._box).n_terms
         if n_rows <= chunk_size(n_terms + self._data.Y.shape[1]):
             return False
         everything = run.everything()
@@ -224,6 +230,10 @@ class PipelineSource:
         self.splits: Sequence[int] = list(rows)
         self.n_features = max(one.n_features for one in rows.values())
         self.fewest_rows = min(len(one.split[0]) for one in rows.values())
+
+    def box(self) -> Box | None:
+        """Return None: each split has rows of its own."""
+        return None
 
     def rows(self, split: int) -> SplitRows | None:
         """Return the rows of a split."""
