@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from torchpoly._basis import Basis
+from torchpoly._coordinates import rounding_share
 from torchpoly._domain import Box, Domain
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics
-from torchpoly._reading import MAX_CONDITION, Data, Reading, Source, read_gram, well_conditioned
+from torchpoly._reading import MAX_CONDITION, NULL_ROUNDING, Data, Reading, Source, read_gram, well_conditioned
 
 # A fit keeps what it has read where that takes no more than these bytes: 2896 terms.
 _KEPT = 2**26
@@ -41,6 +42,8 @@ class Accumulation:
     box : Box
     n_rows : int
         Number of rows of positive weight.
+    hides_terms : bool
+        Whether the Gram matrix takes terms for dependent that rows so far tell apart.
     """
 
     basis: Basis
@@ -48,6 +51,7 @@ class Accumulation:
     targets: Domain
     box: Box
     n_rows: int
+    hides_terms: bool = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what this version or 0.1.0 has saved, which kept the ranges of columns without their values."""
@@ -103,7 +107,40 @@ class Accumulation:
             return False
         values, n_lost = roots.eigensystem[0], roots.null.shape[1]
         condition = values[-1] / values[n_lost]
-        return bool(condition > MAX_CONDITION or (n_lost and self.n_rows >= len(values) and condition > _FAR_BELOW))
+        far_above = n_lost and self.n_rows >= len(values) and condition > _FAR_BELOW
+        return bool(condition > MAX_CONDITION or far_above or (n_lost and self.hides_terms))
+
+    def comparing(self, parts: Sequence[Accumulation], source: Callable[[Domain], Source]) -> Accumulation:
+        """Return the union of parts with what it hides of them.
+
+        More rows tell more terms apart, so a rank below that of a part is rounding: the part's rows lie
+        in a small part of the range of all. So are combinations of terms that the Gram matrix takes for
+        0 on all rows, and that are not on the rows of the last part, which are at hand.
+
+        Parameters
+        ----------
+        parts : list of Accumulation
+        source : callable
+            Returns the rows of the last part with targets scaled by a domain.
+        """
+        roots = self.statistics.roots()
+        if roots.condition < MAX_CONDITION or not (n_null := roots.null.shape[1]):
+            return self
+        hides = any(part.hides_terms or part.rank > self.rank for part in parts)
+        if not hides:
+            values, rows = roots.eigensystem[0], source(self.targets)
+            squares = rows.squares_of(self.basis, roots.null)
+            sizes = 2.0 + np.max(np.abs(self.basis.domain.center / self.basis.domain.half_width))
+            rounding = NULL_ROUNDING * sizes * rows.precision
+            # Null vectors are off by rounding in the directions of the least other eigenvalues.
+            mixed = rounding_share(len(values)) * np.sqrt(values[-1] / values[n_null])
+            hides = bool(squares.max() > max(rounding, mixed) ** 2)
+        return replace(self, hides_terms=hides)
+
+    @property
+    def rank(self) -> int:
+        """Number of terms that the Gram matrix tells apart."""
+        return len(self.statistics.cross) - self.statistics.roots().null.shape[1]
 
     def _changed(self, basis: Basis, targets: Domain) -> GramStatistics:
         """Return the statistics in another basis and other units."""
@@ -150,7 +187,9 @@ class Accumulation:
             units = np.ones_like(targets.half_width)
             statistics = statistics.changed(None, targets.half_width, np.zeros_like(units))
             targets = replace(targets, half_width=units)
-        reading = Reading(self.basis, None, statistics, None)
+        reading, extremes = Reading(self.basis, None, statistics, None), None
         if source is not None and model.needs_well_conditioned:
-            reading = well_conditioned(reading, source(targets))
-        return model.on_gram(reading, targets, self.box)
+            rows = source(targets)
+            reading = well_conditioned(reading, rows)
+            extremes = model.columns_with_extremes(reading, rows)
+        return replace(model.on_gram(reading, targets, self.box), extremes=extremes)

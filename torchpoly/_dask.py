@@ -7,7 +7,8 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Any
+from operator import add
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +42,15 @@ class Partitions:
         Where workers compute features.
     parts : list of (X, y, weights)
         :class:`dask.delayed.Delayed` objects of each partition; weights may be None or a number.
+    box : tuple of ndarray of shape (n_features,) or None
+        Rows outside of it are left out.
     """
 
     columns: Columns
     targets: Columns
     device: Any
     parts: list[tuple[Any, Any, Any]]
+    box: tuple[Floats, Floats] | None = None
 
     @classmethod
     def of(cls, X: Any, y: Any, sample_weight: Any, columns: Columns, device: Any) -> Partitions:
@@ -92,7 +96,7 @@ class Partitions:
         """
         import dask
 
-        shared = (of_rows, self.columns, self.targets, self.device)
+        shared = (of_rows, self.columns, self.targets, self.device, self.box)
         function, *described = (dask.delayed(value, traverse=False) for value in shared)
         results = [
             dask.delayed(_of_partition)(function, *described, number, *part) for number, part in enumerate(self.parts)
@@ -125,7 +129,7 @@ def _naming_partition(number: int) -> Iterator[None]:
 
 
 def _of_partition(
-    function: Any, columns: Columns, targets: Columns, device: Any, number: int, X: Any, y: Any, weights: Any
+    function: Any, columns: Columns, targets: Columns, device: Any, box: Any, number: int, X: Any, y: Any, weights: Any
 ) -> Any:
     """Return what a function makes of a partition, None where that has no rows of positive weight."""
     with _naming_partition(number):
@@ -140,7 +144,8 @@ def _of_partition(
         shares, unit = check_weights(weights, rows)
         Y = values.reshape(len(values), -1)
         data = Data(rows, Y, shares, Domain.identity(Y.shape[1]), resolve_device(device))
-        return function(data.of_positive_weight(), unit)
+        data = data.of_positive_weight() if box is None else data.of_positive_weight().within(*box)
+        return function(data, unit) if len(data.X) else None
 
 
 def _merged(merge: Callable[[Any, Any], Any], results: list[Any]) -> Any:
@@ -181,6 +186,19 @@ class PartitionedRows:
             lambda one, other: distinct_rows([one, other], number),
         )
         return len(points) > number
+
+    def squares_of(self, basis: Basis, mixing: Floats) -> Floats:
+        """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""
+        return np.diagonal(cast(Floats, self.read(basis, mixing).statistics.features))
+
+    def quartiles(self) -> Floats:
+        """Return the medians over partitions of their quartiles, of shape (2, n_features)."""
+        return np.median(self.partitions.reduce(lambda data, _: [data.quartiles()], add), axis=0)
+
+    def within(self, low: Floats, high: Floats) -> PartitionedRows:
+        """Return the rows inside a box."""
+        partitions = replace(self.partitions, box=(low, high))
+        return replace(self, partitions=partitions, n_rows=partitions.reduce(lambda data, _: len(data.X), add))
 
     def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
         """Read the rows once more."""

@@ -31,6 +31,8 @@ MAX_VALUES = 5
 _FIRST_ROWS = 64
 # Principal axes narrower than this share of the widest have a box of their own.
 NARROW = 1e-3
+# Principal axes narrower than this share of the widest are hardly more than how columns are rounded.
+VERY_NARROW = 1e-7
 # An axis is mainly made of the columns whose entries are at least this share of the greatest.
 _MAIN_SHARE = 0.1
 # On accelerators, of which each call takes some microseconds to start, a chunk takes 128 MiB.

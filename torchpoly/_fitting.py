@@ -16,10 +16,11 @@ from torchpoly._callable_loss import CallableLoss, LossFunction
 from torchpoly._coordinates import Coordinates, TermCoordinates
 from torchpoly._device import in_float64, namespace
 from torchpoly._domain import Box, Domain, Floats
+from torchpoly._extremes import columns_with_extremes
 from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, Stages, named_loss
 from torchpoly._module import FittedPolynomial
 from torchpoly._objective import GramObjective
-from torchpoly._reading import Data, Reading, well_conditioned
+from torchpoly._reading import Data, Reading, Source, well_conditioned
 from torchpoly._row_objective import RowObjective
 from torchpoly._rows import Rows
 
@@ -56,19 +57,22 @@ class PreparedRows:
         Coefficients of the features at which training may start.
     basis : Basis
     data : Data
+    projection : callable or None
+        What becomes of coefficients of the basis in the end.
     """
 
     rows: Rows
     starts: list[Floats]
     basis: Basis
     data: Data
+    projection: Callable[[Floats], Floats] | None
 
     def repeated(self, times: int) -> PreparedRows:
         """Return the rows with so many copies of the targets."""
         targets = namespace(self.rows.targets).tile(self.rows.targets, (times, 1))
         starts = [np.tile(start, (1, times)) for start in self.starts]
         data = replace(self.data, Y=self.data.Y[:0], targets=self.data.targets.repeated(times))
-        return PreparedRows(replace(self.rows, targets=targets), starts, self.basis, data)
+        return replace(self, rows=replace(self.rows, targets=targets), starts=starts, data=data)
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class Problem:
         Of the rows of positive weight.
     read : Reading or None
         What has been read of the rows, if that is all that least squares need.
+    extremes : ndarray of int or None
+        Columns of which a few values hide what the other rows could show.
     """
 
     parts: list[Part]
@@ -97,6 +103,7 @@ class Problem:
     targets: Domain
     box: Box
     read: Reading | None = None
+    extremes: NDArray[np.intp] | None = None
 
     def fitted_attributes(self, single_target: bool) -> dict[str, Any]:
         """Return the attributes of an estimator whose training ends here."""
@@ -187,7 +194,7 @@ class Model:
         # its coefficients in the new basis, whatever that is.
         extended = data if warm is None else self._with_predictions(data, warm)
         reading, more = self.read(extended, box).split(data.Y.shape[1])
-        return self.pose_read(
+        problem = self.pose_read(
             reading,
             data,
             box,
@@ -196,6 +203,11 @@ class Model:
             in_stages=in_stages,
             warm=None if extended is data else more,
         )
+        return replace(problem, extremes=self.columns_with_extremes(reading, data))
+
+    def columns_with_extremes(self, reading: Reading, source: Source) -> NDArray[np.intp] | None:
+        """Return the columns of which a few values hide what the other rows could show, if that was looked for."""
+        return columns_with_extremes(reading, source) if self.needs_well_conditioned else None
 
     @staticmethod
     def _with_predictions(data: Data, warm: FittedPolynomial) -> Data:
@@ -342,8 +354,10 @@ class Model:
             mixing = TermCoordinates(reading.mixing @ cast(TermCoordinates, coordinates).matrix)
         least_squares = coordinates.pull(statistics.cross)
         starts = [least_squares if warm is None else self._warm(reading, coordinates, warm)]
+        projection = None
         if self.basis != "orthonormal":
             starts, mixing = [coordinates @ start for start in starts], None
+            projection = reading.projection(self.alpha)
         rows = Rows.of(reading.basis, mixing, data, scale_targets=isinstance(self.loss, str))
         if warm is None:
             zero = self.zero(len(starts[0]), data.targets)
@@ -351,7 +365,7 @@ class Model:
             if not isinstance(self.loss, str):
                 # A loss that takes the logarithm of a rate, say, is at home near y_pred = 0.
                 starts.append(-rows.constant * data.targets.center / data.targets.half_width)
-        return PreparedRows(rows, starts, reading.basis, data)
+        return PreparedRows(rows, starts, reading.basis, data, projection)
 
     def on_rows(
         self,
@@ -376,7 +390,8 @@ class Model:
                 own = slice(None) if len(losses) == 1 else slice(target, target + 1)
                 rows_of_part = replace(rows, targets=rows.targets[own])
                 starts = [start[:, own] for start in prepared.starts]
-                objective = RowObjective(rows_of_part, loss, starts, self.alpha, stages, batch_size)
+                projection = prepared.projection
+                objective = RowObjective(rows_of_part, loss, starts, self.alpha, stages, batch_size, projection)
                 parts.append(Part(objective, np.zeros(objective.shape), loss))
         return Problem(parts, prepared.basis, None, data.targets, box)
 

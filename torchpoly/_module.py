@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 
 from torchpoly._basis import Basis
 from torchpoly._device import empty, is_cpu, on_device, to_device, to_numpy
-from torchpoly._domain import Domain, Floats, accelerator_chunk_size, row_chunks, vector_chunk_size
+from torchpoly._domain import SCAN_ROWS, Domain, Floats, accelerator_chunk_size, row_chunks, vector_chunk_size
 from torchpoly._monomials import to_monomials
 
+# Rows so many half-widths outside the box of a narrow axis are far outside.
+_FAR = 3.0
 # In the words of sklearn.preprocessing.SplineTransformer.
 EXTRAPOLATIONS = {"continue", "constant", "linear", "error"}
 
@@ -47,10 +50,12 @@ class FittedPolynomial:
     ) -> NDArray:
         """Return the values at the rows of X, of shape (n_samples, n_targets), in X's dtype.
 
-        Errors call the columns by their names, where they have some.
+        Errors and warnings call the columns by their names, where they have some.
         """
         if extrapolation == "error":
             self._refuse_outside(X, names)
+        if extrapolation in ("error", "continue") and self.basis.domain.limits is not None:
+            self._check_narrow_axes(X, names, refuse=extrapolation == "error")
         n_terms = self.basis.n_terms
         size = vector_chunk_size(n_terms) if is_cpu(device) else accelerator_chunk_size(n_terms)
         return on_device(device, min(size, len(X)), lambda size: self._predict(X, device, extrapolation, size))
@@ -59,16 +64,22 @@ class FittedPolynomial:
         predictions = np.empty((len(X), self.coefficients.shape[1]), dtype=X.dtype)
         coefficients = to_device(self.coefficients, device)
         features = empty(self.basis.n_terms, size, device)
+        limits = None if extrapolation == "continue" else self.basis.domain.limits
         # Far from the data, values are infinite; why is no news.
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             for rows in row_chunks(len(X), size):
                 inside = X[rows] if extrapolation == "continue" else np.clip(X[rows], self.low, self.high)
                 variables = self.basis.domain.scale(inside)
+                if limits is not None:
+                    np.clip(variables, -limits[:, None], limits[:, None], out=variables)
                 chunk = self.basis.evaluate(to_device(variables, device), out=features[:, : variables.shape[1]])
                 values = to_numpy(coefficients.T @ chunk)
                 if extrapolation == "linear":
                     outside = np.flatnonzero((X[rows] != inside).any(axis=1))
                     steps = self.basis.domain.scale_steps((X[rows] - inside)[outside])
+                    if limits is not None:
+                        # How copies are rounded would be the slope's greatest part.
+                        steps[np.isfinite(limits)] = 0.0
                     slopes = to_device(self.slopes, device) @ chunk[:, outside]
                     values[:, outside] += (to_numpy(slopes) * steps[:, None]).sum(axis=0)
                 undefined = np.isnan(values).any(axis=0)
@@ -106,6 +117,37 @@ class FittedPolynomial:
                 f"{row}: {X[row, column]:.6g} where training had {self.low[column]:.6g} to {self.high[column]:.6g}, "
                 "and the 'extrapolation' parameter got 'error'. Allow them by 'constant', 'linear' or 'continue'."
             )
+
+    def _check_narrow_axes(self, X: NDArray, names: NDArray | None, *, refuse: bool) -> None:
+        """Refuse rows outside the box of a narrow axis, or warn of rows inside all columns' ranges far outside of it."""
+        domain = self.basis.domain
+        limits = cast(Floats, domain.limits)[:, None]
+        n_rows, axes = 0, np.zeros(len(limits), dtype=bool)
+        for rows in row_chunks(len(X), SCAN_ROWS):
+            inside = ((X[rows] >= self.low) & (X[rows] <= self.high)).all(axis=1)
+            beyond = np.abs(domain.scale(X[rows])) > (limits if refuse else limits + _FAR)
+            beyond &= inside
+            n_rows += int(np.count_nonzero(beyond.any(axis=0)))
+            axes |= beyond.any(axis=1)
+        if not n_rows:
+            return
+        columns = domain.columns_along(axes)
+        called = (columns if names is None else names[columns]).tolist()
+        where = (
+            f"{n_rows} rows of X lie inside the range of each column, but {'' if refuse else 'far '}outside the training "
+            f"data in how the columns {called} differ, which nearly coincide there"
+        )
+        if refuse:
+            raise ValueError(
+                f"{where}, and the 'extrapolation' parameter got 'error'. Allow them by 'constant', 'linear' or "
+                "'continue'."
+            )
+        warnings.warn(
+            f"{where}. Predictions may be far off: were these columns rounded otherwise in training? Set "
+            "extrapolation='constant', or fit without all but one of these columns.",
+            UserWarning,
+            stacklevel=4,
+        )
 
     @cached_property
     def slopes(self) -> Floats:
@@ -197,6 +239,7 @@ class PolynomialModule(nn.Module):
 
     low: Tensor
     high: Tensor
+    limits: Tensor
     slopes: Tensor
 
     def __init__(self, polynomial: FittedPolynomial, squeeze: bool, extrapolation: str = "continue") -> None:
@@ -205,6 +248,7 @@ class PolynomialModule(nn.Module):
         self._squeeze = squeeze
         self._extrapolation = extrapolation
         domain = polynomial.basis.domain
+        self._is_limited = extrapolation != "continue" and domain.limits is not None
         buffers = {
             "center": domain.center,
             "half_width": domain.half_width,
@@ -219,6 +263,8 @@ class PolynomialModule(nn.Module):
             buffers["axes"] = domain.axes
         if extrapolation != "continue":
             buffers |= {"low": polynomial.low, "high": polynomial.high}
+        if self._is_limited:
+            buffers["limits"] = cast(Floats, domain.limits)
         if extrapolation == "linear":
             buffers["slopes"] = polynomial.slopes
         # Tensors made in inference mode would never be part of a gradient.
@@ -245,14 +291,20 @@ class PolynomialModule(nn.Module):
             If `extrapolation` is ``"error"`` and a value is outside the box.
         """
         inside = x if self._extrapolation == "continue" else torch.clamp(x, self.low, self.high)
-        variables = self._turned((inside - self.center) / self.half_width) - self.shift
+        unlimited = variables = self._turned((inside - self.center) / self.half_width) - self.shift
+        if self._is_limited:
+            variables = torch.clamp(unlimited, -self.limits, self.limits)
         features = cast(Tensor, self._basis.evaluate(variables.T))
         values = self.coefficients.T @ features
         if self._extrapolation == "linear":
             steps = self._turned((x - inside) / self.half_width)
+            if self._is_limited:
+                steps = torch.where(torch.isinf(self.limits), steps, 0.0)
             values = values + ((self.slopes @ features) * steps.T[:, None]).sum(0)
         if self._extrapolation == "error":
             outside = (x != inside).any(1)
+            if self._is_limited:
+                outside = outside | (unlimited != variables).any(1)
             if torch.compiler.is_compiling():
                 values = torch.where(outside, torch.nan, values)
             elif outside.any():

@@ -5,6 +5,7 @@ An objective maps the parameters to its value and gradient; it does not know whi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -58,6 +59,8 @@ class GramObjective:
         Units of the targets: losses are reported times their squares, averaged over targets.
     rank : int
         Number of independent terms.
+    projection : callable, optional
+        What becomes of coefficients of the basis in the end: those of least norm with the same values.
     """
 
     coordinates: Coordinates | None
@@ -69,6 +72,7 @@ class GramObjective:
     norm_weights: Floats
     units: Floats
     rank: int
+    projection: Callable[[Floats], Floats] | None = None
 
     @classmethod
     def orthonormal(cls, reading: Reading, alpha: float, units: Floats) -> GramObjective:
@@ -104,6 +108,7 @@ class GramObjective:
             reading.basis.norm_weights,
             units,
             len(optimum),
+            reading.projection(alpha),
         )
 
     def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
@@ -128,7 +133,9 @@ class GramObjective:
 
     def coefficients(self, parameters: Floats) -> Floats:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
-        return parameters if self.coordinates is None else self.coordinates @ parameters
+        if self.coordinates is not None:
+            return self.coordinates @ parameters
+        return parameters if self.projection is None else self.projection(parameters)
 
     @cached_property
     def curvature(self) -> float:

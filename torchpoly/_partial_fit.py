@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from threading import RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgWarning
@@ -15,12 +21,13 @@ from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import namespace_of
 from torchpoly._checks import check_memory, check_weights, validated
 from torchpoly._collections import is_collection
+from torchpoly._dask import PartitionedRows
 from torchpoly._dask_fit import accumulate
 from torchpoly._device import resolve_device
 from torchpoly._domain import Box, Domain
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
-from torchpoly._reading import Data
+from torchpoly._reading import Data, Source
 from torchpoly._surroundings import as_before_if_it_fails, undisturbed
 
 
@@ -34,6 +41,17 @@ def _keeps_gram_matrices(estimator: Any) -> bool:
                 f"serves {name}={needed!r}. Use that, or fit on all rows."
             )
     return True
+
+
+# Threads take turns in one estimator, so that none builds on rows to which another is adding.
+_LOCKS: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
+if hasattr(os, "register_at_fork"):
+    # A lock that another thread held at the fork would stay locked.
+    os.register_at_fork(after_in_child=_LOCKS.clear)
+
+
+def _lock_of(estimator: Any) -> RLock:
+    return _LOCKS.setdefault(estimator, RLock())
 
 
 class PartialFitMixin:
@@ -91,7 +109,7 @@ class PartialFitMixin:
         >>> model.partial_fit([[2.0], [3.0]], [4.0, 9.0]).equation()
         'y = 1*x0**2'
         """
-        with undisturbed(), as_before_if_it_fails(self):
+        with _lock_of(self), undisturbed(), as_before_if_it_fails(self):
             self._partial_fit(X, y, sample_weight)
         return self
 
@@ -105,13 +123,16 @@ class PartialFitMixin:
                 "squared error, the matrix was too large to keep, or it is a copy or from a file. Start anew with "
                 "sklearn.base.clone(model).partial_fit."
             )
-        rows, single_target = self._accumulate(model, X, y, sample_weight, so_far)
-        everything = rows if so_far is None else so_far + rows
+        rows, source, single_target = self._accumulate(model, X, y, sample_weight, so_far)
+        parts = [rows] if so_far is None else [so_far, rows]
+        everything = sum(parts[1:], start=parts[0])
+        if model.needs_well_conditioned:
+            everything = everything.comparing(parts, source)
         if model.needs_well_conditioned and everything.is_ill_conditioned:
             warnings.warn(
-                "The Gram matrix is ill-conditioned, as columns are heavy-tailed or nearly coincide: partial_fit "
-                "loses digits or terms that fit on all rows, which it reads again, keeps. Use fit, a lower 'degree', "
-                "or an 'alpha'.",
+                "The Gram matrix is ill-conditioned, as columns are heavy-tailed, nearly coincide, or vary far less in "
+                "some batches than in all: partial_fit loses digits or terms that fit on all rows, which it reads "
+                "again, keeps. Use fit, a lower 'degree', or an 'alpha'.",
                 LinAlgWarning,
                 stacklevel=4,
             )
@@ -121,13 +142,15 @@ class PartialFitMixin:
 
     def _accumulate(
         self: Any, model: Model, X: Any, y: Any, sample_weight: Any, so_far: Accumulation | None
-    ) -> tuple[Accumulation, bool]:
-        """Return what is known of these rows alone, and whether y has one dimension."""
+    ) -> tuple[Accumulation, Callable[[Domain], Source], bool]:
+        """Return what is known of these rows alone, the rows by the scale of targets, and whether y has one dimension."""
         reset = so_far is None
         if is_collection(X, y, sample_weight):
             partitions = self._partitions(X, y, sample_weight, reset=reset)
             self._check_same_terms(so_far, model, partitions.targets.number)
-            return accumulate(model, partitions), partitions.targets.number is None
+            rows = accumulate(model, partitions)
+            source = partial(PartitionedRows, partitions, rows.n_rows)
+            return rows, source, partitions.targets.number is None
         device = resolve_device(self._device_for(X))
         X, y = validated(self, X, y, reset=reset)
         weights, unit = check_weights(sample_weight, X)
@@ -137,7 +160,8 @@ class PartialFitMixin:
         self._check_same_terms(so_far, model, None if y.ndim == 1 else y.shape[1])
         Y = y.reshape(len(y), -1)
         data = Data(X, Y, weights, Domain.identity(Y.shape[1]), device).of_positive_weight()
-        return Accumulation.of(model, data, box).weighing(unit), y.ndim == 1
+        rows = Accumulation.of(model, data, box).weighing(unit)
+        return rows, lambda targets: replace(data, targets=targets), y.ndim == 1
 
     def _check_same_terms(self: Any, so_far: Accumulation | None, model: Model, n_targets: int | None) -> None:
         """Refuse rows for other terms or targets than those of the rows before."""

@@ -34,7 +34,7 @@ MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
 # Products in single precision are enough where the least eigenvalue exceeds this share of the greatest.
 _SINGLE_SHARE = 1e-3
 # Root mean square of a combination of terms, of norm 1, that is rounding: so many times the machine's.
-_NULL_ROUNDING = 450
+NULL_ROUNDING = 450
 
 
 def count_chunks(degree: int, n_rows: int, n_features: int, n_targets: int, interaction_only: bool) -> int:
@@ -89,6 +89,18 @@ class Data:
     def has_more_points_than(self, number: int) -> bool:
         """Whether more than so many rows of positive weight are distinct."""
         return len(distinct_rows(self.chunks(number), number)) > number
+
+    def squares_of(self, basis: Basis, mixing: Floats) -> Floats:
+        """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""
+        return np.diagonal(cast(Floats, read_gram(basis, self, mixing).features))
+
+    def quartiles(self) -> Floats:
+        """Return the lower and the upper quartile of each column over rows of positive weight, of shape (2, n_features)."""
+        return np.quantile(self.of_positive_weight().X, [0.25, 0.75], axis=0)
+
+    def within(self, low: Floats, high: Floats) -> Data:
+        """Return the rows inside a box."""
+        return self.of_rows(np.flatnonzero(((low <= self.X) & (high >= self.X)).all(axis=1)))
 
     def chunks(self, n_rows: int) -> Iterator[NDArray]:
         """Yield X in chunks of so many rows of positive weight, or more."""
@@ -241,6 +253,19 @@ class Reading:
         norm_weights = self.basis.norm_weights if self.mixing is None else None
         return orthonormal_coordinates(self.statistics, alpha, norm_weights)
 
+    def projection(self, alpha: float) -> Callable[[Floats], Floats] | None:
+        """Return ``c -> T T' G c``, the coefficients of least norm with the same values on the rows.
+
+        None stands for the identity: where no terms are dependent, where there is a penalty, and for raw
+        powers, which train as textbooks do.
+        """
+        if alpha or self.basis.family == "power":
+            return None
+        coordinates, gram = self.orthonormal_coordinates(0.0), self.statistics.features
+        if coordinates.rank == len(self.statistics.cross):
+            return None
+        return lambda coefficients: coordinates @ coordinates.pull(gram @ coefficients)
+
     def split(self, n_targets: int) -> tuple[Reading, Floats]:
         """Return the reading of the first targets, and the mean products of the features with the others."""
         statistics = self.statistics
@@ -312,6 +337,15 @@ class Source(Protocol):
     def has_more_points_than(self, number: int) -> bool:
         """Whether more than so many rows of positive weight are distinct."""
 
+    def squares_of(self, basis: Basis, mixing: Floats) -> Floats:
+        """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""
+
+    def quartiles(self) -> Floats:
+        """Return the quartiles of each column, or about these, of shape (2, n_features)."""
+
+    def within(self, low: Floats, high: Floats) -> Source:
+        """Return the rows inside a box."""
+
     def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
         """Read the rows once."""
 
@@ -375,8 +409,7 @@ def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, source: Source)
         return False
     if not null.size:
         return True
-    squares = np.diagonal(cast(Floats, source.read(basis, null).statistics.features))
-    return bool(squares.max() < (_NULL_ROUNDING * roots.epsilon) ** 2)
+    return bool(source.squares_of(basis, null).max() < (NULL_ROUNDING * roots.epsilon) ** 2)
 
 
 def _on_axes(reading: Reading, source: Source) -> Basis:

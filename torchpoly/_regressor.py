@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import LinAlgWarning
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils import Tags
@@ -22,7 +24,7 @@ from torchpoly._checks import DTYPES, check_memory, check_weights, validated
 from torchpoly._collections import is_collection
 from torchpoly._dask_fit import DaskMixin
 from torchpoly._device import device_or_cpu, resolve_device
-from torchpoly._domain import Box, Floats, count_rows
+from torchpoly._domain import VERY_NARROW, Box, Floats, count_rows
 from torchpoly._equation import MonomialsMixin
 from torchpoly._fitting import Model, Problem, average_curves
 from torchpoly._losses import LOSSES
@@ -35,6 +37,8 @@ from torchpoly._training import minimise
 
 # Of what a fitted model saves; counted up where an earlier version could not read it.
 _FORMAT = 1
+# From a warning of a fit to the line that calls fit.
+_STACKLEVEL = 6
 
 
 class TorchPolynomialRegressor(
@@ -417,6 +421,7 @@ class TorchPolynomialRegressor(
         weight_unit: float = 1.0,
     ) -> None:
         """Solve the problem and take over what it leads to."""
+        _warn_of_columns(problem, getattr(self, "feature_names_in_", None))
 
         def fitted(losses: ArrayLike) -> dict[str, Any]:
             return problem.fitted_attributes(single_target) | {
@@ -588,3 +593,30 @@ class TorchPolynomialRegressor(
         """
         check_is_fitted(self)
         return PolynomialModule(self._polynomial, squeeze=self._single_target, extrapolation=self._beyond())
+
+
+def _warn_of_columns(problem: Problem, names: NDArray | None) -> None:
+    """Warn of columns that hardly differ, and of those of which a few values hide what the others could show."""
+
+    def called(columns: NDArray[np.intp]) -> list[Any]:
+        return (columns if names is None else names[columns]).tolist()
+
+    domain = problem.basis.domain
+    if domain.widths is not None and (very_narrow := domain.widths < VERY_NARROW).any():
+        warnings.warn(
+            f"The columns {called(domain.columns_along(very_narrow))} nearly coincide: along one direction they differ "
+            f"by less than {VERY_NARROW:g} of their range, and the fit uses that difference. Where new rows are rounded "
+            "otherwise, predictions may be far off. Give the difference as a column, drop one of the columns, or set "
+            "alpha > 0.",
+            LinAlgWarning,
+            stacklevel=_STACKLEVEL,
+        )
+    if problem.extremes is not None and len(problem.extremes):
+        warnings.warn(
+            f"A few extreme values in columns {called(problem.extremes)} hide terms that the other rows could tell "
+            "apart: beside them, the others lie so close together that their powers differ by rounding only. These "
+            "terms are left out. Are the values placeholders for missing ones, as -9999? Drop or impute such rows, "
+            "transform the columns (by a logarithm, say), or lower 'degree'.",
+            LinAlgWarning,
+            stacklevel=_STACKLEVEL,
+        )

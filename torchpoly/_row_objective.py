@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 
 import numpy as np
@@ -36,13 +36,23 @@ class RowObjective:
         In which the loss is minimised.
     batch_size : int or None
         How many rows there are to a step.
+    projection : callable, optional
+        What becomes of coefficients of the basis in the end: those of least norm with the same values.
     """
 
     isotropic = False
 
     def __init__(
-        self, rows: Rows, loss: Loss, origins: Sequence[Floats], alpha: float, stages: Stages, batch_size: int | None
+        self,
+        rows: Rows,
+        loss: Loss,
+        origins: Sequence[Floats],
+        alpha: float,
+        stages: Stages,
+        batch_size: int | None,
+        projection: Callable[[Floats], Floats] | None = None,
     ) -> None:
+        self._projection = projection
         self._batch_size = batch_size
         self._rows = rows
         self._loss = loss
@@ -93,7 +103,8 @@ class RowObjective:
 
     def coefficients(self, parameters: Floats) -> Floats:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
-        return self._rows.of_terms(self._combined(parameters))
+        coefficients = self._rows.of_terms(self._combined(parameters))
+        return coefficients if self._projection is None else self._projection(coefficients)
 
     def _penalty(self, coefficients: Floats) -> Floats:
         """Return half the gradient of the squared norm by the coefficients of the features."""

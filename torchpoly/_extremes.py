@@ -1,0 +1,54 @@
+"""Columns of which a few extreme values hide what the other rows could show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpoly._domain import Domain
+from torchpoly._reading import Reading, Source, well_conditioned
+
+# Values so many interquartile ranges beyond the quartiles are extreme: of normal ones less than 1 in 1e40.
+_FENCE = 10.0
+
+
+def rank(reading: Reading) -> int:
+    """Return the number of independent terms."""
+    return reading.orthonormal_coordinates(0.0).rank
+
+
+def columns_with_extremes(reading: Reading, source: Source) -> NDArray[np.intp]:
+    """Return the columns without whose extreme rows more terms are independent.
+
+    Where all values but a few lie in a small part of a column's range, powers of the column are
+    straight lines there, to rounding.
+
+    Parameters
+    ----------
+    reading : Reading
+        What a fit of all rows keeps of them.
+    source : Source
+        The rows.
+    """
+    none = np.zeros(0, dtype=np.intp)
+    if not isinstance(reading.statistics.features, np.ndarray):
+        return none
+    basis, n_independent = (reading if reading.first is None else reading.first).basis, rank(reading)
+    if n_independent == basis.n_terms:
+        return none
+    lower, upper = source.quartiles()
+    low, high = lower - _FENCE * (upper - lower), upper + _FENCE * (upper - lower)
+    least, greatest = source.ranges(Domain.identity(len(low)))
+    varies = basis.domain.columns
+    fenced = varies & (upper > lower) & ((least < low) | (greatest > high))
+    fenced[varies] &= ~basis.is_capped
+    if not fenced.any():
+        return none
+    rest = source.within(np.where(fenced, low, -np.inf), np.where(fenced, high, np.inf))
+    domain = Domain.spanning(*rest.ranges(Domain.identity(len(low))))
+    if domain.n_variables < basis.domain.n_variables:
+        return none
+    on_rest = well_conditioned(rest.read(replace(basis, domain=domain)), rest)
+    return np.flatnonzero(fenced) if rank(on_rest) > n_independent else none
