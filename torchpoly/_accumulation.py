@@ -140,7 +140,7 @@ class Accumulation:
     @property
     def rank(self) -> int:
         """Number of terms that the Gram matrix tells apart."""
-        return len(self.statistics.cross) - self.statistics.roots().null.shape[1]
+        return len(self.statistics.cross) - self.statistics.formed().roots().null.shape[1]
 
     def _changed(self, basis: Basis, targets: Domain) -> GramStatistics:
         """Return the statistics in another basis and other units."""

@@ -118,6 +118,14 @@ class Basis:
         """Leave out what is cached."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def of_variables(self, kept: NDArray[np.bool_]) -> Basis:
+        """Return the basis in some of the variables."""
+        domain = self.domain
+        axes = (np.eye(domain.n_variables) if domain.axes is None else domain.axes)[:, kept]
+        domain = Domain(domain.center, domain.half_width, axes, domain.shift[kept])
+        caps = None if self.caps is None else tuple(np.array(self.caps)[kept].tolist())
+        return replace(self, domain=domain, caps=caps)
+
     @property
     def n_terms(self) -> int:
         return count_terms(self.domain.n_variables, self.degree, self.interaction_only, self.caps or ())

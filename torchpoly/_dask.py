@@ -187,6 +187,10 @@ class PartitionedRows:
         )
         return len(points) > number
 
+    def covariance(self, domain: Domain) -> Floats:
+        """Return the covariance matrix of the variables of a domain."""
+        return self.read(Basis(domain, 1)).statistics.covariance(domain.n_variables)
+
     def squares_of(self, basis: Basis, mixing: Floats) -> Floats:
         """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""
         return np.diagonal(cast(Floats, self.read(basis, mixing).statistics.features))
@@ -197,8 +201,8 @@ class PartitionedRows:
 
     def within(self, low: Floats, high: Floats) -> PartitionedRows:
         """Return the rows inside a box."""
-        partitions = replace(self.partitions, box=(low, high))
-        return replace(self, partitions=partitions, n_rows=partitions.reduce(lambda data, _: len(data.X), add))
+        n_rows = self.partitions.reduce(lambda data, _: len(data.within(low, high).X), add)
+        return replace(self, partitions=replace(self.partitions, box=(low, high)), n_rows=n_rows)
 
     def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
         """Read the rows once more."""

@@ -35,9 +35,10 @@ def columns_with_extremes(reading: Reading, source: Source) -> NDArray[np.intp]:
     none = np.zeros(0, dtype=np.intp)
     if not isinstance(reading.statistics.features, np.ndarray):
         return none
-    basis, n_independent = (reading if reading.first is None else reading.first).basis, rank(reading)
-    if n_independent == basis.n_terms:
+    n_independent = rank(reading)
+    if n_independent == reading.basis.n_terms:
         return none
+    basis = reading.basis if reading.first is None else reading.first.basis
     lower, upper = source.quartiles()
     low, high = lower - _FENCE * (upper - lower), upper + _FENCE * (upper - lower)
     least, greatest = source.ranges(Domain.identity(len(low)))
@@ -47,6 +48,8 @@ def columns_with_extremes(reading: Reading, source: Source) -> NDArray[np.intp]:
     if not fenced.any():
         return none
     rest = source.within(np.where(fenced, low, -np.inf), np.where(fenced, high, np.inf))
+    if 2 * rest.n_rows < source.n_rows:
+        return none
     domain = Domain.spanning(*rest.ranges(Domain.identity(len(low))))
     if domain.n_variables < basis.domain.n_variables:
         return none

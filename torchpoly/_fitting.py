@@ -357,7 +357,7 @@ class Model:
         projection = None
         if self.basis != "orthonormal":
             starts, mixing = [coordinates @ start for start in starts], None
-            projection = reading.projection(self.alpha)
+            projection = reading.projection()
         rows = Rows.of(reading.basis, mixing, data, scale_targets=isinstance(self.loss, str))
         if warm is None:
             zero = self.zero(len(starts[0]), data.targets)

@@ -119,7 +119,7 @@ class FittedPolynomial:
             )
 
     def _check_narrow_axes(self, X: NDArray, names: NDArray | None, *, refuse: bool) -> None:
-        """Refuse rows outside the box of a narrow axis, or warn of rows inside all columns' ranges far outside of it."""
+        """Refuse rows outside the box of a narrow axis, or warn of rows far outside of it that no column shows."""
         domain = self.basis.domain
         limits = cast(Floats, domain.limits)[:, None]
         n_rows, axes = 0, np.zeros(len(limits), dtype=bool)
@@ -134,8 +134,8 @@ class FittedPolynomial:
         columns = domain.columns_along(axes)
         called = (columns if names is None else names[columns]).tolist()
         where = (
-            f"{n_rows} rows of X lie inside the range of each column, but {'' if refuse else 'far '}outside the training "
-            f"data in how the columns {called} differ, which nearly coincide there"
+            f"{n_rows} rows of X lie inside the range of each column, but {'' if refuse else 'far '}outside the "
+            f"training data in how the columns {called} differ, which nearly coincide there"
         )
         if refuse:
             raise ValueError(

@@ -108,7 +108,7 @@ class GramObjective:
             reading.basis.norm_weights,
             units,
             len(optimum),
-            reading.projection(alpha),
+            reading.projection(),
         )
 
     def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:

@@ -143,7 +143,7 @@ class PartialFitMixin:
     def _accumulate(
         self: Any, model: Model, X: Any, y: Any, sample_weight: Any, so_far: Accumulation | None
     ) -> tuple[Accumulation, Callable[[Domain], Source], bool]:
-        """Return what is known of these rows alone, the rows by the scale of targets, and whether y has one dimension."""
+        """Return what is known of these rows alone, the rows themselves, and whether y has one dimension."""
         reset = so_far is None
         if is_collection(X, y, sample_weight):
             partitions = self._partitions(X, y, sample_weight, reset=reset)

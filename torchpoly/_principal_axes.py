@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,24 +14,43 @@ from torchpoly._domain import Domain, Floats
 # The columns' principal axes become the variables where collinearity alone would take the
 # condition number of the Gram matrix beyond this.
 _MAX_COLLINEARITY = 1e8
+# Columns are looked through for combinations of others where they are more collinear than this.
+_DEPENDENT = 1e6
 # Where so small a share of a variance is not explained by other variables, none of it is.
 _UNEXPLAINED = 1e-12
-# A second pass corrects what rounding has left of wider axes in the first.
+# Of the variables that a null direction determines about as well as any, the last one is left out.
+_SHARE_OF_PIVOT = 0.5
+# A second pass corrects what rounding has left of wider directions in the first.
 _N_PASSES = 2
-# Along null axes rows differ by less than 0.05 of this many roundings, along others by more than 9
+# Along null directions rows differ by less than 0.05 of this many roundings, along others by more than 9
 # times as many, in 1,700 data sets.
 _NULL_ROUNDINGS = 4.0
 
 
+class Rows(Protocol):
+    """Rows that can be read more than once."""
+
+    @property
+    def precision(self) -> float:
+        """How far the values of X are rounded, relatively."""
+
+    def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
+        """Return the least and greatest values that the rows take in the variables of a domain."""
+
+    def covariance(self, domain: Domain) -> Floats:
+        """Return the covariance matrix of the variables of a domain."""
+
+
 def asks_for_principal_axes(basis: Basis, covariance: Floats) -> bool:
     """Whether variables nearly coincide, so that their principal axes tell terms better apart."""
-    if basis.degree == 0 or basis.interaction_only or basis.domain.n_variables < 2 or basis.is_capped.all():
+    if basis.degree == 0 or basis.interaction_only or basis.domain.n_variables < 2:
         return False
-    return _collinearity(covariance, basis.is_capped) > _MAX_COLLINEARITY ** (1 / basis.degree)
+    is_dependent = _collinearity(covariance) > _DEPENDENT
+    return is_dependent or _collinearity(covariance, basis.is_capped) > _MAX_COLLINEARITY ** (1 / basis.degree)
 
 
-def _collinearity(covariance: Floats, fixed: NDArray[np.bool_]) -> float:
-    """Return the condition number of the correlation matrix without what fixed variables explain.
+def _collinearity(covariance: Floats, fixed: NDArray[np.bool_] | None = None) -> float:
+    """Return the condition number of the correlation matrix, without what fixed variables explain.
 
     It is infinite where the matrix is singular.
     """
@@ -39,30 +58,19 @@ def _collinearity(covariance: Floats, fixed: NDArray[np.bool_]) -> float:
     if not deviation.all():
         return np.inf
     correlation = covariance / np.outer(deviation, deviation)
-    if fixed.any():
+    if fixed is not None and fixed.any():
         correlation = _eliminated(correlation, np.eye(len(fixed)), np.flatnonzero(fixed))[0][np.ix_(~fixed, ~fixed)]
+    if not len(correlation):
+        return 1.0
     eigenvalues = np.linalg.eigvalsh(correlation)
     return float(max(eigenvalues[-1], 1.0) / eigenvalues[0]) if eigenvalues[0] > 0 else np.inf
 
 
-def on_principal_axes(
-    basis: Basis,
-    covariance: Floats,
-    precision: float,
-    ranges: Callable[[Domain], tuple[Floats, Floats]],
-    covariance_on: Callable[[Domain], Floats],
-) -> Basis:
-    """Return the basis whose variables are the principal axes of this one's.
+def in_independent_variables(basis: Basis, covariance: Floats, rows: Rows) -> Basis:
+    """Return the basis in variables that tell terms apart, where columns nearly coincide or depend on each other.
 
-    Polynomials of total degree at most k stay what they are under an invertible linear map of
-    their variables, so the model is the same; but columns that nearly coincide are told apart by a
-    variable of its own, scaled to [-1, 1] as every other. Variables of few values keep their caps,
-    so they stay as they are; the axes of the others are uncorrelated with them.
-
-    The null direction of a computed covariance is off by rounding times the ratio of the
-    variances. So the axes are ordered from wide to narrow, scaled to [-1, 1], their covariance is
-    read from the rows once more, and each is made uncorrelated with all wider ones (Gram-Schmidt).
-    What is then no wider than rounding is left out.
+    Columns that are combinations of others are left out: the others have the same polynomials. Where
+    the rest still nearly coincide, their principal axes become the variables.
 
     Parameters
     ----------
@@ -70,53 +78,112 @@ def on_principal_axes(
         Its variables are columns of X.
     covariance : ndarray of shape (n_variables, n_variables)
         Of the variables.
-    precision : float
-        How far the values of the rows are rounded, relatively.
-    ranges, covariance_on : callable
-        Return the least and greatest values, and the covariance, of the variables of a domain.
+    rows : Rows
+    """
+    if _collinearity(covariance) > _DEPENDENT:
+        kept = _independent(basis, covariance, rows)
+        basis, covariance = basis.of_variables(kept), covariance[np.ix_(kept, kept)]
+    return _on_principal_axes(basis, covariance, rows) if asks_for_principal_axes(basis, covariance) else basis
+
+
+def _independent(basis: Basis, covariance: Floats, rows: Rows) -> NDArray[np.bool_]:
+    """Return which variables are left where those go that others determine on the rows."""
+    eigenvectors = np.linalg.eigh(covariance)[1][:, ::-1]
+    directions, widths, _, rounding = _uncorrelated(basis.domain, eigenvectors, 0, rows)
+    null, kept = directions[:, widths <= rounding], np.ones(len(covariance), dtype=bool)
+    # Gaussian elimination: each null direction solves for one of the variables that it determines best.
+    while null.shape[1]:
+        sizes = np.linalg.norm(null, axis=1)
+        well_determined = sizes >= _SHARE_OF_PIVOT * sizes.max()
+        # The few values of a column say more than those of a total that it is part of.
+        others = well_determined & ~basis.is_capped
+        variable = np.flatnonzero(others if others.any() else well_determined)[-1]
+        # After a rotation of the null directions, all but the first have 0 for this variable.
+        rotation = np.linalg.qr(null[variable][:, None], mode="complete")[0]
+        null, kept[variable] = (null @ rotation)[:, 1:], False
+        null[variable] = 0.0
+    return kept
+
+
+def _on_principal_axes(basis: Basis, covariance: Floats, rows: Rows) -> Basis:
+    """Return the basis whose variables are the principal axes of this one's.
+
+    Polynomials of total degree at most k stay what they are under an invertible linear map of
+    their variables, so the model is the same; but columns that nearly coincide are told apart by a
+    variable of its own, scaled to [-1, 1] as every other. Variables of few values keep their caps,
+    so they stay as they are; the axes of the others are uncorrelated with them.
     """
     domain = basis.domain
     fixed, free = np.flatnonzero(basis.is_capped), np.flatnonzero(~basis.is_capped)
-    n_fixed, n_variables = len(fixed), domain.n_variables
-    residual, combinations = _eliminated(covariance, np.eye(n_variables), fixed)
+    residual, combinations = _eliminated(covariance, np.eye(domain.n_variables), fixed)
     eigenvectors = np.linalg.eigh(residual[np.ix_(free, free)])[1][:, ::-1]
-    directions = np.hstack([np.eye(n_variables)[:, fixed], _normalized(combinations[:, free] @ eigenvectors)])
-    columns = np.eye(len(domain.center)) if domain.axes is None else domain.axes
-    # The products and sums that make a variable of X are rounded relatively to these sizes.
-    sizes = (np.abs(domain.center) / domain.half_width + 2.0) @ columns
-    for _ in range(_N_PASSES):
-        widths, middles = _extents(domain, directions, ranges)
-        order = np.r_[np.arange(n_fixed), n_fixed + np.argsort(-widths[n_fixed:], kind="stable")]
-        directions, widths, middles = directions[:, order], widths[order], middles[order]
-        scaled = directions / np.where(widths > 0, widths, 1.0)
-        shift = middles / np.where(widths > 0, widths, 1.0)
-        wide = np.flatnonzero(widths > _rounding(directions, sizes, precision))
-        current = covariance_on(Domain(domain.center, domain.half_width, columns @ scaled, shift))
-        directions[:, n_fixed:] = _normalized(_eliminated(current, scaled, wide)[1][:, n_fixed:])
-    widths, middles = _extents(domain, directions, ranges)
-    rounding = _rounding(directions, sizes, precision)
-    kept = (widths > rounding) | (np.arange(n_variables) < n_fixed)
+    unchanged = np.eye(domain.n_variables)[:, fixed]
+    directions = np.hstack([unchanged, _normalized(combinations[:, free] @ eigenvectors)])
+    directions, widths, middles, rounding = _uncorrelated(domain, directions, len(fixed), rows)
+    kept = (widths > rounding) | (np.arange(len(widths)) < len(fixed))
     directions, widths, middles, rounding = directions[:, kept], widths[kept], middles[kept], rounding[kept]
     axes = Domain(
         domain.center,
         domain.half_width,
-        columns @ (directions / widths),
+        _columns(domain) @ (directions / widths),
         middles / widths,
         widths / widths.max(),
         rounding / widths,
     )
     caps = None
     if basis.caps is not None:
-        caps = tuple(basis.caps[variable] for variable in fixed) + (NO_CAP,) * (axes.n_variables - n_fixed)
+        caps = tuple(basis.caps[variable] for variable in fixed) + (NO_CAP,) * (axes.n_variables - len(fixed))
     return Basis(axes, basis.degree, basis.interaction_only, basis.family, caps)
 
 
-def _extents(
-    domain: Domain, directions: Floats, ranges: Callable[[Domain], tuple[Floats, Floats]]
-) -> tuple[Floats, Floats]:
+def _uncorrelated(
+    domain: Domain, directions: Floats, n_fixed: int, rows: Rows
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Make directions uncorrelated on the rows, each with the wider ones (Gram-Schmidt).
+
+    The null direction of a computed covariance is off by rounding times the ratio of the variances. So
+    the directions are ordered from wide to narrow, scaled to [-1, 1], and their covariance is read from
+    the rows once more.
+
+    Parameters
+    ----------
+    domain : Domain
+    directions : ndarray of shape (n_variables, n_directions)
+        Of norm 1.
+    n_fixed : int
+        So many of the first stay as they are, before all others.
+    rows : Rows
+
+    Returns
+    -------
+    directions : ndarray of shape (n_variables, n_directions)
+    widths, middles, rounding : ndarray of shape (n_directions,)
+        Half the range and the middle of the rows along them, and how far apart rounding may take rows
+        along them.
+    """
+    columns = _columns(domain)
+    # The products and sums that make a variable of X are rounded relatively to these sizes.
+    sizes = (np.abs(domain.center) / domain.half_width + 2.0) @ columns
+    for _ in range(_N_PASSES):
+        widths, middles = _extents(domain, directions, rows)
+        order = np.r_[:n_fixed, n_fixed + np.argsort(-widths[n_fixed:], kind="stable")]
+        directions, widths, middles = directions[:, order], widths[order], middles[order]
+        unit = np.where(widths > 0, widths, 1.0)
+        wide = np.flatnonzero(widths > _rounding(directions, sizes, rows.precision))
+        scaled = Domain(domain.center, domain.half_width, columns @ (directions / unit), middles / unit)
+        uncorrelated = _eliminated(rows.covariance(scaled), directions / unit, wide)[1]
+        directions[:, n_fixed:] = _normalized(uncorrelated[:, n_fixed:])
+    return directions, *_extents(domain, directions, rows), _rounding(directions, sizes, rows.precision)
+
+
+def _columns(domain: Domain) -> Floats:
+    return np.eye(len(domain.center)) if domain.axes is None else domain.axes
+
+
+def _extents(domain: Domain, directions: Floats, rows: Rows) -> tuple[Floats, Floats]:
     """Return half the range and the middle of the rows along directions of the variables."""
-    columns = directions if domain.axes is None else domain.axes @ directions
-    low, high = ranges(Domain(domain.center, domain.half_width, columns, np.zeros(directions.shape[1])))
+    axes = Domain(domain.center, domain.half_width, _columns(domain) @ directions, np.zeros(directions.shape[1]))
+    low, high = rows.ranges(axes)
     return high / 2 - low / 2, high / 2 + low / 2
 
 

@@ -27,7 +27,7 @@ from torchpoly._domain import (
 )
 from torchpoly._few_rows import EvaluatedFactor, GramFactor, is_held
 from torchpoly._gram import GramStatistics, orthonormal_coordinates
-from torchpoly._principal_axes import asks_for_principal_axes, on_principal_axes
+from torchpoly._principal_axes import asks_for_principal_axes, in_independent_variables
 
 # Beyond this condition number of their Gram matrix, terms are combined and read again.
 MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
@@ -90,12 +90,16 @@ class Data:
         """Whether more than so many rows of positive weight are distinct."""
         return len(distinct_rows(self.chunks(number), number)) > number
 
+    def covariance(self, domain: Domain) -> Floats:
+        """Return the covariance matrix of the variables of a domain."""
+        return read_gram(Basis(domain, 1), self).covariance(domain.n_variables)
+
     def squares_of(self, basis: Basis, mixing: Floats) -> Floats:
         """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""
         return np.diagonal(cast(Floats, read_gram(basis, self, mixing).features))
 
     def quartiles(self) -> Floats:
-        """Return the lower and the upper quartile of each column over rows of positive weight, of shape (2, n_features)."""
+        """Return the quartiles of each column over rows of positive weight, of shape (2, n_features)."""
         return np.quantile(self.of_positive_weight().X, [0.25, 0.75], axis=0)
 
     def within(self, low: Floats, high: Floats) -> Data:
@@ -253,13 +257,13 @@ class Reading:
         norm_weights = self.basis.norm_weights if self.mixing is None else None
         return orthonormal_coordinates(self.statistics, alpha, norm_weights)
 
-    def projection(self, alpha: float) -> Callable[[Floats], Floats] | None:
+    def projection(self) -> Callable[[Floats], Floats] | None:
         """Return ``c -> T T' G c``, the coefficients of least norm with the same values on the rows.
 
-        None stands for the identity: where no terms are dependent, where there is a penalty, and for raw
-        powers, which train as textbooks do.
+        None stands for the identity: where no terms are dependent, and for raw powers, which train as
+        textbooks do.
         """
-        if alpha or self.basis.family == "power":
+        if self.basis.family == "power":
             return None
         coordinates, gram = self.orthonormal_coordinates(0.0), self.statistics.features
         if coordinates.rank == len(self.statistics.cross):
@@ -334,6 +338,9 @@ class Source(Protocol):
     def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
         """Return the least and greatest values that the rows take in the variables of a domain."""
 
+    def covariance(self, domain: Domain) -> Floats:
+        """Return the covariance matrix of the variables of a domain."""
+
     def has_more_points_than(self, number: int) -> bool:
         """Whether more than so many rows of positive weight are distinct."""
 
@@ -371,7 +378,7 @@ def well_conditioned(first: Reading, source: Source) -> Reading:
     T. Fukaya, R. Kannan, Y. Nakatsukasa, Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for
     computing the QR factorization of ill-conditioned matrices", SIAM J. Sci. Comput. 42 (2020).
     """
-    reading, basis = first, _on_axes(first, source)
+    reading, basis = first, _in_independent_variables(first, source)
     if basis is not first.basis:
         reading = source.read(basis)
     reading = replace(reading, first=first.plain)
@@ -412,8 +419,8 @@ def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, source: Source)
     return bool(source.squares_of(basis, null).max() < (NULL_ROUNDING * roots.epsilon) ** 2)
 
 
-def _on_axes(reading: Reading, source: Source) -> Basis:
-    """Return the basis on the principal axes of columns that nearly coincide, or where none do the basis as it is.
+def _in_independent_variables(reading: Reading, source: Source) -> Basis:
+    """Return the basis in variables that tell terms apart, or where columns do so the basis as it is.
 
     As few points as columns lie in a plane by themselves. There the columns stay: the norm of the
     coefficients decides, and narrow axes would weigh as much as wide ones.
@@ -424,8 +431,4 @@ def _on_axes(reading: Reading, source: Source) -> Basis:
     covariance = reading.statistics.covariance(n_variables)
     if not asks_for_principal_axes(basis, covariance) or not source.has_more_points_than(n_variables):
         return basis
-
-    def covariance_on(domain: Domain) -> Floats:
-        return source.read(Basis(domain, 1)).statistics.covariance(domain.n_variables)
-
-    return on_principal_axes(basis, covariance, source.precision, source.ranges, covariance_on)
+    return in_independent_variables(basis, covariance, source)

@@ -605,9 +605,9 @@ def _warn_of_columns(problem: Problem, names: NDArray | None) -> None:
     if domain.widths is not None and (very_narrow := domain.widths < VERY_NARROW).any():
         warnings.warn(
             f"The columns {called(domain.columns_along(very_narrow))} nearly coincide: along one direction they differ "
-            f"by less than {VERY_NARROW:g} of their range, and the fit uses that difference. Where new rows are rounded "
-            "otherwise, predictions may be far off. Give the difference as a column, drop one of the columns, or set "
-            "alpha > 0.",
+            f"by less than {VERY_NARROW:g} of their range, and the fit uses that difference. Where new rows are "
+            "rounded otherwise, predictions may be far off. Give the difference as a column, drop one of the columns, "
+            "or set alpha > 0.",
             LinAlgWarning,
             stacklevel=_STACKLEVEL,
         )
