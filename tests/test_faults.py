@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
+from scipy.linalg import LinAlgWarning
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
@@ -78,6 +79,7 @@ def test_only_what_is_allowed_comes_out(seed):
             # Of NumPy's warnings, only scikit-learn's own check for infinity may give one.
             warnings.simplefilter("error")
             warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.simplefilter("ignore", LinAlgWarning)
             warnings.filterwarnings("ignore", message="(overflow|invalid value) encountered in reduce")
             warnings.filterwarnings("ignore", category=np.exceptions.ComplexWarning)
             try:

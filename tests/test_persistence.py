@@ -15,7 +15,7 @@ SAVED = sorted((Path(__file__).parent / "saved").glob("*.joblib"))
 
 
 @pytest.mark.parametrize("file", SAVED, ids=lambda file: file.stem)
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::scipy.linalg.LinAlgWarning")
 def test_models_of_earlier_versions(file):
     for name, saved in joblib.load(file).items():
         model = saved["model"]

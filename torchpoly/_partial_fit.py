@@ -66,6 +66,7 @@ class PartialFitMixin:
         included, or since the first of this method. It does not depend on how the rows were divided
         nor on their order, but for rounding. What is kept of the rows is their Gram matrix; where
         later rows fall outside the range of those before, it is changed to the new range exactly.
+        Threads that call it on one estimator take turns.
 
         Parameters
         ----------
@@ -99,8 +100,9 @@ class PartialFitMixin:
         ConvergenceWarning
             If `n_iter` iterations end before `tol` is met.
         LinAlgWarning
-            If the Gram matrix is ill-conditioned, beyond about 1e10. Rows cannot be read again, so
-            :meth:`fit` on all rows tells terms better apart.
+            If the Gram matrix is ill-conditioned, beyond about 1e10, or takes terms for dependent that
+            these rows or those before tell apart. Rows cannot be read again, so :meth:`fit` on all rows
+            tells terms better apart.
 
         Examples
         --------

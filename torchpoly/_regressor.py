@@ -104,13 +104,14 @@ class TorchPolynomialRegressor(
         Between 0 and 1, for ``loss="quantile"``.
 
     alpha : float, default=0.0
-        Weight of the L2 penalty. To each target's mean loss comes alpha times the sum of squares
-        of its coefficients, but the constant's. These are the coefficients of the products of
-        Chebyshev polynomials of the scaled columns, for ``basis="orthonormal"`` too; for
-        ``"monomial"``, those of the raw powers. Loss and coefficients are in units of the spread
-        of y: its standard deviation for the squared error, else the median distance from its
-        median. For callables and for ``"monomial"`` they are in units of y.
-        ``Ridge(alpha=a)`` on these features has ``a = alpha * n_samples``.
+        Weight of the L2 penalty. It adds ``alpha * sum(k**3 * c**2)`` to each target's mean loss,
+        with the coefficients c of the products of Chebyshev polynomials of the scaled columns and
+        the total degree k of each, 0 for the constant. So a term of a higher degree is used only
+        as far as lower ones do not explain the rows. With ``basis="monomial"`` it is
+        ``alpha * sum(c**2)`` of the raw powers but the constant. Loss and coefficients are in
+        units of the spread of y: its standard deviation for the squared error, else the median
+        distance from its median. For callables and for ``"monomial"`` they are in units of y.
+        ``Ridge(alpha=a)`` on these features, divided by ``k**1.5``, has ``a = alpha * n_samples``.
 
     basis : {"orthonormal", "chebyshev", "monomial"}, default="orthonormal"
         Coordinates that training runs in. ``"chebyshev"`` takes products of Chebyshev
@@ -130,7 +131,9 @@ class TorchPolynomialRegressor(
         What :meth:`predict` and ``module_`` do outside the box of the training data, the ranges of
         the columns of X: evaluate the polynomial there; take its value at the nearest point of
         the box; go on from that point along the tangent; or raise a ValueError. It may be set
-        after fit.
+        after fit. Where columns differ by less than a thousandth of their range, their difference
+        has a range of its own: ``"constant"`` and ``"linear"`` hold it at the edge of that range,
+        ``"error"`` refuses rows outside, and ``"continue"`` warns of rows far outside.
 
     device : str or torch.device, default="cpu"
         Where features and the Gram matrix are computed: ``"cuda"``, ``"cuda:1"``, ``"xpu"``,
@@ -192,13 +195,16 @@ class TorchPolynomialRegressor(
 
     Notes
     -----
-    Columns of X that do not vary get no terms. Where columns nearly coincide, the basis is built
-    on their principal axes: polynomials up to a total degree stay the same under linear maps of
-    their variables. That is left out with a penalty and for `interaction_only`, which it would
-    change; interactions of columns that differ by less than about 1e-6 of their range are then
-    not resolved. Where the Gram matrix is ill-conditioned all the same, as on heavy-tailed
-    columns at a high degree, the rows are read up to three times more. Where terms are dependent,
-    for one because they outnumber the rows, the coefficients of the basis have least norm.
+    Columns of X that do not vary get no terms, and columns of at most 5 distinct values no powers at
+    or above their number (but with ``basis="monomial"``). Columns that others determine to rounding,
+    as a total beside its parts, are left out. Where columns nearly coincide, the basis is built on
+    their principal axes: polynomials up to a total degree stay the same under linear maps of their
+    variables. That is left out with a penalty and for `interaction_only`, which it would change;
+    interactions of columns that differ by less than about 1e-6 of their range are then not
+    resolved. Where the Gram matrix is ill-conditioned all the same, as on heavy-tailed columns at a
+    high degree, the rows are read up to three times more. Where terms are dependent, for one because
+    they outnumber the rows, the coefficients c have the least ``sum(k**3 * c**2)``: the limit of
+    small values of `alpha`.
 
     Losses other than the squared error train on the rows: features of up to 256 MiB are kept,
     more are evaluated anew in each iteration, chunk by chunk. Training starts at the least squares
@@ -338,6 +344,9 @@ class TorchPolynomialRegressor(
         -----
         ConvergenceWarning
             If `n_iter` iterations end before `tol` is met.
+        LinAlgWarning
+            If columns differ by less than 1e-7 of their range, or if a few extreme values in a column
+            hide terms that the other rows tell apart. It names the columns.
 
         Examples
         --------
@@ -505,6 +514,12 @@ class TorchPolynomialRegressor(
         ValueError
             If X has other columns than in fit, or is not of finite numbers; with
             ``extrapolation="error"``, if it is outside the range of the training data.
+
+        Warns
+        -----
+        UserWarning
+            With ``extrapolation="continue"``, if rows inside the range of each column are far outside
+            the training data in the difference of columns that nearly coincide. It names the columns.
 
         Examples
         --------
