@@ -46,6 +46,42 @@ def gross_and_tax(rng, n_rows):
     return Z, Z[:, 0] - Z[:, 1]
 
 
+def repeated_digits():
+    a, b = np.arange(4.0), np.array([0.0, 0.99, 1.99, 2.95])
+    return np.column_stack([a, b, (a + b) / 2]), a**2, [[1.5, 1.51, 1.505]]
+
+
+def mean_of_close_sensors():
+    rng = np.random.default_rng(1)
+    Z = rng.normal(size=(10, 1)) + 0.05 * rng.normal(size=(10, 2))
+    return np.column_stack([Z, Z.mean(axis=1)]), np.sin(3 * Z[:, 0]), [[0.623, 0.702, 0.6625]]
+
+
+def three_points_twice():
+    X = np.array([[0.18, 0.4, 0.89], [0.4, 0.68, 0.51], [0.54, 0.88, 0.25]])
+    return np.repeat(X, 2, axis=0), np.repeat([0.1, 0.3, 0.4], 2), [[0.5, 0.5, 0.5]]
+
+
+def total_in_single_precision():
+    Z = np.random.default_rng(2).lognormal(2, 1, (50, 2)).astype(np.float32)
+    return np.column_stack([Z, Z.sum(axis=1)]), Z[:, 0] - Z[:, 1], np.column_stack([Z, Z.sum(axis=1)])[:5]
+
+
+@pytest.mark.parametrize(
+    "reported", [repeated_digits, mean_of_close_sensors, three_points_twice, total_in_single_precision]
+)
+def test_planes_of_reported_data(reported):
+    """Of degree 1, beside scikit-learn's LinearRegression, which leaves out directions of rounding."""
+    X, y, new = reported()
+    model, linear = TorchPolynomialRegressor(1).fit(X, y), LinearRegression().fit(X.astype(np.float64), y)
+    assert model.rank_ == 1 + linear.rank_
+    if reported is not three_points_twice:  # off the plane of its points
+        assert_allclose(model.predict(new), linear.predict(new), rtol=1e-4)
+    assert_allclose(model.predict(X), linear.predict(X), atol=1e-5 * np.abs(y).max())
+    assert np.abs(model.predict(new)).max() < 3 * np.abs(y).max()
+    assert np.abs(model.coef_).max() < 100
+
+
 def number_and_flag(rng, n_rows):
     Z = np.column_stack([rng.normal(size=n_rows), rng.integers(0, 2, n_rows)])
     return Z, Z[:, 0] + Z[:, 1]

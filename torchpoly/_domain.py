@@ -28,7 +28,7 @@ _MAX_ELEMENTS_FOR_VECTORS = 2**22
 # Columns of at most so many distinct values have powers below that number only.
 MAX_VALUES = 5
 # Of most columns, so many rows already show more values.
-_FIRST_ROWS = 64
+_FIRST_ROWS = 16
 # Principal axes narrower than this share of the widest have a box of their own.
 NARROW = 1e-3
 # Principal axes narrower than this share of the widest are hardly more than how columns are rounded.

@@ -237,7 +237,10 @@ class _GramGradient:
             shape = (len(objectives), *objectives[0].linear.shape) if matrix else (-1,)
             penalties = None
             if matrix:
-                penalties = np.array([[objective.alpha * objective.norm_weights] for objective in objectives]).mT
+                norm_weights = cast(Floats, objectives[0].norm_weights)
+                penalties = (
+                    np.array([objective.alpha for objective in objectives])[:, None, None] * norm_weights[:, None]
+                )
             self._blocks.append((rows, shape, cast(Floats, objectives[0].gram), penalties, linear.reshape(shape)))
 
     def __call__(self, flat: Floats, gradient: Floats) -> None:

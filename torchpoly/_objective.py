@@ -53,8 +53,8 @@ class GramObjective:
         The value at the reference.
     alpha : float
         Weight of the penalty.
-    norm_weights : ndarray of shape (n_terms,)
-        The diagonal of P.
+    norm_weights : ndarray of shape (n_terms,) or None
+        The diagonal of P, where it is needed.
     units : ndarray of shape (n_targets,)
         Units of the targets: losses are reported times their squares, averaged over targets.
     rank : int
@@ -69,7 +69,7 @@ class GramObjective:
     reference: Floats
     floor: Floats
     alpha: float
-    norm_weights: Floats
+    norm_weights: Floats | None
     units: Floats
     rank: int
     projection: Callable[[Floats], Floats] | None = None
@@ -88,7 +88,7 @@ class GramObjective:
         # Targets have variance 1, so this is rounding. Optimizers that divide the gradient by its
         # own size would take it for a direction to go.
         optimum[np.abs(optimum) < _ROUNDING] = 0.0
-        norm_weights = reading.basis.norm_weights
+        norm_weights = reading.basis.norm_weights if alpha else None
         return cls(coordinates, None, optimum, optimum, floor, alpha, norm_weights, units, len(optimum))
 
     @classmethod
@@ -125,9 +125,8 @@ class GramObjective:
         value = float(np.vdot(distance, slope))
         loss = self._reference_loss + float(np.vdot(distance * self._loss_weights, slope))
         if self.alpha:
-            loss -= self.alpha * float(
-                np.vdot(parameters * self._loss_weights, pull_penalty(self.coordinates, parameters, self.norm_weights))
-            )
+            slopes = pull_penalty(self.coordinates, parameters, cast(Floats, self.norm_weights))
+            loss -= self.alpha * float(np.vdot(parameters * self._loss_weights, slopes))
         # Where all is explained, rounding can leave a difference below 0. Squared units overflow last.
         return value, loss * self._loss_unit if loss > 0.0 else 0.0
 
@@ -140,7 +139,9 @@ class GramObjective:
     @cached_property
     def curvature(self) -> float:
         """The largest eigenvalue of half the second derivative, or an upper bound."""
-        return 1.0 if self.gram is None else largest_eigenvalue(self.gram, self.alpha, self.norm_weights)
+        if self.gram is None:
+            return 1.0
+        return largest_eigenvalue(self.gram, self.alpha, cast(Floats, self.norm_weights))
 
     @property
     def isotropic(self) -> bool:
@@ -161,7 +162,7 @@ class GramObjective:
             return parameters - self.linear
         half_gradient = self.gram @ parameters - self.linear
         if self.alpha:
-            half_gradient += self.alpha * self.norm_weights[:, None] * parameters
+            half_gradient += self.alpha * cast(Floats, self.norm_weights)[:, None] * parameters
         return half_gradient
 
     @cached_property

@@ -45,8 +45,10 @@ def asks_for_principal_axes(basis: Basis, covariance: Floats) -> bool:
     """Whether variables nearly coincide, so that their principal axes tell terms better apart."""
     if basis.degree == 0 or basis.interaction_only or basis.domain.n_variables < 2:
         return False
-    is_dependent = _collinearity(covariance) > _DEPENDENT
-    return is_dependent or _collinearity(covariance, basis.is_capped) > _MAX_COLLINEARITY ** (1 / basis.degree)
+    collinearity = _collinearity(covariance)
+    if collinearity <= _DEPENDENT and basis.is_capped.any():
+        collinearity = _collinearity(covariance, basis.is_capped)
+    return collinearity > min(_DEPENDENT, _MAX_COLLINEARITY ** (1 / basis.degree))
 
 
 def _collinearity(covariance: Floats, fixed: NDArray[np.bool_] | None = None) -> float:

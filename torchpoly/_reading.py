@@ -273,6 +273,8 @@ class Reading:
     def split(self, n_targets: int) -> tuple[Reading, Floats]:
         """Return the reading of the first targets, and the mean products of the features with the others."""
         statistics = self.statistics
+        if statistics.cross.shape[1] == n_targets:
+            return self, statistics.cross[:, n_targets:]
         first = replace(statistics, cross=statistics.cross[:, :n_targets], target=statistics.target[:n_targets])
         more = statistics.cross[:, n_targets:]
         rows = None if self.rows is None else self.rows[: len(self.rows) - more.shape[1]]
