@@ -145,7 +145,7 @@ def _of_partition(
         Y = values.reshape(len(values), -1)
         data = Data(rows, Y, shares, Domain.identity(Y.shape[1]), resolve_device(device))
         data = data.of_positive_weight() if box is None else data.of_positive_weight().within(*box)
-        return function(data, unit) if len(data.X) else None
+        return function(data, unit) if data.n_rows else None
 
 
 def _merged(merge: Callable[[Any, Any], Any], results: list[Any]) -> Any:
@@ -201,7 +201,7 @@ class PartitionedRows:
 
     def within(self, low: Floats, high: Floats) -> PartitionedRows:
         """Return the rows inside a box."""
-        n_rows = self.partitions.reduce(lambda data, _: len(data.within(low, high).X), add)
+        n_rows = self.partitions.reduce(lambda data, _: data.within(low, high).n_rows, add)
         return replace(self, partitions=replace(self.partitions, box=(low, high)), n_rows=n_rows)
 
     def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
