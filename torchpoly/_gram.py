@@ -288,7 +288,7 @@ def ridge_path(statistics: GramStatistics, alphas: Sequence[float], norm_weights
     """
     gram, constant = cast(Floats, statistics.features), statistics.cross[:1]
     means = gram[1:, :1]
-    # The constant is not penalised: it takes the means of terms and targets out.
+    # The constant is not penalized: it takes the means of terms and targets out.
     scales = 1.0 / np.sqrt(norm_weights[1:, None])
     values, vectors = np.linalg.eigh(scales * (gram[1:, 1:] - means * means.T) * scales.T)
     vectors *= scales
