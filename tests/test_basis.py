@@ -7,7 +7,7 @@ from numpy.polynomial import chebyshev
 from sklearn.preprocessing import PolynomialFeatures
 
 from torchpoly._basis import Basis, count_terms
-from torchpoly._domain import Domain, column_ranges
+from torchpoly._domain import Box, Domain
 from torchpoly._gram import GramStatistics, residual_products
 
 SHAPES = [(1, 7, False), (2, 4, False), (3, 3, False), (5, 2, False), (4, 4, True), (3, 6, True), (2, 0, False)]
@@ -28,7 +28,7 @@ def test_terms_are_ordered_as_polynomial_features(n_features, degree, interactio
 @pytest.mark.parametrize(("n_features", "degree", "interaction_only"), SHAPES)
 def test_products_of_chebyshev_polynomials(n_features, degree, interaction_only, rng):
     X = rng.uniform(-5, 9, size=(20, n_features))
-    basis = Basis(Domain.spanning(*column_ranges(X, None)), degree, interaction_only)
+    basis = Basis(Domain.spanning(Box.of(X, None)), degree, interaction_only)
     u = (X - (X.max(axis=0) + X.min(axis=0)) / 2) / ((X.max(axis=0) - X.min(axis=0)) / 2)
     expected = [
         np.prod([chebyshev.chebval(u[:, j], np.eye(degree + 1)[power]) for j, power in enumerate(powers)], axis=0)
@@ -51,13 +51,13 @@ def test_count_terms_needs_no_list_of_them():
 
 def test_domain_leaves_out_rows_of_weight_0():
     X = np.array([[0.0], [1.0], [3.0], [100.0]])
-    domain = Domain.spanning(*column_ranges(X, np.array([1.0, 1.0, 2.0, 0.0])))
+    domain = Domain.spanning(Box.of(X, np.array([1.0, 1.0, 2.0, 0.0])))
     np.testing.assert_allclose(domain.scale(X[:3])[0], [-1, -1 / 3, 1])
 
 
 def test_ranges_near_the_largest_float_do_not_overflow():
     X = np.array([[-1.7e308], [1.7e308]])
-    np.testing.assert_array_equal(Domain.spanning(*column_ranges(X, None)).scale(X), [[-1.0, 1.0]])
+    np.testing.assert_array_equal(Domain.spanning(Box.of(X, None)).scale(X), [[-1.0, 1.0]])
 
 
 def test_tensors_give_the_statistics_of_arrays(rng):

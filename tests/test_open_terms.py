@@ -137,6 +137,36 @@ def test_a_dependent_column_in_other_ways_of_fitting(table, rng):
     assert_allclose(lazy.predict(X), TorchPolynomialRegressor(2).fit(Z, Y).predict(Z), atol=1e-8)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 1e-6])
+def test_columns_that_are_constant_up_to_rounding(alpha, rng):
+    """Unit prices and totals of shares say nothing, and hide nothing."""
+    quantity = rng.integers(1, 50, 200).astype(float)
+    X, y = np.column_stack([quantity, 0.7 * quantity / quantity]), np.sin(quantity / 5)
+    assert len(np.unique(X[:, 1])) > 1
+    priced = TorchPolynomialRegressor(6, alpha=alpha).fit(X, y)
+    assert_allclose(priced.predict(X), TorchPolynomialRegressor(6, alpha=alpha).fit(X[:, :1], y).predict(X[:, :1]))
+    shares = rng.dirichlet(np.ones(7), size=100)
+    X, y = np.column_stack([shares, shares.sum(axis=1)]), np.sin(3 * shares[:, 0]) * shares[:, 1] + shares[:, 6]
+    model = TorchPolynomialRegressor(2, alpha=alpha).fit(X, y)
+    assert_allclose(
+        model.predict(X), TorchPolynomialRegressor(2, alpha=alpha).fit(shares, y).predict(shares), atol=1e-7
+    )
+    assert model.rank_ == (28 if alpha == 0 else 36)
+    for rows in np.array_split(np.arange(100), 4):
+        model.partial_fit(X[rows], y[rows])
+
+
+@pytest.mark.parametrize("spread", [1e-5, 1e-4, 1e-3])
+def test_columns_of_few_floats_keep_what_they_say(spread):
+    """In single precision, at 100, 1e-5 is about one unit in the last place."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        u = rng.normal(size=500)
+        X = (100 + spread * np.column_stack([rng.normal(size=500), u, u + 1e-3 * rng.normal(size=500)])).astype("f4")
+        alone = TorchPolynomialRegressor(2).fit(X[:, 1:2], u).score(X[:, 1:2], u)
+        assert TorchPolynomialRegressor(2).fit(X, u).score(X, u) > alone - 1e-6
+
+
 def test_a_fold_in_which_columns_depend_on_each_other(rng):
     """Beside GridSearchCV over the same estimator."""
     X = rng.normal(size=(100, 3))
@@ -237,6 +267,28 @@ def test_the_fit_of_least_norm(design, degree, held, rng, monkeypatch):
         assert_allclose(penalized.predict(new), model.fit(X, y).predict(new), atol=1e4 * small)
 
 
+@pytest.mark.parametrize("held", [_few_rows.MAX_HELD, 0])
+@pytest.mark.parametrize(("n_rows", "degree"), [(8, 20), (20, 40), (60, 100)])
+def test_one_column_of_few_points(n_rows, degree, held, rng, monkeypatch):
+    monkeypatch.setattr(_few_rows, "MAX_HELD", held)
+    monkeypatch.setattr(_few_rows, "_MANY", 2 if held else 0)
+    X = np.linspace(-1, 1, n_rows)[:, None]
+    y, new = 1 / (1 + 16 * X[:, 0] ** 2) + 0.05 * rng.normal(size=n_rows), np.linspace(-1, 1, 300)[:, None]
+    model = TorchPolynomialRegressor(degree).fit(X, y)
+    assert_allclose(model.predict(new), least_norm(model, X, y, new), atol=1e-6)
+    assert_allclose(model.predict(X), y, atol=1e-9)
+    assert np.abs(model.predict(new)).max() < 2
+    copies = TorchPolynomialRegressor(degree).fit(np.tile(X, (8, 1)), np.tile(y, 8))
+    assert_allclose(copies.predict(new), model.predict(new), atol=1e-5)
+
+
+def test_chebyshev_products_do_not_explode(rng):
+    x = np.sort(rng.uniform(size=60))[:, None]
+    model = TorchPolynomialRegressor(60, basis="chebyshev", tol=None).fit(x, np.sin(6 * x[:, 0]))
+    new = np.linspace(x.min(), x.max(), 500)
+    assert np.abs(model.predict(new[:, None]) - np.sin(6 * new)).max() < 2
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("loss", ["squared_error", "absolute_error", "huber", "quantile", torch.nn.MSELoss()])
 @pytest.mark.parametrize("alpha", [0.0, 1e-12])
@@ -278,6 +330,20 @@ def test_values_that_later_batches_bring(rng):
     assert_allclose(fitted.predict(X), model.predict(X), atol=1e-8)
 
 
+@pytest.mark.parametrize("apart", [0.0, 1e-16, 1e-14, 1e-10, 1e-5])
+def test_values_that_differ_by_rounding(apart, rng):
+    """0.1 + 0.2 and 0.3 are one value, in one batch and in several."""
+    first, later = np.array([0.0, 0.3, 0.3 + apart, 0.1 + 0.2] * 5)[:, None], rng.uniform(0, 2, (12, 1))
+    levels = TorchPolynomialRegressor().fit(first, 2 * first[:, 0] + 1)
+    assert_allclose(levels.predict([[0.05], [0.2]]), [1.1, 1.4], atol=1e-4)
+    X = np.vstack([first, later])
+    y = np.sin(X[:, 0])
+    for degree in (3, 6):
+        expected = TorchPolynomialRegressor(degree).fit(X, y).predict(later)
+        batches = TorchPolynomialRegressor(degree).partial_fit(first, y[:20]).partial_fit(later, y[20:])
+        assert_allclose(batches.predict(later), expected, atol=1e-8)
+
+
 @pytest.mark.parametrize("columns", [(2, 2, 2), (2, 3, 9), (5, 6, 7), (1, 2, 5)])
 def test_caps_count_terms(columns, rng):
     X = np.column_stack([np.arange(60) % n for n in columns])
@@ -297,6 +363,10 @@ def test_memory_is_for_the_terms_that_are_left(rng):
     assert count_terms(8, 300) > 1e14
     assert TorchPolynomialRegressor(300).fit(X, y).rank_ == len(np.unique(X, axis=0))
     assert TorchPolynomialRegressor(300).partial_fit(X, y).n_features_in_ == 8
+    dask = pytest.importorskip("dask.array")
+    X = dask.from_array(rng.normal(size=(40, 6)), chunks=(2, 6))
+    with pytest.raises(ValueError, match="'degree' parameter got 30.*greatest degree that fits"):
+        TorchPolynomialRegressor(30).fit(X, X[:, 0])
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])

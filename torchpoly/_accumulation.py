@@ -18,7 +18,7 @@ from torchpoly._reading import MAX_CONDITION, NULL_ROUNDING, Data, Reading, Sour
 # A fit keeps what it has read where that takes no more than these bytes: 2896 terms.
 _KEPT = 2**26
 # Where terms are dependent on all rows, the others are mostly within this condition number.
-_FAR_BELOW = 1e6
+_CLEARLY_SEPARATE = 1e6
 
 
 def _of_finite_weight(statistics: GramStatistics) -> GramStatistics:
@@ -42,8 +42,8 @@ class Accumulation:
     box : Box
     n_rows : int
         Number of rows of positive weight.
-    hides_terms : bool
-        Whether the Gram matrix takes terms for dependent that rows so far tell apart.
+    has_lost_terms : bool
+        Whether the Gram matrix takes terms for dependent that the rows tell apart.
     """
 
     basis: Basis
@@ -51,7 +51,7 @@ class Accumulation:
     targets: Domain
     box: Box
     n_rows: int
-    hides_terms: bool = False
+    has_lost_terms: bool = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what this version or 0.1.0 has saved, which kept the ranges of columns without their values."""
@@ -107,11 +107,11 @@ class Accumulation:
             return False
         values, n_lost = roots.eigensystem[0], roots.null.shape[1]
         condition = values[-1] / values[n_lost]
-        far_above = n_lost and self.n_rows >= len(values) and condition > _FAR_BELOW
-        return bool(condition > MAX_CONDITION or far_above or (n_lost and self.hides_terms))
+        far_above = n_lost and self.n_rows >= len(values) and condition > _CLEARLY_SEPARATE
+        return bool(condition > MAX_CONDITION or far_above or (n_lost and self.has_lost_terms))
 
-    def comparing(self, parts: Sequence[Accumulation], source: Callable[[Domain], Source]) -> Accumulation:
-        """Return the union of parts with what it hides of them.
+    def with_lost_terms(self, parts: Sequence[Accumulation], source: Callable[[Domain], Source]) -> Accumulation:
+        """Return the union of parts, and whether its Gram matrix has lost terms of a part.
 
         More rows tell more terms apart, so a rank below that of a part is rounding: the part's rows lie
         in a small part of the range of all. So are combinations of terms that the Gram matrix takes for
@@ -126,16 +126,16 @@ class Accumulation:
         roots = self.statistics.roots()
         if roots.condition < MAX_CONDITION or not (n_null := roots.null.shape[1]):
             return self
-        hides = any(part.hides_terms or part.rank > self.rank for part in parts)
-        if not hides:
+        lost = any(part.has_lost_terms or part.rank > self.rank for part in parts)
+        if not lost:
             values, rows = roots.eigensystem[0], source(self.targets)
             squares = rows.squares_of(self.basis, roots.null)
             sizes = 2.0 + np.max(np.abs(self.basis.domain.center / self.basis.domain.half_width))
             rounding = NULL_ROUNDING * sizes * rows.precision
             # Null vectors are off by rounding in the directions of the least other eigenvalues.
             mixed = rounding_share(len(values)) * np.sqrt(values[-1] / values[n_null])
-            hides = bool(squares.max() > max(rounding, mixed) ** 2)
-        return replace(self, hides_terms=hides)
+            lost = bool(squares.max() > max(rounding, mixed) ** 2)
+        return replace(self, has_lost_terms=lost)
 
     @property
     def rank(self) -> int:

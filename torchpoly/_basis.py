@@ -109,7 +109,7 @@ class Basis:
         On m values, a power of m or more equals a combination of lower ones, so it is left out where
         a column has few values.
         """
-        domain = Domain.spanning(box.low, box.high)
+        domain = Domain.spanning(box)
         values = [known for known, varies in zip(box.values, domain.columns, strict=True) if varies]
         caps = None if interaction_only else capped_exponents(values)
         return cls(domain, degree, interaction_only, caps=caps)
@@ -125,6 +125,19 @@ class Basis:
         domain = Domain(domain.center, domain.half_width, axes, domain.shift[kept])
         caps = None if self.caps is None else tuple(np.array(self.caps)[kept].tolist())
         return replace(self, domain=domain, caps=caps)
+
+    def joined(self, other: Basis) -> Basis:
+        """Return the basis in the variables of both, which are made of the same columns."""
+        parts = [one.domain for one in (self, other)]
+        widths, rounding = None, None
+        if self.domain.widths is not None:
+            widths = np.r_[self.domain.widths, np.ones(other.domain.n_variables)]
+            rounding = np.r_[self.domain.rounding, np.zeros(other.domain.n_variables)]
+        axes = np.hstack([np.eye(len(part.center)) if part.axes is None else part.axes for part in parts])
+        shift = np.concatenate([part.shift for part in parts])
+        domain = replace(self.domain, axes=axes, shift=shift, widths=widths, rounding=rounding)
+        caps = [cap for one in (self, other) for cap in one.caps or (NO_CAP,) * one.domain.n_variables]
+        return replace(self, domain=domain, caps=tuple(caps) if min(caps) < NO_CAP else None)
 
     @property
     def n_terms(self) -> int:
@@ -247,7 +260,7 @@ class Basis:
         for column, mine, exponents in zip(shared, ours.T, other.powers.T, strict=True):
             offset = (here.center[column] - there.center[column]) / there.half_width[column]
             slope = here.half_width[column] / there.half_width[column] if here.columns[column] else 0.0
-            known = values[column]
+            known = values[column] if here.columns[column] else None
             if known is not None and len(known) <= exponents.max():
                 u = (known - here.center[column]) / here.half_width[column]
                 at_values = chebyshev.chebvander(slope * u + offset, int(exponents.max()))
@@ -307,7 +320,7 @@ class Basis:
             return sum((float(weight) * kernel for weight, kernel in weighted if weight), start=zero)
 
         # With exponent j of the last variable go all terms of the others up to degree k - j.
-        total = up_to(self._highest, 0)
+        total = up_to(self._highest, 0) + 0.0
         if not len(variables):
             return total
         pairs = zip(*(self._univariate(one[-1], greatest[-1]) for one in (variables, others)), strict=True)

@@ -203,8 +203,27 @@ def interpolating(factor: HeldFactor) -> TermCoordinates:
     left, values, _ = np.linalg.svd(centered, full_matrices=False)
     kept = values > rounding_share(len(factor.roots)) * values.max(initial=0.0)
     varying = scales * (left[:, kept] / values[kept])
-    means = factor.roots @ factor.rows[1:].T
-    return TermCoordinates(np.block([[np.ones((1, 1)), -means[None] @ varying], [np.zeros((len(means), 1)), varying]]))
+    means = factor.means[None]
+    return TermCoordinates(np.block([[np.ones((1, 1)), -means @ varying], [np.zeros((len(varying), 1)), varying]]))
+
+
+def on_span(coordinates: TermCoordinates, coefficients: Floats, norm_weights: Floats, means: Floats) -> Floats:
+    """Return the coefficients of least norm with the same values on few rows: projected on the span of the rows.
+
+    Parameters
+    ----------
+    coordinates : TermCoordinates
+        Of :func:`interpolating`, with orthogonal columns but for the weights of the norm.
+    coefficients : ndarray of shape (n_terms, n)
+    norm_weights : ndarray of shape (n_terms,)
+    means : ndarray of shape (n_terms - 1,)
+        Of the terms but the constant.
+    """
+    scales = np.sqrt(norm_weights[1:, None])
+    span = scales * coordinates.matrix[1:, 1:]
+    span /= np.linalg.norm(span, axis=0)
+    varying = span @ (span.T @ (scales * coefficients[1:])) / scales
+    return np.concatenate([coefficients[:1] + means @ (coefficients[1:] - varying), varying])
 
 
 @dataclass(frozen=True)

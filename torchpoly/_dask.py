@@ -18,7 +18,7 @@ from torchpoly._basis import Basis
 from torchpoly._checks import DTYPES, check_targets, check_weights
 from torchpoly._collections import Columns, aligned, blocks, check_partitions, is_collection, is_frame
 from torchpoly._device import resolve_device
-from torchpoly._domain import Domain, Floats, distinct_rows, union_of_ranges
+from torchpoly._domain import Domain, Floats, distinct, union_of_ranges
 from torchpoly._gram import GramStatistics
 from torchpoly._reading import Data, Reading, read_gram
 
@@ -179,13 +179,11 @@ class PartitionedRows:
         """Return the least and greatest values that the rows take in the variables of a domain."""
         return self.partitions.reduce(lambda data, _: data.ranges(domain), union_of_ranges)
 
-    def has_more_points_than(self, number: int) -> bool:
-        """Whether more than so many rows of positive weight are distinct."""
-        points = self.partitions.reduce(
-            lambda data, _: distinct_rows(data.chunks(number), number),
-            lambda one, other: distinct_rows([one, other], number),
+    def points(self, domain: Domain, at_most: int) -> Floats:
+        """Return a number for each distinct row, or for the first found where they are more than `at_most`."""
+        return self.partitions.reduce(
+            lambda data, _: data.points(domain, at_most), lambda one, other: distinct([one, other], at_most)
         )
-        return len(points) > number
 
     def covariance(self, domain: Domain) -> Floats:
         """Return the covariance matrix of the variables of a domain."""
@@ -195,9 +193,9 @@ class PartitionedRows:
         """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""
         return np.diagonal(cast(Floats, self.read(basis, mixing).statistics.features))
 
-    def quartiles(self) -> Floats:
-        """Return the medians over partitions of their quartiles, of shape (2, n_features)."""
-        return np.median(self.partitions.reduce(lambda data, _: [data.quartiles()], add), axis=0)
+    def shortest_halves(self) -> Floats:
+        """Return the medians over partitions of the shortest intervals that hold half of their rows."""
+        return np.median(self.partitions.reduce(lambda data, _: [data.shortest_halves()], add), axis=0)
 
     def within(self, low: Floats, high: Floats) -> PartitionedRows:
         """Return the rows inside a box."""

@@ -81,12 +81,18 @@ class DaskMixin:
 def accumulate(model: Model, partitions: Partitions) -> Accumulation:
     """Return what least squares need to know of the rows in partitions."""
 
-    def of_rows(data: Data, unit: float) -> Accumulation:
-        box = Box.of(data.X, data.weights)
+    def checked(box: Box) -> Box:
         check_memory(model.degree, sys.maxsize, len(box), model.interaction_only, model.caps(box))
-        return Accumulation.of(model, data, box).weighing(unit)
+        return box
 
-    return partitions.reduce(of_rows, add)
+    def of_rows(data: Data, unit: float) -> Accumulation:
+        return Accumulation.of(model, data, checked(Box.of(data.X, data.weights))).weighing(unit)
+
+    def merge(one: Accumulation, other: Accumulation) -> Accumulation:
+        checked(one.box | other.box)
+        return one + other
+
+    return partitions.reduce(of_rows, merge)
 
 
 def _values_at(polynomial: FittedPolynomial, device: Any, extrapolation: str, X: NDArray) -> Floats:

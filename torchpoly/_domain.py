@@ -27,6 +27,10 @@ _MIN_ROWS, _MIN_ROWS_FOR_VECTORS, _MAX_ROWS = 256, 16, 2**14
 _MAX_ELEMENTS_FOR_VECTORS = 2**22
 # Columns of at most so many distinct values have powers below that number only.
 MAX_VALUES = 5
+# Numbers this many roundings apart count as one, as 0.1 + 0.2 and 0.3 do.
+_ROUNDINGS = 4.0
+# Values closer than this share of their range are too close to interpolate between.
+_SEPARATE = 1e-6
 # Of most columns, so many rows already show more values.
 _FIRST_ROWS = 16
 # Principal axes narrower than this share of the widest have a box of their own.
@@ -86,50 +90,87 @@ class Box:
     low, high : ndarray of shape (n_features,)
         Least and greatest value of each column.
     values : tuple of (ndarray or None)
-        The distinct values of each column in rising order, None where they are more than `MAX_VALUES`.
+        The distinct values of each column in rising order, None where they are more than `MAX_VALUES`
+        or lie close together. Values that differ by rounding count as one.
+    precision : float
+        How far the values are rounded, relatively.
     """
 
     low: Floats
     high: Floats
     values: tuple[Floats | None, ...]
+    precision: float = float(np.finfo(np.float64).eps)
 
     @classmethod
     def of(cls, X: NDArray, weights: Floats | None) -> Box:
         """Look through the rows of positive weight."""
-        return cls(*column_ranges(X, weights), _few_values(X, weights))
+        low, high = column_ranges(X, weights)
+        precision = float(np.finfo(X.dtype).eps)
+        found = [_if_separate(values) for values in _few_values(X, weights, _twins(low, high, precision))]
+        return cls(low, high, tuple(found), precision)
 
     def __or__(self, other: Box) -> Box:
         """Return the box of the rows of both."""
-        values = []
-        for mine, theirs in zip(self.values, other.values, strict=True):
-            both = None if mine is None or theirs is None else np.union1d(mine, theirs)
-            values.append(None if both is None or len(both) > MAX_VALUES else both)
         low, high = union_of_ranges((self.low, self.high), (other.low, other.high))
-        return Box(low, high, tuple(values))
+        precision = max(self.precision, other.precision)
+        values: list[Floats | None] = []
+        for mine, theirs, apart in zip(self.values, other.values, _twins(low, high, precision), strict=True):
+            both = None if mine is None or theirs is None else _merged(np.union1d(mine, theirs), apart)
+            values.append(_if_separate(both))
+        return Box(low, high, tuple(values), precision)
+
+    @property
+    def varies(self) -> NDArray[np.bool_]:
+        """Which columns vary by more than rounding."""
+        return self.high - self.low > _rounding(self.low, self.high, self.precision)
 
     def __len__(self) -> int:
         """Return the number of columns."""
         return len(self.low)
 
 
-def _few_values(X: NDArray, weights: Floats | None) -> tuple[Floats | None, ...]:
+def _rounding(low: Floats, high: Floats, precision: float) -> Floats:
+    """Return how far apart numbers of each column may be that would be the same without rounding."""
+    return _ROUNDINGS * precision * np.maximum(np.abs(low), np.abs(high))
+
+
+def _twins(low: Floats, high: Floats, precision: float) -> Floats:
+    """Return how far apart values of each column count as one: 0 where the column takes few floats in all."""
+    rounding = _rounding(low, high, precision)
+    return np.where(rounding < _SEPARATE * (high - low), rounding, 0.0)
+
+
+def _merged(values: NDArray, apart: float) -> NDArray:
+    """Return rising values without those that are no further than this from the one before."""
+    return values[np.r_[True, np.diff(values) > apart]]
+
+
+def _if_separate(values: Floats | None) -> Floats | None:
+    """Return the values, or None where they are more than `MAX_VALUES` or lie close together."""
+    if values is None or len(values) > MAX_VALUES:
+        return None
+    is_close = len(values) > 1 and np.diff(values).min() < _SEPARATE * (values[-1] - values[0])
+    return None if is_close else values
+
+
+def _few_values(X: NDArray, weights: Floats | None, apart: Floats) -> list[Floats | None]:
     """Return the distinct values of each column, None where they are more than `MAX_VALUES`."""
-    chunks = row_chunks(len(X), _FIRST_ROWS, weights)
-    first = np.sort(X[next(chunks)], axis=0)
-    n_values = 1 + np.count_nonzero(first[1:] != first[:-1], axis=0)
-    known = {int(column): np.unique(first[:, column]) for column in np.flatnonzero(n_values <= MAX_VALUES)}
-    chunks = row_chunks(len(X), SCAN_ROWS, weights) if len(X) > _FIRST_ROWS else iter(())
-    for rows in chunks:
+    first = np.sort(X[next(row_chunks(len(X), _FIRST_ROWS, weights))], axis=0)
+    n_values = 1 + np.count_nonzero(np.diff(first, axis=0) > apart, axis=0)
+    few = np.flatnonzero(n_values <= MAX_VALUES).tolist()
+    known = {column: _merged(np.unique(first[:, column]), apart[column]) for column in few}
+    for rows in row_chunks(len(X), SCAN_ROWS, weights) if len(X) > _FIRST_ROWS else ():
         if not known:
             break
         for column, values in list(known.items()):
             taken = X[rows, column]
             new = taken[~np.isin(taken, values)]
-            known[column] = np.union1d(values, new) if new.size else values
+            if new.size:
+                known[column] = _merged(np.union1d(values, new), apart[column])
             if len(known[column]) > MAX_VALUES:
                 del known[column]
     found = {column: values.astype(np.float64) for column, values in known.items()}
-    return tuple(found.get(column) for column in range(X.shape[1]))
+    return [found.get(column) for column in range(X.shape[1])]
 
 
 @dataclass(frozen=True)
@@ -169,14 +210,14 @@ class Domain:
         return cls(np.zeros(n_features), np.ones(n_features), None, np.zeros(n_features))
 
     @classmethod
-    def spanning(cls, low: Floats, high: Floats) -> Domain:
+    def spanning(cls, box: Box) -> Domain:
         """Map the range of each column to [-1, 1].
 
-        Columns that do not vary carry no information and get no variable.
+        Columns that do not vary by more than rounding carry no information and get no variable.
         """
-        center, half_width = _window(low, high)
-        varies = half_width > 0
-        axes = None if varies.all() else np.eye(len(low))[:, varies]
+        center, half_width = _window(box.low, box.high)
+        varies = box.varies
+        axes = None if varies.all() else np.eye(len(box))[:, varies]
         return cls(center, np.where(varies, half_width, 1.0), axes, np.zeros(np.count_nonzero(varies)))
 
     @classmethod
@@ -264,6 +305,12 @@ class Domain:
         scaled = steps.T / self.half_width[:, None]
         return scaled if self.axes is None else self.axes.T @ scaled
 
+    def projected(self, X: NDArray) -> Floats:
+        """Return a random linear combination of the variables, which tells rows apart, of shape (n_rows,)."""
+        factors = np.random.default_rng(0).uniform(0.5, 1.0, self.n_variables)
+        # A matrix product need not give equal rows equal numbers.
+        return (self.scale(X) * factors[:, None]).sum(axis=0)
+
     def ranges(self, X: NDArray, weights: Floats | None = None) -> tuple[Floats, Floats]:
         """Return the least and the greatest value of each variable over the rows of X of positive weight."""
         return _row_ranges(self.scale(X[rows]) for rows in row_chunks(len(X), SCAN_ROWS, weights))
@@ -290,11 +337,11 @@ def column_ranges(X: NDArray, weights: Floats | None) -> tuple[Floats, Floats]:
     return _row_ranges(X.T[:, rows] for rows in row_chunks(len(X), SCAN_ROWS, weights))
 
 
-def distinct_rows(chunks: Iterable[NDArray], at_most: int) -> NDArray:
-    """Return the distinct rows of all chunks, or the first found where they are more than `at_most`."""
-    seen: Any = None
+def distinct(chunks: Iterable[Floats], at_most: int) -> Floats:
+    """Return the distinct numbers of all chunks, or the first found where they are more than `at_most`."""
+    seen = np.zeros(0)
     for chunk in chunks:
-        seen = np.unique(chunk if seen is None else np.concatenate([seen, chunk]), axis=0)
+        seen = np.union1d(seen, chunk)
         if len(seen) > at_most:
             return seen[: at_most + 1]
     return seen

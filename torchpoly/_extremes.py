@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._domain import Domain
+from torchpoly._domain import Box, Domain
 from torchpoly._reading import Reading, Source, well_conditioned
 
-# Values so many interquartile ranges beyond the quartiles are extreme: of normal ones less than 1 in 1e40.
+# Values so many lengths beyond the shortest interval that holds half of them are extreme: of normal ones
+# less than 1 in 1e40.
 _FENCE = 10.0
 
 
@@ -39,7 +40,7 @@ def columns_with_extremes(reading: Reading, source: Source) -> NDArray[np.intp]:
     if n_independent == reading.basis.n_terms:
         return none
     basis = reading.basis if reading.first is None else reading.first.basis
-    lower, upper = source.quartiles()
+    lower, upper = source.shortest_halves()
     low, high = lower - _FENCE * (upper - lower), upper + _FENCE * (upper - lower)
     least, greatest = source.ranges(Domain.identity(len(low)))
     varies = basis.domain.columns
@@ -50,7 +51,7 @@ def columns_with_extremes(reading: Reading, source: Source) -> NDArray[np.intp]:
     rest = source.within(np.where(fenced, low, -np.inf), np.where(fenced, high, np.inf))
     if 2 * rest.n_rows < source.n_rows:
         return none
-    domain = Domain.spanning(*rest.ranges(Domain.identity(len(low))))
+    domain = Domain.spanning(Box(*rest.ranges(Domain.identity(len(low))), values=(None,) * len(low)))
     if domain.n_variables < basis.domain.n_variables:
         return none
     on_rest = well_conditioned(rest.read(replace(basis, domain=domain)), rest)

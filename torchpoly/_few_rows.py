@@ -57,6 +57,11 @@ class HeldFactor:
         """Roots of the rows' shares in the total weight, of shape (n_rows,)."""
         return self.rows[0]
 
+    @property
+    def means(self) -> Floats:
+        """Weighted means of the features but the constant, of shape (n_terms - 1,)."""
+        return self.rows[1:] @ self.roots
+
     @cached_property
     def kernel(self) -> Floats:
         """The rows' kernel matrix: products of features, divided by the weights of the norm, without the constant."""

@@ -129,7 +129,7 @@ class PartialFitMixin:
         parts = [rows] if so_far is None else [so_far, rows]
         everything = sum(parts[1:], start=parts[0])
         if model.needs_well_conditioned:
-            everything = everything.comparing(parts, source)
+            everything = everything.with_lost_terms(parts, source)
         if model.needs_well_conditioned and everything.is_ill_conditioned:
             warnings.warn(
                 "The Gram matrix is ill-conditioned, as columns are heavy-tailed, nearly coincide, or vary far less in "

@@ -11,7 +11,15 @@ import torch
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis, count_terms
-from torchpoly._coordinates import EPSILON, Coordinates, InverseRoots, rounding_share, without_null
+from torchpoly._coordinates import (
+    EPSILON,
+    Coordinates,
+    InverseRoots,
+    TermCoordinates,
+    on_span,
+    rounding_share,
+    without_null,
+)
 from torchpoly._device import CPU, empty, has_float64, in_float64, is_cpu, namespace, on_device, sent, to_device
 from torchpoly._domain import (
     SCAN_ROWS,
@@ -21,11 +29,11 @@ from torchpoly._domain import (
     accelerator_chunk_size,
     chunk_size,
     count_rows,
-    distinct_rows,
+    distinct,
     row_chunks,
     sum_weights,
 )
-from torchpoly._few_rows import EvaluatedFactor, GramFactor, is_held
+from torchpoly._few_rows import EvaluatedFactor, GramFactor, HeldFactor, is_held
 from torchpoly._gram import GramStatistics, orthonormal_coordinates
 from torchpoly._principal_axes import asks_for_principal_axes, in_independent_variables
 
@@ -33,7 +41,7 @@ from torchpoly._principal_axes import asks_for_principal_axes, in_independent_va
 MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
 # Products in single precision are enough where the least eigenvalue exceeds this share of the greatest.
 _SINGLE_SHARE = 1e-3
-# So many rows tell where about the quartiles lie.
+# So many rows tell where about most values of a column lie.
 _SAMPLE_ROWS = 2**14
 # Root mean square of a combination of terms, of norm 1, that is rounding: so many times the machine's.
 NULL_ROUNDING = 450
@@ -88,9 +96,10 @@ class Data:
         """Return the least and greatest values that the rows take in the variables of a domain."""
         return domain.ranges(self.X, self.weights)
 
-    def has_more_points_than(self, number: int) -> bool:
-        """Whether more than so many rows of positive weight are distinct."""
-        return len(distinct_rows(self.chunks(number), number)) > number
+    def points(self, domain: Domain, at_most: int) -> Floats:
+        """Return a number for each distinct row, or for the first found where they are more than `at_most`."""
+        chunks = row_chunks(len(self.X), SCAN_ROWS, self.weights)
+        return distinct((domain.projected(self.X[rows]) for rows in chunks), at_most)
 
     def covariance(self, domain: Domain) -> Floats:
         """Return the covariance matrix of the variables of a domain."""
@@ -100,10 +109,13 @@ class Data:
         """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""
         return np.diagonal(cast(Floats, read_gram(basis, self, mixing).features))
 
-    def quartiles(self) -> Floats:
-        """Return the quartiles of each column over a sample of the rows, of shape (2, n_features)."""
+    def shortest_halves(self) -> Floats:
+        """Return the shortest interval that holds half of a sample of each column, of shape (2, n_features)."""
         rows = np.arange(len(self.X)) if self.weights is None else np.flatnonzero(self.weights)
-        return np.quantile(self.X[rows[:: -(-len(rows) // _SAMPLE_ROWS)]], [0.25, 0.75], axis=0)
+        values = np.sort(self.X[rows[:: -(-len(rows) // _SAMPLE_ROWS)]].astype(np.float64), axis=0)
+        half = len(values) // 2
+        start = np.argmin(values[half:] - values[: len(values) - half], axis=0)
+        return np.stack([values[start, np.arange(len(start))], values[start + half, np.arange(len(start))]])
 
     def within(self, low: Floats, high: Floats) -> Data:
         """Return the data with weights of 0 for rows outside a box."""
@@ -111,11 +123,6 @@ class Data:
         for rows in row_chunks(len(self.X), SCAN_ROWS):
             weights[rows] *= ((low <= self.X[rows]) & (high >= self.X[rows])).all(axis=1)
         return replace(self, weights=weights)
-
-    def chunks(self, n_rows: int) -> Iterator[NDArray]:
-        """Yield X in chunks of so many rows of positive weight, or more."""
-        for rows in row_chunks(len(self.X), max(n_rows, SCAN_ROWS), self.weights):
-            yield self.X[rows]
 
     def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
         """Read the rows once.
@@ -264,16 +271,23 @@ class Reading:
         return orthonormal_coordinates(self.statistics, alpha, norm_weights)
 
     def projection(self) -> Callable[[Floats], Floats] | None:
-        """Return ``c -> T T' G c``, the coefficients of least norm with the same values on the rows.
+        """Return the projection on the coefficients of least norm with the same values on the rows.
 
         None stands for the identity: where no terms are dependent, and for raw powers, which train as
         textbooks do.
         """
-        if self.basis.family == "power":
+        gram, basis = self.statistics.features, self.basis
+        if basis.family == "power":
             return None
-        coordinates, gram = self.orthonormal_coordinates(0.0), self.statistics.features
+        coordinates = self.orthonormal_coordinates(0.0)
         if coordinates.rank == len(self.statistics.cross):
             return None
+        if isinstance(gram, np.ndarray):
+            null = self.statistics.roots().null
+            return lambda coefficients: without_null(coefficients, null, basis.norm_weights)
+        if isinstance(coordinates, TermCoordinates):
+            means = cast(HeldFactor, gram).means
+            return lambda coefficients: on_span(coordinates, coefficients, basis.norm_weights, means)
         return lambda coefficients: coordinates @ coordinates.pull(gram @ coefficients)
 
     def split(self, n_targets: int) -> tuple[Reading, Floats]:
@@ -349,14 +363,14 @@ class Source(Protocol):
     def covariance(self, domain: Domain) -> Floats:
         """Return the covariance matrix of the variables of a domain."""
 
-    def has_more_points_than(self, number: int) -> bool:
-        """Whether more than so many rows of positive weight are distinct."""
+    def points(self, domain: Domain, at_most: int) -> Floats:
+        """Return a number for each distinct row, or for the first found where they are more than `at_most`."""
 
     def squares_of(self, basis: Basis, mixing: Floats) -> Floats:
         """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""
 
-    def quartiles(self) -> Floats:
-        """Return the quartiles of each column, or about these, of shape (2, n_features)."""
+    def shortest_halves(self) -> Floats:
+        """Return about the shortest interval that holds half of the rows, for each column, of shape (2, n_features)."""
 
     def within(self, low: Floats, high: Floats) -> Source:
         """Return the rows inside a box."""
@@ -428,7 +442,7 @@ def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, source: Source)
 
 
 def _in_independent_variables(reading: Reading, source: Source) -> Basis:
-    """Return the basis in variables that tell terms apart, or where columns do so the basis as it is.
+    """Return the basis in variables that tell terms apart: the basis itself unless columns nearly coincide.
 
     As few points as columns lie in a plane by themselves. There the columns stay: the norm of the
     coefficients decides, and narrow axes would weigh as much as wide ones.
@@ -437,6 +451,6 @@ def _in_independent_variables(reading: Reading, source: Source) -> Basis:
     if not 1 < n_variables < source.n_rows or basis.degree == 0:
         return basis
     covariance = reading.statistics.covariance(n_variables)
-    if not asks_for_principal_axes(basis, covariance) or not source.has_more_points_than(n_variables):
+    if not asks_for_principal_axes(basis, covariance) or len(source.points(basis.domain, n_variables)) <= n_variables:
         return basis
     return in_independent_variables(basis, covariance, source)
