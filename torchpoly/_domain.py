@@ -101,7 +101,9 @@ class Box:
     values: tuple[Floats | None, ...]
     precision: float = float(np.finfo(np.float64).eps)
 
+    # Differences beyond the largest float are infinite, which compares rightly.
     @classmethod
+    @np.errstate(over="ignore")
     def of(cls, X: NDArray, weights: Floats | None) -> Box:
         """Look through the rows of positive weight."""
         low, high = column_ranges(X, weights)
@@ -109,6 +111,7 @@ class Box:
         found = [_if_separate(values) for values in _few_values(X, weights, _twins(low, high, precision))]
         return cls(low, high, tuple(found), precision)
 
+    @np.errstate(over="ignore")
     def __or__(self, other: Box) -> Box:
         """Return the box of the rows of both."""
         low, high = union_of_ranges((self.low, self.high), (other.low, other.high))
@@ -120,6 +123,7 @@ class Box:
         return Box(low, high, tuple(values), precision)
 
     @property
+    @np.errstate(over="ignore")
     def varies(self) -> NDArray[np.bool_]:
         """Which columns vary by more than rounding."""
         return self.high - self.low > _rounding(self.low, self.high, self.precision)
