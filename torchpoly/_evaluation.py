@@ -62,12 +62,12 @@ class Evaluation:
         alike, others, box = defaultdict(list), [], source.box()
         for candidate in candidates:
             model = candidate.model
-            terms = source.n_features, model.interaction_only, () if box is None else model.caps(box)
+            caps = () if box is None else model.caps(box)
             try:
-                check_memory(model.degree, source.fewest_rows, *terms)
+                check_memory(model.degree, source.fewest_rows, source.n_features, model.interaction_only, caps)
             except ValueError:
                 continue
-            n_terms = count_terms(terms[0], model.degree, *terms[1:])
+            n_terms = count_terms(source.n_features, model.degree, model.interaction_only, caps)
             if candidate.is_least_squares and n_terms <= source.fewest_rows:
                 alike[model.interaction_only, model.is_textbook, candidate.device].append((n_terms, candidate))
             else:

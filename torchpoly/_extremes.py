@@ -1,4 +1,4 @@
-"""Columns of which a few extreme values hide what the other rows could show."""
+"""Columns of which a few extreme values make terms dependent, to rounding."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class PreparedRows:
     basis : Basis
     data : Data
     projection : callable or None
-        What becomes of coefficients of the basis in the end.
+        The projection on the coefficients of least norm with the same values on the rows.
     """
 
     rows: Rows
@@ -94,7 +94,7 @@ class Problem:
     read : Reading or None
         What has been read of the rows, if that is all that least squares need.
     extremes : ndarray of int or None
-        Columns of which a few values hide what the other rows could show.
+        Columns without whose extreme values more terms are independent.
     """
 
     parts: list[Part]
@@ -206,7 +206,7 @@ class Model:
         return replace(problem, extremes=self.columns_with_extremes(reading, data))
 
     def columns_with_extremes(self, reading: Reading, source: Source) -> NDArray[np.intp] | None:
-        """Return the columns of which a few values hide what the other rows could show, if that was looked for."""
+        """Return the columns of which a few values hide terms; None where the rows are not read again."""
         return columns_with_extremes(reading, source) if self.needs_well_conditioned else None
 
     @staticmethod

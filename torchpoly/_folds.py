@@ -324,6 +324,7 @@ class Pass:
             return None
         change = None
         if not basis.domain.covers_like(self.common.domain):
+            # Columns of equal caps take the same values in these rows, if few: nothing is to be interpolated.
             change = self.common.change_to(basis, [None] * len(box))
             if np.abs(change).sum(axis=0).max() > _MAX_CHANGE:
                 return None

@@ -60,7 +60,7 @@ class GramObjective:
     rank : int
         Number of independent terms.
     projection : callable, optional
-        What becomes of coefficients of the basis in the end: those of least norm with the same values.
+        The projection on the coefficients of least norm with the same values on the rows.
     """
 
     coordinates: Coordinates | None

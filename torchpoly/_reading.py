@@ -382,7 +382,8 @@ class Source(Protocol):
 def well_conditioned(first: Reading, source: Source) -> Reading:
     """Read the rows once more where the Gram matrix has too few digits to tell terms apart.
 
-    Columns that nearly coincide are replaced by their principal axes. Terms that nearly coincide
+    Columns that others determine are left out, and columns that nearly coincide are replaced by their
+    principal axes. Terms that nearly coincide
     all the same, as on heavy-tailed or clustered columns, are combined by the inverse root of
     the Gram matrix, and the Gram matrix of the combinations is read. That repeats the Cholesky
     QR decomposition (CholeskyQR2), which is as exact as Householder's where a single one loses
@@ -415,7 +416,7 @@ def well_conditioned(first: Reading, source: Source) -> Reading:
         roots = reading.statistics.roots()
         if roots.condition < _greatest_condition(roots):
             break
-        # Of the null directions no row sees anything; they would only add to the coefficients' norm.
+        # On the rows, null directions are 0: they would only add to the norm of the coefficients.
         null = np.linalg.qr(mixing @ roots.null)[0]
         mixing = without_null(mixing @ roots.truncated, null, basis.norm_weights)
         reading = replace(source.read(basis, mixing), first=first.plain)
@@ -444,8 +445,8 @@ def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, source: Source)
 def _in_independent_variables(reading: Reading, source: Source) -> Basis:
     """Return the basis in variables that tell terms apart: the basis itself unless columns nearly coincide.
 
-    As few points as columns lie in a plane by themselves. There the columns stay: the norm of the
-    coefficients decides, and narrow axes would weigh as much as wide ones.
+    As few points as columns always lie in a plane. There the columns stay: on principal axes, the norm of
+    the coefficients would weigh narrow axes as much as wide ones.
     """
     basis, n_variables = reading.basis, reading.basis.domain.n_variables
     if not 1 < n_variables < source.n_rows or basis.degree == 0:

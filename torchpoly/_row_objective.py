@@ -37,7 +37,7 @@ class RowObjective:
     batch_size : int or None
         How many rows there are to a step.
     projection : callable, optional
-        What becomes of coefficients of the basis in the end: those of least norm with the same values.
+        The projection on the coefficients of least norm with the same values on the rows.
     """
 
     isotropic = False
