@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
+from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from torchpoly._device import like, namespace, to_numpy
@@ -15,6 +19,13 @@ from torchpoly._domain import Array, Domain, Floats
 from torchpoly._losses import Evaluation, Stages
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+# Mean second derivatives below this share of the first are rounding: the loss is made of straight pieces.
+_STRAIGHT = 1e-6
+# Second derivatives are taken for at least this share of their mean.
+_LEAST_CURVATURE = 1e-2
+# The number of rows on which constants are tried.
+_N_TRIED = 500
 
 
 def refuse_class(loss: object) -> None:
@@ -33,7 +44,7 @@ class CallableLoss:
     predictions, or of the first if these are greater. So near its optimum the squared error has its
     usual size, and learning rates and `tol` do not depend on the units of the loss. Where
     derivatives change much on the way, as exponentials do, training goes on in stages with the unit
-    of then.
+    of then, see :meth:`take_link`.
 
     Parameters
     ----------
@@ -48,6 +59,8 @@ class CallableLoss:
         Whether rows have different weights.
     """
 
+    quantiles = None
+
     def __init__(self, function: LossFunction, targets: Domain, *, single_target: bool, weighted: bool) -> None:
         self._function = function
         self._targets = targets
@@ -56,6 +69,7 @@ class CallableLoss:
         self._unit: Floats | None = None
         self._of_batches: CallableLoss | None = None
         self._is_reduced = False
+        self._bends = False
         self.reach = 1e-2
         self.is_final = True
 
@@ -85,8 +99,92 @@ class CallableLoss:
         before, self._unit = cast(Floats, self._unit), self._unit_at(predictions, targets, shares)
         self.is_final = bool((np.abs(np.log(self._unit / before)) < np.log(10)).all())
 
-    def curvatures(self, predictions: Array, targets: Array) -> None:
-        """Return None: they are unknown."""
+    def curvatures(self, predictions: Array, targets: Array) -> Array | None:
+        """Return the sizes of the second derivatives where these change; None where they are the same."""
+        if not self._bends:
+            return None
+        xp = namespace(predictions)
+        shares = like(np.full(predictions.shape[1], 1 / predictions.shape[1]), predictions)
+        _, first, second, _ = self._derivatives(predictions, targets, shares, curved=True)
+        sizes = xp.abs(second) / shares
+        means = to_numpy(sizes.mean(1))
+        slopes = to_numpy((xp.abs(first) / shares).mean(1))
+        if not (np.isfinite(means) & (means > _STRAIGHT * slopes)).all():
+            return None
+        # Where a loss is straight for a while, steps are to stay within reason.
+        floor = like(_LEAST_CURVATURE * means[:, None], sizes)
+        return xp.maximum(sizes, floor) / like(np.broadcast_to(cast(Floats, self._unit), means.shape)[:, None], sizes)
+
+    def take_link(self, targets: Array, shares: Array) -> tuple[Floats, Domain] | None:
+        """Prepare for a loss whose second derivatives change; return None for others.
+
+        Under a logarithmic link predictions differ by about 1. In units of a y of 1e10, they would
+        lose ten digits. So they are in units of the distance over which second derivatives change,
+        where y's spread is longer, from a constant of little loss on.
+
+        Returns
+        -------
+        constant : ndarray of shape (n_targets,)
+            In the units of y.
+        scale : Domain
+            What predictions are scaled by from now on.
+        """
+        probes = np.zeros_like(self._targets.center), self._targets.center
+        if not any(np.isfinite(self._lengths(constant, targets, shares)).any() for constant in probes):
+            return None
+        self._bends = True
+        constant = self._best_constant(targets, shares)
+        lengths = np.minimum(1.0, self._lengths(constant, targets, shares))
+        center = np.where(lengths < 1.0, constant, self._targets.center)
+        self._targets = replace(self._targets, center=center, half_width=self._targets.half_width * lengths)
+        return constant, self._targets
+
+    def _best_constant(self, targets: Array, shares: Array) -> Floats:
+        """Return the constant prediction of about the least loss, for each target in its units.
+
+        Under a link, such as the logarithm, it is far from y. So constants of all sizes are tried, on
+        some of the rows; between the neighbors of the best one, a bounded search goes on.
+        """
+        some = slice(None, None, -(-targets.shape[1] // _N_TRIED))
+        greatest = max(64.0, 2.0 * float(namespace(targets).abs(targets).max()))
+        sizes = 2.0 ** np.arange(-4, min(np.ceil(np.log2(greatest)), 1000) + 1)
+        tried = np.r_[-sizes[::-1], 0.0, sizes]
+        best = np.zeros(len(targets))
+        for target in range(len(best)):
+            loss = partial(self._loss_at, best, target, targets[:, some], shares[some] / shares[some].sum())
+            losses = [loss(constant) for constant in tried]
+            if not np.isfinite(losses).any():
+                # The function may have something of its own for each row, and take no part of them.
+                loss = partial(self._loss_at, best, target, targets, shares)
+                losses = [loss(constant) for constant in tried]
+            place = int(np.argmin(losses))
+            bounds = low, high = tried[max(place - 1, 0)], tried[min(place + 1, len(tried) - 1)]
+            found = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3 * (high - low)})
+            best[target] = found.x if found.fun < losses[place] else tried[place]
+        return best
+
+    def _loss_at(self, constants: Floats, target: int, targets: Array, shares: Array, constant: float) -> float:
+        """Return the loss where a target has another constant; infinity where the function has no value."""
+        moved = constants.copy()
+        moved[target] = constant
+        try:
+            losses = self._evaluate(self._constant(moved, targets), targets, shares)[0]
+        except Exception:
+            return np.inf
+        value = float(losses[target] if len(losses) > 1 else losses[0])
+        return value if np.isfinite(value) else np.inf
+
+    def _constant(self, constants: Floats, targets: Array) -> Array:
+        """Return predictions that are constant, in units of training."""
+        scaled = (constants - self._targets.center) / self._targets.half_width
+        return like(np.repeat(scaled[:, None], targets.shape[1], axis=1), targets)
+
+    def _lengths(self, constant: Floats, targets: Array, shares: Array) -> Floats:
+        """Return over how many units of training second derivatives at a constant change; infinity for never."""
+        derivatives = self._derivatives(self._constant(constant, targets), targets, shares, curved=True)
+        second, third = (np.sqrt(to_numpy((values * values / shares).sum(1))) for values in derivatives[2:])
+        lengths = second / np.where(third > 0.0, third, np.nan)
+        return np.where(np.isfinite(lengths) & (lengths > 0.0), lengths, np.inf)
 
     def for_batches(self) -> CallableLoss:
         """Return the loss, with a unit of its own if the function may be a sum, which is less over a batch."""
@@ -107,25 +205,28 @@ class CallableLoss:
     def _unit_at(self, predictions: Array, targets: Array, shares: Array) -> Floats:
         """Return the unit of each target that has a loss of its own, or of all: the greater of two."""
         losses, *derivatives = self._derivatives(predictions, targets, shares, curved=True)
-        units = [np.zeros_like(losses)]
+        sizes = [np.zeros_like(losses)]
         for derivative in derivatives:
             squares = to_numpy((derivative * derivative / shares).sum(1))
-            unit = np.sqrt(squares if len(losses) == len(squares) else squares.sum(keepdims=True)) / 2
-            units.append(np.where(np.isfinite(unit), unit, 0.0))
+            size = np.sqrt(squares if len(losses) == len(squares) else squares.sum(keepdims=True)) / 2
+            sizes.append(np.where(np.isfinite(size), size, 0.0))
         # A link such as the exponential bends in steps of 1, whatever the units of y.
-        self.reach = 1e-3 / max(0.1, float(self._targets.half_width.max())) if units[2].any() else 1e-2
-        greatest = np.max(units, axis=0)
+        self.reach = 1e-3 / max(0.1, float(self._targets.half_width.max())) if sizes[2].any() else 1e-2
+        if self._bends:
+            length = np.minimum(1.0, sizes[2] / np.maximum(sizes[3], 1e-300))
+            sizes = [sizes[1] * length, sizes[2] * length**2]
+        greatest = np.max(sizes[:3], axis=0)
         return np.where(greatest > 0.0, greatest, 1.0)
 
     def _evaluate(self, predictions: Array, targets: Array, shares: Array) -> tuple[Floats, Array]:
         """Return the losses, of all targets or of each, and their slopes by predictions in units of training."""
-        losses, slopes, _ = self._derivatives(predictions, targets, shares, curved=False)
+        losses, slopes, *_ = self._derivatives(predictions, targets, shares, curved=False)
         return losses, slopes
 
     def _derivatives(
         self, predictions: Array, targets: Array, shares: Array, *, curved: bool
-    ) -> tuple[Floats, Array, Array]:
-        """Return the losses, their slopes, and if asked for the second derivatives by each prediction, else 0."""
+    ) -> tuple[Floats, Array, Array, Array]:
+        """Return the losses, their slopes, and if asked for second and third derivatives by predictions, else 0."""
         center, unit = like(self._targets.center, predictions), like(self._targets.half_width, predictions)
         y_pred, y_true = (
             torch.as_tensor(rows[0] if self._single_target else rows.T)
@@ -136,16 +237,19 @@ class CallableLoss:
             y_pred = y_pred.clone().requires_grad_()
             losses = self._mean(self._call(y_pred, y_true.clone()), torch.as_tensor(shares))
             (first,) = torch.autograd.grad(losses.sum(), y_pred, materialize_grads=True, create_graph=curved)
-            second = torch.zeros_like(first)
+            second = third = torch.zeros_like(first)
+            # Of a loss that is a sum over samples, a row of second derivatives sums up to its diagonal.
             if curved and first.requires_grad:
-                # Of a loss that is a sum over samples, a row of second derivatives sums up to its diagonal.
-                (second,) = torch.autograd.grad(first.sum(), y_pred, materialize_grads=True)
+                (second,) = torch.autograd.grad(first.sum(), y_pred, materialize_grads=True, create_graph=True)
+            if second.requires_grad:
+                with suppress(RuntimeError):  # of some functions, torch has no third derivative
+                    (third,) = torch.autograd.grad(second.sum(), y_pred, materialize_grads=True)
         by_predictions = []
-        for order, derivative in ((1, first), (2, second)):
+        for order, derivative in ((1, first), (2, second), (3, third)):
             scaled = derivative.detach().reshape(len(y_pred), -1).T * torch.as_tensor(unit)[:, None] ** order
             # Zeros that torch has not written out yet need the force.
             by_predictions.append(scaled if isinstance(predictions, Tensor) else scaled.numpy(force=True))
-        return to_numpy(losses.detach()), by_predictions[0], by_predictions[1]
+        return to_numpy(losses.detach()), by_predictions[0], by_predictions[1], by_predictions[2]
 
     def _call(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
         """Call the function and refuse what is no loss."""

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 
 from torchpoly._basis import Basis, capped_exponents
 from torchpoly._callable_loss import CallableLoss, LossFunction
-from torchpoly._coordinates import Coordinates, TermCoordinates
+from torchpoly._coordinates import EPSILON, Coordinates, TermCoordinates
 from torchpoly._device import in_float64, namespace
 from torchpoly._domain import Box, Domain, Floats
 from torchpoly._extremes import columns_with_extremes
@@ -26,6 +26,9 @@ from torchpoly._rows import Rows
 
 # From predictions further off, in deviations of y, training does not start.
 _GREATEST_START = 1e70
+
+# Mean products of features and targets, of variance 1, are rounded to so many units in the last place.
+_ROUNDING = 128
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,12 @@ class Part:
     objective: GramObjective | RowObjective
     parameters: Floats
     loss: Loss | None = None
+
+    @property
+    def program(self) -> RowObjective | None:
+        """The objective, where it is a linear program."""
+        objective = self.objective
+        return objective if isinstance(objective, RowObjective) and objective.is_linear_program else None
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,10 @@ class Problem:
         if scales:
             scale = np.concatenate(scales) * self.targets.half_width
             attributes["scale_"] = float(scale[0]) if single_target else scale
+        gaps = [part.program.dual_gap for part in self.parts if part.program is not None]
+        if gaps and all(gap is not None for gap in gaps):
+            gap = np.concatenate(cast(list[Floats], gaps))
+            attributes["dual_gap_"] = float(gap[0]) if single_target else gap
         return attributes
 
     def batches(
@@ -130,6 +143,14 @@ class Problem:
             return None
         random = check_random_state(0 if random_state is None else random_state)
         return lambda: objective.batches(random.permutation(n_rows))
+
+
+def _rounding(targets: Domain) -> Floats:
+    """Return the size of mean products of features and targets that are rounding.
+
+    Targets have a spread of 1, but beside a large offset they are rounded to a share of that.
+    """
+    return (_ROUNDING + 2 * np.abs(targets.center) / targets.half_width) * EPSILON
 
 
 def average_curves(curves: list[Floats]) -> Floats:
@@ -245,8 +266,12 @@ class Model:
     @property
     def reads_like(self) -> tuple[object, ...]:
         """What models have in common for which rows are read alike."""
-        is_robust = isinstance(self.loss, str) and self.loss in ROBUST_LOSSES
-        return self.degree, self.interaction_only, self.is_textbook, self.needs_well_conditioned, is_robust
+        return self.degree, self.interaction_only, self.is_textbook, self.needs_well_conditioned, self._is_robust
+
+    @property
+    def _is_robust(self) -> bool:
+        """Whether targets are centered at their medians, not at their means."""
+        return isinstance(self.loss, str) and self.loss in ROBUST_LOSSES
 
     def pose_read(
         self,
@@ -295,7 +320,7 @@ class Model:
 
     def _targets(self, Y: NDArray, weights: Floats | None) -> Domain:
         """Return the scale of the targets, which outliers do not move where the loss is robust."""
-        if isinstance(self.loss, str) and self.loss in ROBUST_LOSSES:
+        if self._is_robust:
             targets = Domain.centering(Y, weights)
         else:
             targets = Domain.standardizing(Y, weights)
@@ -330,6 +355,10 @@ class Model:
         orthonormal = self.basis == "orthonormal"
         objective_over = GramObjective.orthonormal if orthonormal else GramObjective.in_basis
         objective = objective_over(reading, self.alpha, targets.half_width)
+        if not self.is_textbook:
+            # Optimizers that divide the gradient by its own size would take rounding for a direction to go.
+            is_rounding = np.abs(objective.linear) < _rounding(targets)
+            objective = replace(objective, linear=np.where(is_rounding, 0.0, objective.linear))
         if warm is None:
             parameters = self.zero(len(objective.linear), targets)
         else:
@@ -383,6 +412,7 @@ class Model:
         """
         stages = Stages.NONE if not in_stages else Stages.LAST if is_warm else Stages.ALL
         rows, data, parts = prepared.rows, prepared.data, []
+        scale = data.targets
         # Of the starts, a loss of the user's own may overflow at some.
         with np.errstate(all="ignore"):
             losses = self._losses(data, single_target, in_stages)
@@ -390,10 +420,19 @@ class Model:
                 own = slice(None) if len(losses) == 1 else slice(target, target + 1)
                 rows_of_part = replace(rows, targets=rows.targets[own])
                 starts = [start[:, own] for start in prepared.starts]
+                may_bend = in_stages and isinstance(loss, CallableLoss) and not self.is_textbook
+                link = cast(CallableLoss, loss).take_link(rows.targets, rows.shares) if may_bend else None
+                if link is not None:
+                    constant, scale = link
+                    moves = rows.constant * (data.targets.center - scale.center)
+                    starts = [(start * data.targets.half_width + moves) / scale.half_width for start in starts]
+                    starts.append(rows.constant * (constant - scale.center) / scale.half_width)
                 projection = prepared.projection
                 objective = RowObjective(rows_of_part, loss, starts, self.alpha, stages, batch_size, projection)
+                if not (in_stages or self.is_textbook or self._is_robust):
+                    objective.rounding = 2 * _rounding(data.targets)[own]
                 parts.append(Part(objective, np.zeros(objective.shape), loss))
-        return Problem(parts, prepared.basis, None, data.targets, box)
+        return Problem(parts, prepared.basis, None, scale, box)
 
     def _warm(self, reading: Reading, coordinates: Coordinates, products: Floats) -> Floats:
         """Return the polynomial so far in these coordinates T, for which ``T' (G + alpha P) T`` is the identity.

@@ -83,6 +83,10 @@ class Loss(Protocol):
     def for_batches(self) -> Loss:
         """Return the loss of mini-batches."""
 
+    @property
+    def quantiles(self) -> list[tuple[float, float]] | None:
+        """For each target, the quantile whose pinball loss this is, and its unit in the units of y; else None."""
+
 
 class SquaredError:
     """``r**2`` of the residuals r.
@@ -94,6 +98,7 @@ class SquaredError:
     """
 
     penalty_units = 1.0
+    quantiles = None
     reach = 1.0
     is_final = True
 
@@ -156,6 +161,7 @@ class HuberLoss:
     """
 
     penalty_units = 1.0
+    quantiles = None
 
     def __init__(self, epsilon: float | Floats, units: Floats) -> None:
         self._epsilon = np.broadcast_to(np.asarray(epsilon, dtype=np.float64), units.shape)
@@ -172,16 +178,19 @@ class HuberLoss:
         if stages is not Stages.NONE:
             self._floor = finest / _FINEST / 4 if stages is Stages.ALL else finest
         self._bound(targets - predictions, shares, finest)
+        # The last bound is that of these residuals; where training ends they may be far smaller.
+        self.is_final &= stages is not Stages.LAST
 
     def stage_tol(self, share: float) -> float:
         """Return what leaves as much of the value as the next bound can change."""
         return float(np.sqrt(self._floor.min() * share))
 
     def narrow(self, predictions: Array, targets: Array, shares: Array) -> None:
-        """Halve the bounds that the scale has come to, and drop the others."""
+        """Halve the bounds that the scale has come to, or more if residuals are far smaller; drop the others."""
         finest = self._finest(targets - predictions, shares)
         reached = cast(Floats, self.scale) <= self._floor
-        self._floor = np.maximum(np.where(reached, self._floor / 2, 0.0), finest)
+        lower = np.minimum(self._floor / 2, finest / _FINEST / 4)
+        self._floor = np.maximum(np.where(reached, lower, 0.0), finest)
         self._bound(targets - predictions, shares, finest)
 
     def _bound(self, residuals: Array, shares: Array, finest: Floats) -> None:
@@ -267,6 +276,7 @@ class PinballLoss:
 
     def __init__(self, quantile: float | Floats, factor: float, units: Floats) -> None:
         quantile = np.broadcast_to(np.asarray(quantile, dtype=np.float64), units.shape)
+        self.quantiles = [(float(own), float(factor * unit)) for own, unit in zip(quantile, units, strict=True)]
         self._tilt = quantile - 0.5
         self._factor = factor
         self._units = units

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from torchpoly._coordinates import InverseRoots, pull_penalty
 from torchpoly._domain import Array, Floats
 from torchpoly._losses import Loss, Stages
 from torchpoly._rows import Rows
+from torchpoly._simplex import QuantileProgram
 
 
 class RowObjective:
@@ -38,6 +40,15 @@ class RowObjective:
         How many rows there are to a step.
     projection : callable, optional
         The projection on the coefficients of least norm with the same values on the rows.
+
+    Attributes
+    ----------
+    rounding : float or ndarray of shape (n_targets,)
+        Smaller entries of the gradient are 0: optimizers that divide it by its own size would take
+        them for a direction to go.
+    dual_gap : ndarray of shape (n_targets,) or None
+        By how much the loss of each target can at most exceed the least possible, in the units of
+        y; None if unknown.
     """
 
     isotropic = False
@@ -56,11 +67,14 @@ class RowObjective:
         self._batch_size = batch_size
         self._rows = rows
         self._loss = loss
+        self._is_warm = stages is Stages.LAST
         self._alpha = alpha
         self._origin = self._best(origins)
         self._coordinates: Floats | None = None
         self._curvature: float | None = None
         self.follows_curvature = False
+        self.rounding: Floats | float = 0.0
+        self.dual_gap: Floats | None = None
         predictions = rows.predict(self._origin)
         loss.start(predictions, rows.targets, rows.shares, stages)
         if stages is not Stages.NONE:
@@ -91,6 +105,7 @@ class RowObjective:
             penalty = self._alpha * self._loss.penalty_units * self._penalty(combined)
             value += np.vdot(penalty, combined)
             slope += 2.0 * penalty
+        slope[np.abs(slope) < self.rounding] = 0.0
         if self._coordinates is not None:
             slope = (slope.T[:, None] @ self._coordinates)[:, 0].T
         gradient[:] = slope
@@ -145,6 +160,42 @@ class RowObjective:
             self._loss.narrow(predictions, self._rows.targets, self._rows.shares)
         self._curvature = None
         self._follow_curvature(predictions)
+
+    def measure(self, parameters: Floats) -> None:
+        """Find the dual gap at these parameters, for a loss that is a linear program."""
+        combined = self._combined(parameters)
+        programs = enumerate(self._programs())
+        self.dual_gap = np.array([unit * program.gap(combined[:, target]) for target, (program, unit) in programs])
+
+    def finish(self, parameters: Floats) -> tuple[float, bool]:
+        """Go to the optimum of the linear program; return the loss and whether it is the least to rounding."""
+        self._origin, self._coordinates = self._combined(parameters), None
+        parameters[:] = 0.0
+        losses, gaps, exact = [], [], True
+        for target, (program, unit) in enumerate(self._programs()):
+            optimum = program.minimise(self._origin[:, target])
+            self._origin[:, target] = optimum.coefficients
+            losses.append(unit * optimum.loss)
+            gaps.append(unit * optimum.gap)
+            exact &= optimum.is_exact
+        self.dual_gap = np.array(gaps)
+        return float(np.mean(losses)), exact
+
+    @property
+    def is_near(self) -> bool:
+        """Whether training is in its last stage, or has begun near the optimum."""
+        return self._loss.is_final or self._is_warm
+
+    @property
+    def is_linear_program(self) -> bool:
+        """Whether the loss has a dual program, in which slopes have bounds."""
+        return self._loss.quantiles is not None and not self._alpha
+
+    def _programs(self) -> Iterator[tuple[QuantileProgram, float]]:
+        """Yield the program of each target, with the unit of its values in the units of y."""
+        for target, (quantile, unit) in enumerate(self._loss.quantiles or ()):
+            rows = replace(self._rows, targets=self._rows.targets[target : target + 1])
+            yield QuantileProgram(rows, quantile), unit
 
     def batches(self, order: NDArray[np.intp]) -> Iterator[tuple[float, RowObjective]]:
         """Yield the objectives of equal batches of the rows, taken in this order, with the share done before."""

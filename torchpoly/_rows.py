@@ -19,6 +19,8 @@ from torchpoly._reading import Data
 
 # Features of all rows are kept where they take no more than these bytes.
 _BUDGET = 2**28
+# Of Gram matrices, rows of less weight than this share of the mean are left out.
+_LEFT_OUT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,14 @@ class Rows:
             self,
             targets=self.targets[:, chosen],
             shares=self.shares[chosen] * (len(self) / len(chosen)),
-            kept=self._on_device(lambda _: self._mix(self._evaluate(chosen)))
-            if self.kept is None
-            else self.kept[:, chosen],
+            kept=self.features(chosen),
         )
+
+    def features(self, chosen: NDArray[np.intp]) -> Array:
+        """Return the features of some rows, of shape (n_features, n_chosen)."""
+        if self.kept is not None:
+            return self.kept[:, chosen]
+        return self._on_device(lambda _: self._mix(self._evaluate(chosen)))
 
     def predict(self, coefficients: Floats) -> Array:
         """Return the values of linear combinations of the features, of shape (n_targets, n_rows)."""
@@ -132,9 +138,13 @@ class Rows:
 
     def greatest_square(self) -> float:
         """Return the greatest squared norm of a row's features."""
+        return float(self.squares().max())
 
-        def work(size: int) -> float:
-            return max(float((self._features(columns) ** 2).sum(0).max()) for _, columns in self._chunks(size))
+    def squares(self) -> Floats:
+        """Return the squared norms of the rows' features."""
+
+        def work(size: int) -> Floats:
+            return np.concatenate([to_numpy((self._features(terms) ** 2).sum(0)) for _, terms in self._chunks(size)])
 
         return self._on_device(work)
 
@@ -149,9 +159,17 @@ class Rows:
         -------
         ndarray of shape (n_targets, n_features, n_features)
         """
+        # Rows whose weight is less than this for their share are left out.
+        limits = _LEFT_OUT * weights.sum(1) if self.mixing is not None else weights.sum(1) * 0.0
+        gram = self._gram(weights, weights > limits[:, None] * self.shares)
+        # Where features are orthonormal, no eigenvalue of what is left out exceeds the limit. Where one of
+        # the rest is hardly larger, a direction may depend on these rows: then none is left out.
+        if (np.linalg.eigvalsh(gram)[:, 0] > to_numpy(limits)).all() or self.mixing is None:
+            return gram
+        return self._gram(weights, weights > 0.0)
+
+    def _gram(self, weights: Array, used: Any) -> Floats:
         roots = namespace(weights).sqrt(weights)
-        # Rows that make up less than 0.1 % of the weight in all are left out.
-        used = weights > 0.001 * weights.mean(1)[:, None]
 
         def work(size: int) -> Floats:
             totals: list[Any] = [0.0] * len(weights)

@@ -65,6 +65,22 @@ class Objective(Protocol):
         """Go on from these parameters, which change in place, in new coordinates and maybe the next stage."""
 
 
+class Program(Protocol):
+    """What :func:`minimise` needs to know of an objective that is a linear program."""
+
+    dual_gap: Floats | None
+
+    @property
+    def is_near(self) -> bool:
+        """Whether few steps of the simplex method are left."""
+
+    def measure(self, parameters: Floats) -> None:
+        """Find `dual_gap`: by how much the loss of each target can at most exceed the least possible."""
+
+    def finish(self, parameters: Floats) -> tuple[float, bool]:
+        """Go to the optimum, of which `dual_gap` is the proof; return the loss and whether it is the least."""
+
+
 class Watch(Protocol):
     """What sees training from iteration to iteration."""
 
@@ -138,6 +154,7 @@ def minimise(
     n_iter: int,
     tol: float | None,
     batches: Callable[[], Iterable[tuple[float, Objective]]] | None = None,
+    program: Program | None = None,
     watch: Watch | None = None,
     verbose: int = 0,
 ) -> Floats:
@@ -157,6 +174,8 @@ def minimise(
     batches : callable, optional
         Returns for each iteration the objectives of its steps, each with the share of the
         iteration that is done before it. Without it, an iteration is a step on `objective`.
+    program : Program, optional
+        The objective as a linear program. L-BFGS that comes to the last stage ends at its optimum.
     watch : Watch, optional
         What sees each iteration, and may stop training.
     verbose : int
@@ -191,6 +210,7 @@ def minimise(
         optimizer = build(spec, [trainee.tensor], objective)
         rate = default_rate(spec, objective, trainee.gradient, n_iter)
         stage_start, restart_value = 0, math.inf
+        is_stopped = has_converged = False
         for iteration in range(n_iter):
             if watch is not None:
                 watch.begin()
@@ -212,29 +232,33 @@ def minimise(
             value, loss = trainee.evaluate(objective)
             if not math.isfinite(value):
                 raise ValueError(_diverged(spec, optimizer, iteration + 1))
-            losses.append(loss)
-            if verbose and (iteration + 1) % verbose == 0:
-                print(f"[TorchPolynomialRegressor] iteration {iteration + 1}: loss = {loss:.6g}")
-            if watch is not None and watch.end(losses):
-                break
             steepest = max(trainee.gradient.max(), -trainee.gradient.min())
-            if objective.is_final and tol is not None and steepest <= tol:
-                break
             # Where coordinates cannot follow the curvature, there is no use in waiting longer.
             long = iteration + 1 - stage_start == _STAGE_ITERATIONS
             is_over = steepest <= objective.stage_tol or (long and not objective.follows_curvature)
+            # Working precision may allow no more.
             stalls = long and objective.follows_curvature and restart_value - value <= _STALL * abs(value)
-            if stalls and objective.is_final and tol is not None:
-                break  # working precision allows no more
+            has_converged = objective.is_final and tol is not None and (steepest <= tol or stalls)
+            is_last = has_converged or iteration + 1 == n_iter
+            if program is not None and spec.is_lbfgs and program.is_near and is_last:
+                loss, has_converged = program.finish(parameters)
+            losses.append(loss)
+            if verbose and (iteration + 1) % verbose == 0:
+                print(f"[TorchPolynomialRegressor] iteration {iteration + 1}: loss = {loss:.6g}")
+            is_stopped = watch is not None and watch.end(losses)
+            if is_stopped or is_last:
+                break
             narrower = (is_over or stalls) and not objective.is_final
             if narrower or (long and objective.follows_curvature):
                 restart_value = trainee.restart(objective, narrower=narrower)
                 optimizer = build(spec, [trainee.tensor], objective)
                 rate = default_rate(spec, objective, trainee.gradient, n_iter)
                 stage_start = iteration + 1
-        else:
-            if tol is not None:
-                warn_not_converged(spec, _rates(optimizer), n_iter, tol, steepest, start, losses[-1])
+        if program is not None and program.dual_gap is None:
+            program.measure(parameters)
+        if not (has_converged or is_stopped or tol is None):
+            gap = None if program is None else float(cast(Floats, program.dual_gap).max())
+            warn_not_converged(spec, _rates(optimizer), len(losses), tol, steepest, start, losses[-1], gap)
     return np.array(losses)
 
 
@@ -305,7 +329,14 @@ def _diverged(spec: OptimizerSpec, optimizer: Optimizer, iteration: int) -> str:
 
 
 def warn_not_converged(
-    spec: OptimizerSpec, rates: str, n_iter: int, tol: float, steepest: float, start: float, end: float
+    spec: OptimizerSpec,
+    rates: str,
+    n_iter: int,
+    tol: float,
+    steepest: float,
+    start: float,
+    end: float,
+    dual_gap: float | None = None,
 ) -> None:
     """Warn that n_iter iterations have ended before the tolerance is met, with the losses at their start and end."""
     if end > start + 0.01 * abs(start):
@@ -319,9 +350,11 @@ def warn_not_converged(
             "a tol, however close to the optimum they are; optimizer='lbfgs' does for the named losses, and for a "
             "function with kinks 'adam' comes closer."
         )
+    if dual_gap is not None:
+        cause = f"The loss is at most {dual_gap:.3g} above the least possible (dual_gap_). {cause}"
     warnings.warn(
-        f"{spec.factory.__name__} ended after n_iter={n_iter} iterations with a gradient entry of {steepest:.3g}, "
-        f"above tol={tol:.3g}. {cause}",
+        f"{spec.factory.__name__} ended after n_iter={n_iter} iterations with a gradient entry of {steepest:.3g}"
+        f"{f', above tol={tol:.3g}' if steepest > tol else ''}. {cause}",
         ConvergenceWarning,
         stacklevel=7,  # the line that called fit
     )
