@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.optimize import linprog, minimize
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import TweedieRegressor
+from sklearn.linear_model import GammaRegressor, TweedieRegressor
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import PolynomialFeatures
 
@@ -364,3 +364,16 @@ def test_both_searches_agree_beside_an_offset(settings):
         for search in (GridSearchCV, PolynomialGridSearchCV)
     ]
     np.testing.assert_allclose(*scores, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("decades", [0, 1, 3, 5])
+def test_gamma_regressions_with_weights_of_decades(decades):
+    """Beside scikit-learn's, where most rows are flat at the constant from which training starts."""
+    for seed in range(15):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(12, 1))
+        y, weights = np.exp(3 * x[:, 0]) * rng.gamma(2, 0.5, 12), 10 ** rng.uniform(-decades, 0, 12)
+        model = TorchPolynomialRegressor(2, loss=lambda p, t: t * torch.exp(-p) + p).fit(x, y, weights)
+        powers = np.column_stack([x, x**2])
+        reference = GammaRegressor(alpha=0, solver="newton-cholesky", tol=1e-10).fit(powers, y, weights)
+        np.testing.assert_allclose(np.exp(model.predict(x)), reference.predict(powers), rtol=1e-4)

@@ -23,7 +23,7 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 # Mean second derivatives below this share of the first are rounding: the loss is made of straight pieces.
 _STRAIGHT = 1e-6
 # Second derivatives are taken for at least this share of their mean.
-_LEAST_CURVATURE = 1e-2
+_LEAST_CURVATURE = 0.3
 # The number of rows on which constants are tried.
 _N_TRIED = 500
 

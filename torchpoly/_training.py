@@ -26,6 +26,8 @@ _ROUNDING = 1e-12
 
 # Relative progress of the value, between coordinates that follow its curvature, that is none.
 _STALL = 1e-13
+# Where training stalls at a greater gradient entry, that is not for rounding.
+_STALLED_GRADIENT = 1e-5
 
 # After so many iterations coordinates are made anew, or where they cannot be, the next stage begins.
 _STAGE_ITERATIONS = 10
@@ -236,10 +238,11 @@ def minimise(
             # Where coordinates cannot follow the curvature, there is no use in waiting longer.
             long = iteration + 1 - stage_start == _STAGE_ITERATIONS
             is_over = steepest <= objective.stage_tol or (long and not objective.follows_curvature)
-            # Working precision may allow no more.
+            # Working precision may allow no more, or the line search finds no way down.
             stalls = long and objective.follows_curvature and restart_value - value <= _STALL * abs(value)
-            has_converged = objective.is_final and tol is not None and (steepest <= tol or stalls)
-            is_last = has_converged or iteration + 1 == n_iter
+            may_end = objective.is_final and tol is not None
+            has_converged = may_end and (steepest <= tol or (stalls and steepest <= _STALLED_GRADIENT))
+            is_last = has_converged or (may_end and stalls) or iteration + 1 == n_iter
             if program is not None and spec.is_lbfgs and program.is_near and is_last:
                 loss, has_converged = program.finish(parameters)
             losses.append(loss)
@@ -338,7 +341,10 @@ def warn_not_converged(
     end: float,
     dual_gap: float | None = None,
 ) -> None:
-    """Warn that n_iter iterations have ended before the tolerance is met, with the losses at their start and end."""
+    """Warn that training has ended after so many iterations before the tolerance is met.
+
+    `start` and `end` are the losses there.
+    """
     if end > start + 0.01 * abs(start):
         cause = f"The loss grew from {start:.3g} to {end:.3g}: " + (
             "increase 'n_iter'." if spec.lr_is_default else f"use an 'lr' smaller than {rates}."
@@ -353,7 +359,7 @@ def warn_not_converged(
     if dual_gap is not None:
         cause = f"The loss is at most {dual_gap:.3g} above the least possible (dual_gap_). {cause}"
     warnings.warn(
-        f"{spec.factory.__name__} ended after n_iter={n_iter} iterations with a gradient entry of {steepest:.3g}"
+        f"{spec.factory.__name__} ended after {n_iter} iterations with a gradient entry of {steepest:.3g}"
         f"{f', above tol={tol:.3g}' if steepest > tol else ''}. {cause}",
         ConvergenceWarning,
         stacklevel=7,  # the line that called fit
