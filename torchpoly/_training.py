@@ -26,8 +26,8 @@ _ROUNDING = 1e-12
 
 # Relative progress of the value, between coordinates that follow its curvature, that is none.
 _STALL = 1e-13
-# Where training stalls at a greater gradient entry, that is not for rounding.
-_STALLED_GRADIENT = 1e-5
+# Where training stalls at a greater gradient entry, that is not for rounding, gross outliers or not.
+_STALLED_GRADIENT = 1e-2
 
 # After so many iterations coordinates are made anew, or where they cannot be, the next stage begins.
 _STAGE_ITERATIONS = 10
