@@ -107,11 +107,12 @@ class TorchPolynomialRegressor(
     alpha : float, default=0.0
         Weight of the L2 penalty. It adds ``alpha * sum(k**3 * c**2)`` to each target's mean loss,
         with the coefficients c of the products of Chebyshev polynomials of the scaled columns and
-        the total degree k of each, 0 for the constant. So a term of a higher degree is used only
-        as far as lower ones do not explain the rows. With ``basis="monomial"`` it is
-        ``alpha * sum(c**2)`` of the raw powers but the constant. Loss and coefficients are in
-        units of the spread of y: its standard deviation for the squared error, else the median
-        distance from its median. For callables and for ``"monomial"`` they are in units of y.
+        the total degree k of each, 0 for the constant. So the fit prefers terms of a low degree:
+        where several explain the rows equally well, the higher ones get small coefficients. With
+        ``basis="monomial"`` it is ``alpha * sum(c**2)`` of the raw powers but the constant. Loss
+        and coefficients are in units of the spread of y: its standard deviation for the squared
+        error, else the median distance from its median. For callables and for ``"monomial"`` they
+        are in units of y.
         ``Ridge(alpha=a)`` on these features, divided by ``k**1.5``, has ``a = alpha * n_samples``.
 
     basis : {"orthonormal", "chebyshev", "monomial"}, default="orthonormal"
@@ -177,10 +178,10 @@ class TorchPolynomialRegressor(
         beyond ``epsilon * scale_``.
 
     dual_gap_ : float or ndarray of shape (n_targets,)
-        By how much the mean loss can at most exceed the least possible, in the units of y, for
-        ``loss="absolute_error"`` and ``"quantile"`` with ``alpha=0`` only. It comes from the dual of
-        the linear program: rounding where training has ended at the optimum, as it does with the
-        default optimizer. Other optimizers and early stops leave more.
+        Upper bound of the difference between the mean loss of the fit and the least possible one,
+        in the units of y, for ``loss="absolute_error"`` and ``"quantile"`` with ``alpha=0`` only. It
+        comes from the dual of the linear program. With the default optimizer, training reaches the
+        optimum and the bound is rounding. With other optimizers and early stops it is larger.
 
     rank_ : int
         Number of independent terms, the constant included.
@@ -202,23 +203,25 @@ class TorchPolynomialRegressor(
 
     Notes
     -----
-    Columns of X that do not vary get no terms, and columns of at most 5 distinct values no powers at
-    or above their number (but with ``basis="monomial"``). Columns that others determine to rounding,
-    as a total beside its parts, are left out. Where columns nearly coincide, the basis is built on
-    their principal axes: polynomials up to a total degree stay the same under linear maps of their
-    variables. That is left out with a penalty and for `interaction_only`, which it would change;
-    interactions of columns that differ by less than about 1e-6 of their range are then not
-    resolved. Where the Gram matrix is ill-conditioned all the same, as on heavy-tailed columns at a
-    high degree, the rows are read up to three times more. Where terms are dependent, for one because
-    they outnumber the rows, the coefficients c have the least ``sum(k**3 * c**2)``: the limit of
-    small values of `alpha`.
+    Columns of X that do not vary get no terms. A column of at most 5 distinct values gets only
+    powers below their number, but with ``basis="monomial"`` all. With ``alpha=0``, columns that
+    others determine to rounding, as a total beside its parts, are left out. Where columns nearly
+    coincide, the basis is built on their principal axes: polynomials up to a total degree stay the
+    same under linear maps of their variables. With a penalty, or with `interaction_only`, principal
+    axes are not used, because they would change the result; then interactions of columns that
+    differ by less than about 1e-6 of their range are not resolved. Where the Gram matrix is
+    ill-conditioned all the same, as on heavy-tailed columns at a high degree, the rows are read up
+    to three additional times. Where terms are dependent, for one because they outnumber the rows,
+    the coefficients c have the smallest ``sum(k**3 * c**2)``. Fits with ``alpha > 0`` converge to
+    this one as `alpha` approaches 0.
 
     Losses other than the squared error train on the rows: features of up to 256 MiB are kept,
     more are evaluated anew in each iteration, chunk by chunk. Training starts at the least squares
     or at the mean or median of y, whichever has the smaller loss; with a callable, at
-    ``y_pred = 0`` if that has. For L-BFGS, the kinks of absolute errors are smoothed by
-    ``sqrt(r**2 + w**2)`` of the residuals r, with widths w that are halved from their median to 3e-5
-    of it, each time in coordinates that are orthonormal under the data and the loss's curvature.
+    ``y_pred = 0`` if that has. L-BFGS minimizes ``sqrt(r**2 + w**2)`` in the place of
+    ``abs(r)``, for residuals r. The width w starts at the median of ``abs(r)`` and is halved until it
+    is 3e-5 of that, each time in coordinates that are orthonormal under the data and the loss's
+    curvature.
     Without a penalty, a few steps of the simplex method [2]_ lead from there to the optimum: a
     polynomial through as many rows as there are independent terms. There may be several optima, as
     there are several medians of 0, 1, 2 and 10; then it is one of them.
