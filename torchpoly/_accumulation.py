@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from torchpoly._basis import Basis
+from torchpoly._conditioning import MAX_CONDITION, NULL_ROUNDING, Source, well_conditioned
 from torchpoly._coordinates import rounding_share
 from torchpoly._domain import Box, Domain
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics
-from torchpoly._reading import MAX_CONDITION, NULL_ROUNDING, Data, Reading, Source, read_gram, well_conditioned
+from torchpoly._reading import Data, Reading, read_gram
 
 # A fit keeps what it has read where that takes no more than these bytes: 2896 terms.
 _KEPT = 2**26

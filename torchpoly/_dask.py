@@ -155,7 +155,7 @@ def _merged(merge: Callable[[Any, Any], Any], results: list[Any]) -> Any:
 
 @dataclass(frozen=True)
 class PartitionedRows:
-    """Rows in partitions, as a source that can be read more than once: see :class:`torchpoly._reading.Source`.
+    """Rows in partitions, as a source that can be read more than once: see :class:`torchpoly._conditioning.Source`.
 
     Parameters
     ----------

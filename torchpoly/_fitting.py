@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 
 from torchpoly._basis import Basis, capped_exponents
 from torchpoly._callable_loss import CallableLoss, LossFunction
+from torchpoly._conditioning import Source, well_conditioned
 from torchpoly._coordinates import EPSILON, Coordinates, TermCoordinates
 from torchpoly._device import in_float64, namespace
 from torchpoly._domain import Box, Domain, Floats
@@ -20,7 +21,7 @@ from torchpoly._extremes import columns_with_extremes
 from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, Stages, named_loss
 from torchpoly._module import FittedPolynomial
 from torchpoly._objective import GramObjective
-from torchpoly._reading import Data, Reading, Source, well_conditioned
+from torchpoly._reading import Data, Reading
 from torchpoly._row_objective import RowObjective
 from torchpoly._rows import Rows
 

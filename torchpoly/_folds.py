@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
+from torchpoly._conditioning import MAX_CONDITION
 from torchpoly._domain import Box, Domain, Floats, chunk_size, count_rows
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics, ridge_path
 from torchpoly._module import PolynomialFamily
 from torchpoly._principal_axes import asks_for_principal_axes
-from torchpoly._reading import MAX_CONDITION, Data, Reading, read_gram
+from torchpoly._reading import Data, Reading, read_gram
 
 # The matrices of the groups or folds that are held at the same time take about these bytes.
 _BUDGET = 2**29

@@ -21,13 +21,14 @@ from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import namespace_of
 from torchpoly._checks import check_memory, check_weights, validated
 from torchpoly._collections import is_collection
+from torchpoly._conditioning import Source
 from torchpoly._dask import PartitionedRows
 from torchpoly._dask_fit import accumulate
 from torchpoly._device import resolve_device
 from torchpoly._domain import Box, Domain
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
-from torchpoly._reading import Data, Source
+from torchpoly._reading import Data
 from torchpoly._surroundings import as_before_if_it_fails, undisturbed
 
 

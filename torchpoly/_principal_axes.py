@@ -12,7 +12,7 @@ from torchpoly._basis import NO_CAP, Basis
 from torchpoly._domain import Domain, Floats
 
 if TYPE_CHECKING:
-    from torchpoly._reading import Source
+    from torchpoly._conditioning import Source
 
 # The columns' principal axes become the variables where collinearity alone would take the
 # condition number of the Gram matrix beyond this.

@@ -1,0 +1,131 @@
+"""Rows that can be read more than once, and are where the Gram matrix has too few digits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from torchpoly._basis import Basis
+from torchpoly._coordinates import EPSILON, InverseRoots, without_null
+from torchpoly._domain import Domain, Floats
+from torchpoly._few_rows import GramFactor
+from torchpoly._principal_axes import asks_for_principal_axes, in_independent_variables
+from torchpoly._reading import Reading
+
+# Beyond this condition number of their Gram matrix, terms are combined and read again.
+MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
+# Root mean square of a combination of terms, of norm 1, that is rounding: so many times the machine's.
+NULL_ROUNDING = 450
+
+
+class Source(Protocol):
+    """Rows that can be read more than once: those of :class:`Data`, or of many partitions."""
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of positive weight."""
+
+    @property
+    def precision(self) -> float:
+        """How far the values of X are rounded, relatively."""
+
+    def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
+        """Return the least and greatest values that the rows take in the variables of a domain."""
+
+    def covariance(self, domain: Domain) -> Floats:
+        """Return the covariance matrix of the variables of a domain."""
+
+    def points(self, domain: Domain, at_most: int) -> Floats:
+        """Return a number for each distinct row, or for the first found where they are more than `at_most`."""
+
+    def squares_of(self, basis: Basis, mixing: Floats) -> Floats:
+        """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""
+
+    def shortest_halves(self) -> Floats:
+        """Return about the shortest interval that holds half of the rows, for each column, of shape (2, n_features)."""
+
+    def within(self, low: Floats, high: Floats) -> Source:
+        """Return the rows inside a box."""
+
+    def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
+        """Read the rows once."""
+
+
+def well_conditioned(first: Reading, source: Source) -> Reading:
+    """Read the rows once more where the Gram matrix has too few digits to tell terms apart.
+
+    Columns that others determine are left out, and columns that nearly coincide are replaced by their
+    principal axes. Terms that nearly coincide
+    all the same, as on heavy-tailed or clustered columns, are combined by the inverse root of
+    the Gram matrix, and the Gram matrix of the combinations is read. That repeats the Cholesky
+    QR decomposition (CholeskyQR2), which is as exact as Householder's where a single one loses
+    half of the digits. The first time, eigenvalues below rounding are raised to it, the next time
+    the null directions, which are then known, are dropped.
+
+    Parameters
+    ----------
+    first : Reading
+        What has been read of the terms of the columns themselves.
+    source : Source
+
+    References
+    ----------
+    T. Fukaya, R. Kannan, Y. Nakatsukasa, Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for
+    computing the QR factorization of ill-conditioned matrices", SIAM J. Sci. Comput. 42 (2020).
+    """
+    reading, basis = first, _in_independent_variables(first, source)
+    if basis is not first.basis:
+        reading = source.read(basis)
+    reading = replace(reading, first=first.plain)
+    if isinstance(reading.statistics.features, GramFactor):
+        return reading
+    roots = reading.statistics.roots()
+    if roots.condition < _greatest_condition(roots) or _tells_apart_all_but_null(roots, basis, source):
+        return reading
+    mixing = roots.raised
+    reading = replace(source.read(basis, mixing), first=first.plain)
+    for _ in range(_MAX_CORRECTIONS):
+        roots = reading.statistics.roots()
+        if roots.condition < _greatest_condition(roots):
+            break
+        # On the rows, null directions are 0: they would only add to the norm of the coefficients.
+        null = np.linalg.qr(mixing @ roots.null)[0]
+        mixing = without_null(mixing @ roots.truncated, null, basis.norm_weights)
+        reading = replace(source.read(basis, mixing), first=first.plain)
+    return reading
+
+
+def _greatest_condition(roots: InverseRoots) -> float:
+    """Return the condition number up to which a Gram matrix has digits enough, fewer in single precision."""
+    # The bound is up to n_terms**2 times too large.
+    return MAX_CONDITION if roots.epsilon == EPSILON else 100.0 * len(roots.gram) ** 2
+
+
+def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, source: Source) -> bool:
+    """Whether the Gram matrix is well-conditioned but for combinations of terms that are 0 on all rows.
+
+    Such are terms that are the same on all rows, as powers of a binary column are.
+    """
+    values, null = roots.eigensystem[0], roots.null
+    if values[null.shape[1]] * _greatest_condition(roots) <= values[-1]:
+        return False
+    if not null.size:
+        return True
+    return bool(source.squares_of(basis, null).max() < (NULL_ROUNDING * roots.epsilon) ** 2)
+
+
+def _in_independent_variables(reading: Reading, source: Source) -> Basis:
+    """Return the basis in variables that tell terms apart: the basis itself unless columns nearly coincide.
+
+    As few points as columns always lie in a plane. There the columns stay: on principal axes, the norm of
+    the coefficients would weigh narrow axes as much as wide ones.
+    """
+    basis, n_variables = reading.basis, reading.basis.domain.n_variables
+    if not 1 < n_variables < source.n_rows or basis.degree == 0:
+        return basis
+    covariance = reading.statistics.covariance(n_variables)
+    if not asks_for_principal_axes(basis, covariance) or len(source.points(basis.domain, n_variables)) <= n_variables:
+        return basis
+    return in_independent_variables(basis, covariance, source)
