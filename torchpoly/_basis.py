@@ -121,8 +121,7 @@ class Basis:
     def of_variables(self, kept: NDArray[np.bool_]) -> Basis:
         """Return the basis in some of the variables."""
         domain = self.domain
-        axes = (np.eye(domain.n_variables) if domain.axes is None else domain.axes)[:, kept]
-        domain = Domain(domain.center, domain.half_width, axes, domain.shift[kept])
+        domain = Domain(domain.center, domain.half_width, domain.directions[:, kept], domain.shift[kept])
         caps = None if self.caps is None else tuple(np.array(self.caps)[kept].tolist())
         return replace(self, domain=domain, caps=caps)
 
@@ -133,7 +132,7 @@ class Basis:
         if self.domain.widths is not None:
             widths = np.r_[self.domain.widths, np.ones(other.domain.n_variables)]
             rounding = np.r_[self.domain.rounding, np.zeros(other.domain.n_variables)]
-        axes = np.hstack([np.eye(len(part.center)) if part.axes is None else part.axes for part in parts])
+        axes = np.hstack([part.directions for part in parts])
         shift = np.concatenate([part.shift for part in parts])
         domain = replace(self.domain, axes=axes, shift=shift, widths=widths, rounding=rounding)
         caps = [cap for one in (self, other) for cap in one.caps or (NO_CAP,) * one.domain.n_variables]
@@ -174,15 +173,11 @@ class Basis:
         of a higher degree is used only as far as lower ones do not explain the rows. They are 1 for
         powers, and 0 for the constant.
         """
-        return self._weights_of_degrees()[self.degrees]
+        return self.weights_of_degrees[self.degrees]
 
     @property
-    def inverse_weights_of_degrees(self) -> Floats:
-        """Inverse weights in the norm of the terms of each total degree, 0 for the constant."""
-        weights = self._weights_of_degrees()
-        return np.r_[0.0, 1.0 / weights[1:]]
-
-    def _weights_of_degrees(self) -> Floats:
+    def weights_of_degrees(self) -> Floats:
+        """Weights in the norm of the terms of each total degree, of shape (n_degrees,)."""
         degrees = np.arange(self._highest + 1.0)
         return degrees**3 if self.family == "chebyshev" else np.minimum(degrees, 1.0)
 

@@ -1,4 +1,4 @@
-"""Rows that can be read more than once, and are where the Gram matrix has too few digits."""
+"""Rows that can be read more than once, which they are where the Gram matrix has too few digits."""
 
 from __future__ import annotations
 
@@ -57,12 +57,11 @@ def well_conditioned(first: Reading, source: Source) -> Reading:
     """Read the rows once more where the Gram matrix has too few digits to tell terms apart.
 
     Columns that others determine are left out, and columns that nearly coincide are replaced by their
-    principal axes. Terms that nearly coincide
-    all the same, as on heavy-tailed or clustered columns, are combined by the inverse root of
-    the Gram matrix, and the Gram matrix of the combinations is read. That repeats the Cholesky
-    QR decomposition (CholeskyQR2), which is as exact as Householder's where a single one loses
-    half of the digits. The first time, eigenvalues below rounding are raised to it, the next time
-    the null directions, which are then known, are dropped.
+    principal axes. Terms that nearly coincide all the same, as on heavy-tailed or clustered columns,
+    are combined by the inverse root of the Gram matrix, and the Gram matrix of the combinations is
+    read. That repeats the Cholesky QR decomposition (CholeskyQR2), which is as exact as Householder's
+    where a single one loses half of the digits. The first time, eigenvalues below rounding are raised
+    to it, the next time the null directions, which are then known, are dropped.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 
 from torchpoly._domain import Floats
-from torchpoly._few_rows import GramFactor, HeldFactor
+from torchpoly._few_rows import GramFactor, HeldFactor, inverse_weights
 
 EPSILON = float(np.finfo(np.float64).eps)
 # Norms of rows that are further apart leave the lighter ones fewer digits.
@@ -133,11 +133,6 @@ def without_null(matrix: Floats, null: Floats, norm_weights: Floats) -> Floats:
     too_long = np.abs(steps).max(axis=0, initial=0.0) > _MAX_STEP
     steps[:, too_long] = null.T @ matrix[:, too_long]
     return matrix - null @ steps
-
-
-def inverse_weights(norm_weights: Floats) -> Floats:
-    """Return the inverses of the weights of the norm, 0 where they are 0."""
-    return np.divide(1.0, norm_weights, out=np.zeros_like(norm_weights), where=norm_weights > 0)
 
 
 @dataclass(frozen=True)

@@ -273,6 +273,11 @@ class Domain:
         """Which columns of X have a variable, where there are no other axes than these."""
         return np.ones(len(self.center), dtype=bool) if self.axes is None else np.asarray(self.axes.any(axis=1))
 
+    @property
+    def directions(self) -> Floats:
+        """The directions of the variables, of shape (n_features, n_variables)."""
+        return np.eye(len(self.center)) if self.axes is None else self.axes
+
     def covers_like(self, other: Domain) -> bool:
         """Whether another domain of the same columns, without axes of its own, has the same windows."""
         pairs = [(self.center, other.center), (self.half_width, other.half_width), (self.columns, other.columns)]

@@ -26,6 +26,11 @@ def is_held(n_terms: int, n_rows: int) -> bool:
     return n_rows * n_terms <= MAX_HELD or n_terms <= _MANY * n_rows
 
 
+def inverse_weights(norm_weights: Floats) -> Floats:
+    """Return the inverses of the weights of the norm, 0 where they are 0."""
+    return np.divide(1.0, norm_weights, out=np.zeros_like(norm_weights), where=norm_weights > 0)
+
+
 @dataclass(frozen=True)
 class HeldFactor:
     """The Gram matrix ``rows @ rows.T``, by a factor that is small enough to hold.
@@ -144,7 +149,7 @@ class EvaluatedFactor:
 
         It is made by a recurrence that needs no features.
         """
-        return self._products(self.basis.inverse_weights_of_degrees)
+        return self._products(inverse_weights(self.basis.weights_of_degrees))
 
     def largest_eigenvalue(self) -> float:
         """Return that of ``rows @ rows.T``."""

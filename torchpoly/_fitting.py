@@ -423,15 +423,17 @@ class Model:
                 starts = [start[:, own] for start in prepared.starts]
                 may_bend = in_stages and isinstance(loss, CallableLoss) and not self.is_textbook
                 link = cast(CallableLoss, loss).take_link(rows.targets, rows.shares) if may_bend else None
-                if link is not None:
+                if link is not None:  # a callable is the only loss, of all targets
                     constant, scale = link
                     moves = rows.constant * (data.targets.center - scale.center)
                     starts = [(start * data.targets.half_width + moves) / scale.half_width for start in starts]
                     starts.append(rows.constant * (constant - scale.center) / scale.half_width)
-                projection = prepared.projection
-                objective = RowObjective(rows_of_part, loss, starts, self.alpha, stages, batch_size, projection)
+                rounding: Floats | float = 0.0
                 if not (in_stages or self.is_textbook or self._is_robust):
-                    objective.rounding = 2 * _rounding(data.targets)[own]
+                    rounding = 2 * _rounding(data.targets)[own]
+                objective = RowObjective(
+                    rows_of_part, loss, starts, self.alpha, stages, batch_size, prepared.projection, rounding
+                )
                 parts.append(Part(objective, np.zeros(objective.shape), loss))
         return Problem(parts, prepared.basis, None, scale, box)
 

@@ -19,8 +19,6 @@ from torchpoly._few_rows import EvaluatedFactor, GramFactor, HeldFactor
 from torchpoly._gram import largest_eigenvalue, residual_products
 from torchpoly._reading import Reading
 
-_ROUNDING = 128 * np.finfo(np.float64).eps
-
 
 @dataclass(frozen=True)
 class GramObjective:
@@ -85,9 +83,6 @@ class GramObjective:
         units : ndarray of shape (n_targets,)
         """
         coordinates, optimum, floor = _least_squares(reading, alpha)
-        # Targets have variance 1, so this is rounding. Optimizers that divide the gradient by its
-        # own size would take it for a direction to go.
-        optimum[np.abs(optimum) < _ROUNDING] = 0.0
         norm_weights = reading.basis.norm_weights if alpha else None
         return cls(coordinates, None, optimum, optimum, floor, alpha, norm_weights, units, len(optimum))
 

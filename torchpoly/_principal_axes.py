@@ -126,7 +126,7 @@ def _on_principal_axes(basis: Basis, covariance: Floats, rows: Source) -> Basis:
     axes = Domain(
         domain.center,
         domain.half_width,
-        _columns(domain) @ (directions / widths),
+        domain.directions @ (directions / widths),
         middles / widths,
         widths / widths.max(),
         rounding / widths,
@@ -162,7 +162,7 @@ def _uncorrelated(
         Half the range and the middle of the rows along them, and how far apart rounding may take rows
         along them.
     """
-    columns, sizes = _columns(domain), _sizes(domain)
+    columns, sizes = domain.directions, _sizes(domain)
     for _ in range(_N_PASSES):
         widths, middles = _extents(domain, directions, rows)
         order = np.r_[:n_fixed, n_fixed + np.argsort(-widths[n_fixed:], kind="stable")]
@@ -177,16 +177,12 @@ def _uncorrelated(
 
 def _sizes(domain: Domain) -> Floats:
     """Return the sizes relative to which the products and sums that make a variable of X are rounded."""
-    return (np.abs(domain.center) / domain.half_width + 2.0) @ np.abs(_columns(domain))
-
-
-def _columns(domain: Domain) -> Floats:
-    return np.eye(len(domain.center)) if domain.axes is None else domain.axes
+    return (np.abs(domain.center) / domain.half_width + 2.0) @ np.abs(domain.directions)
 
 
 def _extents(domain: Domain, directions: Floats, rows: Source) -> tuple[Floats, Floats]:
     """Return half the range and the middle of the rows along directions of the variables."""
-    axes = Domain(domain.center, domain.half_width, _columns(domain) @ directions, np.zeros(directions.shape[1]))
+    axes = Domain(domain.center, domain.half_width, domain.directions @ directions, np.zeros(directions.shape[1]))
     low, high = rows.ranges(axes)
     return high / 2 - low / 2, high / 2 + low / 2
 

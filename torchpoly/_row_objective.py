@@ -40,12 +40,12 @@ class RowObjective:
         How many rows there are to a step.
     projection : callable, optional
         The projection on the coefficients of least norm with the same values on the rows.
-
-    Attributes
-    ----------
     rounding : float or ndarray of shape (n_targets,)
         Smaller entries of the gradient are 0: optimizers that divide it by its own size would take
         them for a direction to go.
+
+    Attributes
+    ----------
     dual_gap : ndarray of shape (n_targets,) or None
         By how much the loss of each target can at most exceed the least possible, in the units of
         y; None if unknown.
@@ -62,6 +62,7 @@ class RowObjective:
         stages: Stages,
         batch_size: int | None,
         projection: Callable[[Floats], Floats] | None = None,
+        rounding: Floats | float = 0.0,
     ) -> None:
         self._projection = projection
         self._batch_size = batch_size
@@ -73,7 +74,7 @@ class RowObjective:
         self._coordinates: Floats | None = None
         self._curvature: float | None = None
         self.follows_curvature = False
-        self.rounding: Floats | float = 0.0
+        self._rounding = rounding
         self.dual_gap: Floats | None = None
         predictions = rows.predict(self._origin)
         loss.start(predictions, rows.targets, rows.shares, stages)
@@ -105,7 +106,7 @@ class RowObjective:
             penalty = self._alpha * self._loss.penalty_units * self._penalty(combined)
             value += np.vdot(penalty, combined)
             slope += 2.0 * penalty
-        slope[np.abs(slope) < self.rounding] = 0.0
+        slope[np.abs(slope) < self._rounding] = 0.0
         if self._coordinates is not None:
             slope = (slope.T[:, None] @ self._coordinates)[:, 0].T
         gradient[:] = slope

@@ -159,12 +159,14 @@ class Rows:
         -------
         ndarray of shape (n_targets, n_features, n_features)
         """
+        if self.mixing is None:
+            return self._gram(weights, weights > 0.0)
         # Rows whose weight is less than this for their share are left out.
-        limits = _LEFT_OUT * weights.sum(1) if self.mixing is not None else weights.sum(1) * 0.0
+        limits = _LEFT_OUT * weights.sum(1)
         gram = self._gram(weights, weights > limits[:, None] * self.shares)
         # Where features are orthonormal, no eigenvalue of what is left out exceeds the limit. Where one of
         # the rest is hardly larger, a direction may depend on these rows: then none is left out.
-        if (np.linalg.eigvalsh(gram)[:, 0] > to_numpy(limits)).all() or self.mixing is None:
+        if (np.linalg.eigvalsh(gram)[:, 0] > to_numpy(limits)).all():
             return gram
         return self._gram(weights, weights > 0.0)
 
