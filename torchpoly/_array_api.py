@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn import get_config
 from sklearn.utils._array_api import _convert_to_numpy, device, get_namespace
+
+from torchpoly._device import TENSOR
+
+if TYPE_CHECKING:
+    import torch
 
 
 def to_host(values: Any) -> Any:
@@ -16,7 +20,9 @@ def to_host(values: Any) -> Any:
 
     On the CPU that is a view.
     """
-    if isinstance(values, torch.Tensor):
+    if isinstance(values, TENSOR):
+        import torch
+
         if values.is_meta:
             raise ValueError("A tensor on the device 'meta' holds no values. Give one on another device.")
         values = values.detach().cpu().resolve_conj().resolve_neg()
@@ -62,4 +68,4 @@ def refuse_other_namespace(X: Any, fitted: tuple[str, str] | None, method: str) 
 
 def device_of(X: Any) -> torch.device | None:
     """Return the device of a tensor that is not on the CPU, where features are best computed; None for others."""
-    return X.device if isinstance(X, torch.Tensor) and X.device.type != "cpu" else None
+    return X.device if isinstance(X, TENSOR) and X.device.type != "cpu" else None

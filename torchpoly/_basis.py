@@ -15,11 +15,10 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.polynomial import chebyshev, polynomial
 from numpy.typing import NDArray
-from torch import Tensor
 
+from torchpoly._device import namespace
 from torchpoly._domain import Array, Box, Domain, Floats
 
 # The cap of a variable that may have any exponent.
@@ -295,7 +294,7 @@ class Basis:
         -------
         Tensor or ndarray of shape (n_rows, n_others)
         """
-        xp: Any = torch if isinstance(variables, Tensor) else np
+        xp = namespace(variables)
         by_total_degree = np.ones(self._highest + 1) if weights is None else weights
         greatest = self._greatest_exponents
         zero = variables[:0].T @ others[:0]
@@ -370,7 +369,7 @@ class Basis:
         -------
         Tensor or ndarray of shape (n_terms, n_rows)
         """
-        xp: Any = torch if isinstance(variables, Tensor) else np
+        xp = namespace(variables)
         is_chebyshev = self.family == "chebyshev"
         doubled = xp.add(variables, variables) if is_chebyshev else variables
         univariate: dict[tuple[int, int], Array] = {}
@@ -408,7 +407,7 @@ class Basis:
 
 def _multiply_add(total: Array, one: Array, other: Array, product: Array) -> None:
     """Add a product, written where a matrix of the same shape is at hand, which saves allocating it."""
-    xp: Any = torch if isinstance(total, Tensor) else np
+    xp = namespace(total)
     xp.multiply(one, other, out=product)
     total += product
 

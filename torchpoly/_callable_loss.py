@@ -7,18 +7,19 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
-import torch
 from scipy.optimize import minimize_scalar
-from torch import Tensor
 
 from torchpoly._device import like, namespace, to_numpy
 from torchpoly._domain import Array, Domain, Floats
 from torchpoly._losses import Evaluation, Stages
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LossFunction: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 # Mean second derivatives below this share of the first are rounding: the loss is made of straight pieces.
 _STRAIGHT = 1e-6
@@ -26,15 +27,6 @@ _STRAIGHT = 1e-6
 _LEAST_CURVATURE = 0.3
 # The number of rows on which constants are tried.
 _N_TRIED = 500
-
-
-def refuse_class(loss: object) -> None:
-    """Refuse a class of losses in the place of one of its instances."""
-    if isinstance(loss, type):
-        raise ValueError(
-            f"The 'loss' parameter got the class {loss.__name__}; it must be a name, a function or an instance, "
-            f"such as {loss.__name__}()."
-        )
 
 
 class CallableLoss:
@@ -227,6 +219,8 @@ class CallableLoss:
         self, predictions: Array, targets: Array, shares: Array, *, curved: bool
     ) -> tuple[Floats, Array, Array, Array]:
         """Return the losses, their slopes, and if asked for second and third derivatives by predictions, else 0."""
+        import torch
+
         center, unit = like(self._targets.center, predictions), like(self._targets.half_width, predictions)
         y_pred, y_true = (
             torch.as_tensor(rows[0] if self._single_target else rows.T)
@@ -248,11 +242,13 @@ class CallableLoss:
         for order, derivative in ((1, first), (2, second), (3, third)):
             scaled = derivative.detach().reshape(len(y_pred), -1).T * torch.as_tensor(unit)[:, None] ** order
             # Zeros that torch has not written out yet need the force.
-            by_predictions.append(scaled if isinstance(predictions, Tensor) else scaled.numpy(force=True))
+            by_predictions.append(scaled.numpy(force=True) if isinstance(predictions, np.ndarray) else scaled)
         return to_numpy(losses.detach()), by_predictions[0], by_predictions[1], by_predictions[2]
 
     def _call(self, y_pred: Tensor, y_true: Tensor) -> Tensor:
         """Call the function and refuse what is no loss."""
+        import torch
+
         try:
             result: Any = self._function(y_pred, y_true)
         except Exception as error:
@@ -266,7 +262,7 @@ class CallableLoss:
             f"It must return a torch.Tensor computed from y_pred by torch functions: a value per sample, of shape "
             f"{tuple(y_true.shape)} here, or a single one."
         )
-        if not isinstance(result, Tensor):
+        if not isinstance(result, torch.Tensor):
             raise ValueError(f"{got}an object of type {type(result).__name__}. {allowed}")
         if result.shape not in {y_pred.shape, y_pred.shape[:1], torch.Size()} or result.is_complex():
             raise ValueError(f"{got}a tensor of shape {tuple(result.shape)} and {result.dtype}. {allowed}")

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from sklearn import get_config
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import validate_parameter_constraints
 
-from torchpoly._callable_loss import refuse_class
-from torchpoly._device import has_float64, resolve_device
+from torchpoly._checks import refuse_class
+from torchpoly._device import Device, has_float64, resolve_device
 from torchpoly._fitting import Model
-from torchpoly._lockstep import trains_in_lockstep
 from torchpoly._optimizers import OptimizerSpec, resolve_optimizer
 from torchpoly._regressor import TorchPolynomialRegressor
 
@@ -33,7 +31,7 @@ class Candidate:
         The parameters that the grid sets on the steps of a pipeline before it.
     spec : OptimizerSpec
     model : Model
-    device : torch.device
+    device : torch.device or None
     """
 
     index: int
@@ -41,7 +39,7 @@ class Candidate:
     steps: dict[str, Any]
     spec: OptimizerSpec
     model: Model
-    device: torch.device
+    device: Device
 
     @property
     def is_least_squares(self) -> bool:
@@ -56,14 +54,14 @@ class Candidate:
     @property
     def trains_in_lockstep(self) -> bool:
         """Whether it can train with others in one tensor."""
-        return trains_in_lockstep(self.spec) and not self.estimator.verbose
+        return self.spec.is_elementwise and not self.estimator.verbose
 
     @property
     def is_column(self) -> bool:
         """Whether it can train on the rows as a column beside those of others."""
         model, spec = self.model, self.spec
         # These default rates depend on the curvature that each finds along its own gradient.
-        needs_curvature = spec.lr_is_default and spec.factory in (torch.optim.SGD, torch.optim.ASGD)
+        needs_curvature = spec.lr_is_default and spec.scales_with_curvature
         named = isinstance(model.loss, str) and self.estimator.batch_size is None and not self.is_least_squares
         return named and self.trains_in_lockstep and self.continues and not needs_curvature
 

@@ -53,6 +53,15 @@ def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> tuple[Floats |
     return weights / greatest, greatest
 
 
+def refuse_class(loss: object) -> None:
+    """Refuse a class of losses in the place of one of its instances."""
+    if isinstance(loss, type):
+        raise ValueError(
+            f"The 'loss' parameter got the class {loss.__name__}; it must be a name, a function or an instance, "
+            f"such as {loss.__name__}()."
+        )
+
+
 def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bool, caps: Sequence[int] = ()) -> None:
     """Refuse more terms than the machine's memory holds, before anything is allocated.
 

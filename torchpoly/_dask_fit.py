@@ -22,8 +22,8 @@ from torchpoly._collections import Columns
 from torchpoly._dask import PartitionedRows, Partitions, predict
 from torchpoly._device import device_or_cpu
 from torchpoly._domain import Box, Floats
+from torchpoly._fitted import FittedPolynomial
 from torchpoly._fitting import Model
-from torchpoly._module import FittedPolynomial
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data
 

@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
+from abc import ABCMeta
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from torchpoly._domain import Array, Floats
 
-# Without an index. "cpu:0" is the CPU as torch's other devices are: with tensors.
-CPU = torch.device("cpu")
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+# None is the CPU with NumPy's arrays, for which torch is not imported. torch's device "cpu:0" is the CPU with tensors.
+Device: TypeAlias = "torch.device | None"
 # Chunks of which the device may still be at work when the next one is on its way.
 _IN_FLIGHT = 2
 
 Result = TypeVar("Result")
 
 
-def resolve_device(device: str | torch.device) -> torch.device:
+def class_by_name(name: str) -> Any:
+    """Return an abstract class whose instances are those of the class of that full name, without importing it."""
+
+    def is_or_derives_from(cls: type, other: type) -> bool:
+        return any(f"{base.__module__}.{base.__qualname__}" == name for base in other.__mro__)
+
+    module, _, qualified_name = name.rpartition(".")
+    return ABCMeta(qualified_name, (), {"__module__": module, "__subclasshook__": classmethod(is_or_derives_from)})
+
+
+TENSOR, DEVICE, OPTIMIZER = map(class_by_name, ["torch.Tensor", "torch.device", "torch.optim.optimizer.Optimizer"])
+
+
+def resolve_device(device: str | torch.device) -> Device:
     """Return the device, or refuse one that is not here."""
     if device == "cpu":
-        return CPU
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "xpu" if torch.xpu.is_available() else "cpu")
+        return None
     try:
+        import torch
+
+        if device == "auto":
+            found = "cuda" if torch.cuda.is_available() else "xpu" if torch.xpu.is_available() else None
+            return None if found is None else torch.device(found)
         resolved = torch.device(device)
+        if resolved == torch.device("cpu"):
+            return None
         if resolved.type != "cpu":
             torch.zeros(1, dtype=torch.float32, device=resolved).cpu()
     except (RuntimeError, AssertionError, TypeError, AttributeError, ImportError) as error:
@@ -42,14 +63,13 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def is_cpu(device: torch.device) -> bool:
-    """Whether NumPy computes there."""
-    return device == CPU
-
-
 @cache
-def has_float64(device: torch.device) -> bool:
+def has_float64(device: Device) -> bool:
     """Whether a device computes in double precision."""
+    if device is None:
+        return True
+    import torch
+
     try:
         torch.zeros(1, dtype=torch.float64, device=device)
     except (RuntimeError, TypeError):
@@ -57,43 +77,49 @@ def has_float64(device: torch.device) -> bool:
     return True
 
 
-def in_float64(device: torch.device) -> torch.device:
+def in_float64(device: Device) -> Device:
     """Return the device, or the CPU where it does not compute in double precision."""
-    return device if has_float64(device) else CPU
+    return device if has_float64(device) else None
 
 
-def device_or_cpu(device: str | torch.device) -> torch.device:
+def device_or_cpu(device: str | torch.device) -> Device:
     """Return the device, or the CPU on a machine without it: a model outlives its training device."""
     try:
         return resolve_device(device)
     except ValueError:
-        return CPU
+        return None
 
 
-def to_device(values: NDArray, device: torch.device) -> Any:
+def to_device(values: NDArray, device: Device) -> Any:
     """Return an array as it is on the CPU, as a tensor of the device's precision elsewhere."""
-    if is_cpu(device):
+    if device is None:
         return values
+    import torch
+
     return torch.from_numpy(values).to(device, _float_type(device))
 
 
-def empty(n_columns: int, n_rows: int, device: torch.device) -> Any:
+def empty(n_columns: int, n_rows: int, device: Device) -> Any:
     """Return room for features: an array on the CPU, a tensor of the device's precision elsewhere."""
-    if is_cpu(device):
+    if device is None:
         return np.empty((n_columns, n_rows))
+    import torch
+
     return torch.empty(n_columns, n_rows, device=device, dtype=_float_type(device))
 
 
-def _float_type(device: torch.device) -> torch.dtype:
+def _float_type(device: Device) -> torch.dtype:
+    import torch
+
     return torch.float64 if has_float64(device) else torch.float32
 
 
-def to_numpy(values: Array) -> Floats:
+def to_numpy(values: Any) -> Floats:
     """Return an array from any device, in double precision."""
-    return values.double().cpu().numpy() if isinstance(values, Tensor) else values
+    return values.double().cpu().numpy() if isinstance(values, TENSOR) else values
 
 
-def sent(chunks: Iterable[tuple[Any, ...]], device: torch.device) -> Iterator[tuple[Any, ...]]:
+def sent(chunks: Iterable[tuple[Any, ...]], device: Device) -> Iterator[tuple[Any, ...]]:
     """Yield chunks of arrays on a device; the next one is read and copied while the device is at work.
 
     On the CPU they stay as they are. CUDA and XPU devices copy from page-locked memory in a stream
@@ -105,12 +131,14 @@ def sent(chunks: Iterable[tuple[Any, ...]], device: torch.device) -> Iterator[tu
         Each is read when the work on the one before has been handed to the device.
     device : torch.device
     """
-    if is_cpu(device):
+    if device is None:
         yield from chunks
     elif device.type not in ("cuda", "xpu"):
         for arrays in chunks:
             yield tuple(None if array is None else _tensor(array).to(device) for array in arrays)
     else:
+        import torch
+
         backend: Any = getattr(torch, device.type)
         copying, computing = backend.Stream(device), backend.current_stream(device)
         at_work: deque[Any] = deque()
@@ -132,10 +160,12 @@ def sent(chunks: Iterable[tuple[Any, ...]], device: torch.device) -> Iterator[tu
 
 def _tensor(array: NDArray) -> Tensor:
     """Return a copy, as not every array can be shared: some are read-only, some run backwards."""
+    import torch
+
     return torch.from_numpy(np.array(array, order="C"))
 
 
-def on_device(device: torch.device, size: int, work: Callable[[int], Result]) -> Result:
+def on_device(device: Device, size: int, work: Callable[[int], Result]) -> Result:
     """Do work on chunks of a size, or where the device's memory ends, on chunks of half of it.
 
     Parameters
@@ -153,8 +183,10 @@ def on_device(device: torch.device, size: int, work: Callable[[int], Result]) ->
     RuntimeError
         If the device fails otherwise.
     """
-    if is_cpu(device):
+    if device is None:
         return work(size)
+    import torch
+
     while True:
         try:
             return work(size)
@@ -173,9 +205,17 @@ def on_device(device: torch.device, size: int, work: Callable[[int], Result]) ->
 
 def like(values: Floats, example: Array) -> Any:
     """Return an array as what the example is: an array, or a tensor on its device."""
-    return torch.from_numpy(values).to(example.device) if isinstance(example, Tensor) else values
+    if not isinstance(example, TENSOR):
+        return values
+    import torch
+
+    return torch.from_numpy(values).to(example.device)
 
 
 def namespace(values: Array) -> Any:
     """Return the library whose functions take the values: torch or NumPy."""
-    return torch if isinstance(values, Tensor) else np
+    if not isinstance(values, TENSOR):
+        return np
+    import torch
+
+    return torch

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Floats = NDArray[np.float64]
 # Features are computed by NumPy on the CPU, by torch on other devices and in modules.
-Array = Floats | Tensor
+Array: TypeAlias = "Floats | Tensor"
 
 # Rows read at a time where only a few numbers per row are touched.
 SCAN_ROWS = 8192
@@ -297,8 +298,10 @@ class Domain:
             return scaled
         return self.axes.T @ scaled - self.shift[:, None]
 
-    def on(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+    def on(self, device: Any) -> Callable[[Tensor], Tensor]:
         """Return what :meth:`scale` does, for tensors on a device that computes in double precision."""
+        import torch
+
         vectors = self.center[:, None], self.half_width[:, None], self.shift[:, None]
         center, half_width, shift = (torch.tensor(vector, device=device) for vector in vectors)
         axes = None if self.axes is None else torch.tensor(self.axes.T, device=device)

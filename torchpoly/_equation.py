@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from torchpoly._basis import Basis
 from torchpoly._domain import Domain, Floats
-from torchpoly._module import FittedPolynomial
+from torchpoly._fitted import FittedPolynomial
 
 
 class MonomialsMixin:

@@ -16,10 +16,10 @@ from torchpoly._basis import count_terms
 from torchpoly._candidates import Candidate
 from torchpoly._checks import check_memory
 from torchpoly._domain import Floats, count_rows
+from torchpoly._fitted import PolynomialFamily
 from torchpoly._fitting import Model, Part, Problem
 from torchpoly._folds import Fold
 from torchpoly._lockstep import Lane, train_columns, train_in_lockstep
-from torchpoly._module import PolynomialFamily
 from torchpoly._objective import GramObjective
 from torchpoly._scores import Scoring
 from torchpoly._split_rows import SplitRows, SplitSource

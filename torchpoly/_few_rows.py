@@ -8,10 +8,9 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
-import torch
 
 from torchpoly._basis import Basis
-from torchpoly._device import empty, on_device, to_device, to_numpy
+from torchpoly._device import Device, empty, on_device, to_device, to_numpy
 from torchpoly._domain import Array, Floats, row_chunks, vector_chunk_size
 
 # A factor of no more elements, 64 MiB, is held, and one of not many more terms than rows: the work
@@ -105,14 +104,14 @@ class EvaluatedFactor:
         What the basis is evaluated at.
     roots : ndarray of shape (n_rows,)
         Roots of the rows' shares in the total weight.
-    device : torch.device
+    device : torch.device or None
         Where the features are computed.
     """
 
     basis: Basis
     variables: Floats
     roots: Floats
-    device: torch.device
+    device: Device
 
     def __matmul__(self, other: Floats) -> Floats:
         return self.combine(self.values(other))

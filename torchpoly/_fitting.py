@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
@@ -15,11 +14,11 @@ from torchpoly._basis import Basis, capped_exponents
 from torchpoly._callable_loss import CallableLoss, LossFunction
 from torchpoly._conditioning import Source, well_conditioned
 from torchpoly._coordinates import EPSILON, Coordinates, TermCoordinates
-from torchpoly._device import in_float64, namespace
+from torchpoly._device import Device, in_float64, namespace
 from torchpoly._domain import Box, Domain, Floats
 from torchpoly._extremes import columns_with_extremes
+from torchpoly._fitted import FittedPolynomial
 from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, Stages, named_loss
-from torchpoly._module import FittedPolynomial
 from torchpoly._objective import GramObjective
 from torchpoly._reading import Data, Reading
 from torchpoly._row_objective import RowObjective
@@ -186,7 +185,7 @@ class Model:
         weights: Floats | None,
         box: Box,
         *,
-        device: torch.device,
+        device: Device,
         batch_size: int | None,
         in_stages: bool,
         warm: FittedPolynomial | None,
@@ -201,7 +200,7 @@ class Model:
         weights : ndarray of shape (n_samples,) or None
         box : Box
             Of the rows of positive weight.
-        device : torch.device
+        device : torch.device or None
         batch_size : int or None
             How many rows there are to a step; None for all.
         in_stages : bool
@@ -247,7 +246,7 @@ class Model:
         X: NDArray,
         y: NDArray,
         weights: Floats | None,
-        device: torch.device,
+        device: Device,
         on_chunk: Callable[[], object] | None = None,
     ) -> Data:
         """Return the rows with the scale of their targets. Parameters are those of :meth:`pose`."""

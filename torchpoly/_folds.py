@@ -14,15 +14,15 @@ from operator import or_
 from typing import cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
 from torchpoly._conditioning import MAX_CONDITION
+from torchpoly._device import Device
 from torchpoly._domain import Box, Domain, Floats, chunk_size, count_rows
+from torchpoly._fitted import PolynomialFamily
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics, ridge_path
-from torchpoly._module import PolynomialFamily
 from torchpoly._principal_axes import asks_for_principal_axes
 from torchpoly._reading import Data, Reading, read_gram
 
@@ -65,7 +65,7 @@ class Fold:
         What the targets of `training` and `test` are scaled by.
     training, test : GramStatistics
         Of the training rows and of the test rows.
-    device : torch.device
+    device : torch.device or None
         Where features are computed.
     """
 
@@ -79,7 +79,7 @@ class Fold:
     units: Domain
     training: GramStatistics
     test: GramStatistics
-    device: torch.device
+    device: Device
 
     def n_terms(self, degree: int) -> int:
         """Return the number of terms up to a degree."""

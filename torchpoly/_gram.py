@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
-import torch
 
 from torchpoly._coordinates import (
     EPSILON,
@@ -187,10 +186,10 @@ def _sum_of_products(chunks: Iterable[Array]) -> tuple[Floats, float]:
         if isinstance(chunk, np.ndarray):
             for rows in _slices(chunk, _SLICE_PRODUCT // len(chunk) ** 2):
                 total += rows @ rows.T
-        elif chunk.dtype == torch.float64:
+        elif chunk.element_size() == 8:
             total += chunk @ chunk.T
         else:
-            epsilon = torch.finfo(chunk.dtype).eps
+            epsilon = float(np.finfo(np.float32).eps)
             for start in range(0, chunk.shape[1], _SINGLE_ROWS):
                 part = chunk[:, start : start + _SINGLE_ROWS]
                 product = part @ part.T - rounded_off

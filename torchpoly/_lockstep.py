@@ -6,10 +6,9 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from itertools import chain, groupby
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
-import torch
 
 from torchpoly._domain import Floats
 from torchpoly._objective import GramObjective
@@ -17,20 +16,8 @@ from torchpoly._optimizers import OptimizerSpec
 from torchpoly._row_objective import RowObjective
 from torchpoly._training import build, default_rate, warn_not_converged
 
-# These step each entry of the parameters by what they know of that entry alone.
-_ELEMENTWISE = {
-    torch.optim.SGD,
-    torch.optim.ASGD,
-    torch.optim.Adadelta,
-    torch.optim.Adagrad,
-    torch.optim.Adam,
-    torch.optim.AdamW,
-    torch.optim.Adamax,
-    torch.optim.NAdam,
-    torch.optim.RAdam,
-    torch.optim.RMSprop,
-    torch.optim.Rprop,
-}
+if TYPE_CHECKING:
+    import torch
 
 # torch updates larger tensors on several threads, which would have to be woken for each.
 _MAX_ELEMENTS = 2**15
@@ -82,11 +69,6 @@ class Lane:
 
 def _hashable(value: object) -> Hashable:
     return value if isinstance(value, Hashable) else repr(value)
-
-
-def trains_in_lockstep(spec: OptimizerSpec) -> bool:
-    """Whether an optimizer does to each entry what it would do to it alone."""
-    return spec.factory in _ELEMENTWISE
 
 
 def train_in_lockstep(lanes: Iterable[Lane]) -> None:
@@ -147,6 +129,8 @@ def _try(lanes: list[Lane], gradient_of: Callable[[list[Lane]], _Gradient]) -> N
 
 
 def _train(lanes: list[Lane], gradient_of: Callable[[list[Lane]], _Gradient]) -> None:
+    import torch
+
     by_rate = defaultdict(list)
     for lane in lanes:
         by_rate[lane._rate].append(lane)

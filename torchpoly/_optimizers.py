@@ -4,41 +4,67 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import torch
-from torch.optim import Optimizer
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
-OptimizerLike = str | type[Optimizer] | partial
+OptimizerLike: TypeAlias = "str | type[Optimizer] | partial"
+
+
+@dataclass(frozen=True)
+class KnownOptimizer:
+    """What is known of an optimizer of ``torch.optim``.
+
+    Parameters
+    ----------
+    lr : float
+        Default learning rate.
+    options : dict
+        Other defaults, where they are not torch's own.
+    is_elementwise : bool
+        Whether it steps each entry of the parameters by what it knows of that entry alone.
+    scales_with_curvature : bool
+        Whether it steps in proportion to the gradient, so that `lr` is in units of the inverse curvature.
+    """
+
+    lr: float
+    options: dict[str, Any] = field(default_factory=dict)
+    is_elementwise: bool = True
+    scales_with_curvature: bool = False
+
 
 # Defaults, measured to reach the optimum in orthonormal coordinates, where they mean the same for
 # every data set. What is not named here is torch's own. Weight decay is off: `alpha` is the
 # penalty, and it is on the coefficients rather than on the parameters of training.
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "adadelta": {"lr": 3.0},
-    "adafactor": {"lr": 0.2},
-    "adagrad": {"lr": 1.0},
-    "adam": {"lr": 0.1},
-    "adamax": {"lr": 0.1},
-    "adamw": {"lr": 0.1, "weight_decay": 0.0},
-    "asgd": {"lr": 0.5, "lambd": 0.0},
-    "lbfgs": {
-        "lr": 1.0,
-        "max_iter": 1,
-        "max_eval": 25,
-        "history_size": 10,
-        "line_search_fn": "strong_wolfe",
-        "tolerance_grad": 0.0,
-        "tolerance_change": 1e-32,
-    },
-    "muon": {"lr": 0.03, "weight_decay": 0.0},
-    "nadam": {"lr": 0.1},
-    "radam": {"lr": 0.1},
-    "rmsprop": {"lr": 0.1},
-    "rprop": {"lr": 0.1, "step_sizes": (1e-12, 50.0)},
-    "sgd": {"lr": 0.5},
+_KNOWN = {
+    "adadelta": KnownOptimizer(3.0),
+    "adafactor": KnownOptimizer(0.2, is_elementwise=False),
+    "adagrad": KnownOptimizer(1.0),
+    "adam": KnownOptimizer(0.1),
+    "adamax": KnownOptimizer(0.1),
+    "adamw": KnownOptimizer(0.1, {"weight_decay": 0.0}),
+    "asgd": KnownOptimizer(0.5, {"lambd": 0.0}, scales_with_curvature=True),
+    "lbfgs": KnownOptimizer(
+        1.0,
+        {
+            "max_iter": 1,
+            "max_eval": 25,
+            "history_size": 10,
+            "line_search_fn": "strong_wolfe",
+            "tolerance_grad": 0.0,
+            "tolerance_change": 1e-32,
+        },
+        is_elementwise=False,
+    ),
+    "muon": KnownOptimizer(0.03, {"weight_decay": 0.0}, is_elementwise=False),
+    "nadam": KnownOptimizer(0.1),
+    "radam": KnownOptimizer(0.1),
+    "rmsprop": KnownOptimizer(0.1),
+    "rprop": KnownOptimizer(0.1, {"step_sizes": (1e-12, 50.0)}),
+    "sgd": KnownOptimizer(0.5, scales_with_curvature=True),
 }
 
 
@@ -53,15 +79,20 @@ class OptimizerSpec:
         Keyword arguments: the defaults above, those of the user's partial, and `lr`.
     lr_is_default : bool
         Whether `lr` is one of the defaults above, which then follows a schedule.
+    known : KnownOptimizer or None
+        What the table above says of the factory.
     """
 
     factory: Any
     options: dict[str, Any]
     lr_is_default: bool
+    known: KnownOptimizer | None
 
     @property
     def is_lbfgs(self) -> bool:
         """Whether it is torch's L-BFGS, which searches along lines."""
+        import torch
+
         return issubclass(self.factory, torch.optim.LBFGS)
 
     @property
@@ -74,10 +105,23 @@ class OptimizerSpec:
         """Whether the first step of L-BFGS is ours to scale: no rate is given, nor several iterations a step."""
         return self.is_lbfgs and self.lr_is_default and self.options["max_iter"] == 1
 
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether it does to each entry of the parameters what it would do to it alone."""
+        return self.known is not None and self.known.is_elementwise
+
+    @property
+    def scales_with_curvature(self) -> bool:
+        """Whether its rate is in units of the inverse curvature."""
+        return self.known is not None and self.known.scales_with_curvature
+
 
 @cache
 def optimizer_names() -> dict[str, type[Optimizer]]:
     """Return the optimizers of ``torch.optim`` that take dense tensors, by lower-case name."""
+    import torch
+    from torch.optim import Optimizer
+
     return {
         name.lower(): member
         for name, member in vars(torch.optim).items()
@@ -97,19 +141,23 @@ def resolve_optimizer(optimizer: OptimizerLike, lr: float | None) -> OptimizerSp
         rate has no default.
     """
     factory, options = _class_and_options(optimizer)
-    defaults = _DEFAULTS.get(factory.__name__.lower(), {}) if factory in optimizer_names().values() else {}
-    lr_is_default = lr is None and "lr" in defaults and "lr" not in options
+    known = _KNOWN.get(factory.__name__.lower()) if factory in optimizer_names().values() else None
+    lr_is_default = lr is None and known is not None and "lr" not in options
+    defaults = {} if known is None else {"lr": known.lr} | known.options
     options = defaults | options | ({} if lr is None else {"lr": float(lr)})
     # Fusing the updates of many tensors is overhead for the one that there is.
     if _default(factory, "foreach") is None:
         options.setdefault("foreach", False)
     if "lr" not in options and _default(factory, "lr") is inspect.Parameter.empty:
         raise ValueError(f"The 'lr' parameter got None, but {factory.__name__} has no default for it: set a float.")
-    return OptimizerSpec(factory, options, lr_is_default)
+    return OptimizerSpec(factory, options, lr_is_default, known)
 
 
 def _class_and_options(optimizer: OptimizerLike) -> tuple[Any, dict[str, Any]]:
     """Return the class that the user means and the keywords of the user's partial."""
+    import torch
+    from torch.optim import Optimizer
+
     factory: Any = optimizer
     options: dict[str, Any] = {}
     if isinstance(factory, partial):

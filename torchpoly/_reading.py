@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis, count_terms
@@ -19,7 +18,7 @@ from torchpoly._coordinates import (
     rounding_share,
     without_null,
 )
-from torchpoly._device import CPU, empty, has_float64, in_float64, is_cpu, namespace, on_device, sent, to_device
+from torchpoly._device import Device, empty, has_float64, in_float64, namespace, on_device, sent, to_device
 from torchpoly._domain import (
     SCAN_ROWS,
     Array,
@@ -59,7 +58,7 @@ class Data:
         Rows of weight 0 are left out.
     targets : Domain
         What the targets are scaled by.
-    device : torch.device
+    device : torch.device or None
         Where the features are computed.
     on_chunk : callable, optional
         Is called at each chunk of rows.
@@ -69,7 +68,7 @@ class Data:
     Y: NDArray
     weights: Floats | None
     targets: Domain
-    device: torch.device
+    device: Device
     on_chunk: Callable[[], object] | None = None
 
     def with_more_targets(self, Y: NDArray) -> Data:
@@ -139,7 +138,7 @@ class Data:
         if not few and len(self.X) > chunk_size(n_columns):
             return Reading(basis, mixing, read_gram(basis, self, mixing), None)
         # For so little, no other device is worth its while.
-        data = replace(self.of_positive_weight() if few else self, device=CPU)
+        data = replace(self.of_positive_weight() if few else self, device=None)
         total_weight = sum_weights(data.X, data.weights)
         n_terms = basis.n_terms if mixing is None else mixing.shape[1]
         with np.errstate(over="ignore", invalid="ignore"):
@@ -153,7 +152,7 @@ class Data:
 
     def chunk_size(self, n_columns: int) -> int:
         """Return how many rows of so many features are worked on at a time."""
-        size = chunk_size if is_cpu(self.device) else accelerator_chunk_size
+        size = chunk_size if self.device is None else accelerator_chunk_size
         return min(size(n_columns), len(self.X))
 
     def _evaluated_anew(self, basis: Basis) -> Reading:
@@ -206,7 +205,7 @@ def design_chunks(basis: Basis, data: Data, size: int, mixing: Floats | None = N
     buffer = empty(n_terms + data.Y.shape[1], min(size, len(data.X)), device)
     mixed = None if mixing is None else to_device(mixing, device)
     # Single precision would lose the digits of values far from 0: they are scaled before.
-    there = not is_cpu(device) and has_float64(device)
+    there = device is not None and has_float64(device)
     scaling: list[Any] = [domain.on(device) if there else domain.scale for domain in (basis.domain, data.targets)]
     scale, scale_targets = scaling
 
@@ -315,7 +314,7 @@ def read_gram(basis: Basis, data: Data, mixing: Floats | None = None) -> GramSta
     with np.errstate(over="ignore", invalid="ignore"):
         statistics = on_device(data.device, data.chunk_size(basis.n_terms + data.Y.shape[1]), work)
     if statistics.epsilon > EPSILON and not _keeps_digits(statistics):
-        return read_gram(basis, replace(data, device=CPU), mixing)
+        return read_gram(basis, replace(data, device=None), mixing)
     _refuse_overflow(basis, statistics)
     return statistics
 

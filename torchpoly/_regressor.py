@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import warnings
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, _fit_context
@@ -18,22 +17,27 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import device_of, like_input, namespace_of, refuse_other_namespace, to_host
-from torchpoly._callable_loss import LossFunction, refuse_class
+from torchpoly._callable_loss import LossFunction
 from torchpoly._callbacks import CallbackSupportMixin, FitTasks
-from torchpoly._checks import DTYPES, check_memory, check_weights, validated
+from torchpoly._checks import DTYPES, check_memory, check_weights, refuse_class, validated
 from torchpoly._collections import is_collection
 from torchpoly._dask_fit import DaskMixin
-from torchpoly._device import device_or_cpu, resolve_device
+from torchpoly._device import DEVICE, OPTIMIZER, device_or_cpu, resolve_device
 from torchpoly._domain import VERY_NARROW, Box, Floats, count_rows
 from torchpoly._equation import MonomialsMixin
+from torchpoly._fitted import EXTRAPOLATIONS, FittedPolynomial
 from torchpoly._fitting import Model, Problem, average_curves
 from torchpoly._losses import LOSSES
-from torchpoly._module import EXTRAPOLATIONS, FittedPolynomial, PolynomialModule
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 from torchpoly._partial_fit import PartialFitMixin
 from torchpoly._reading import count_chunks
 from torchpoly._surroundings import as_before_if_it_fails, undisturbed, within_floats
 from torchpoly._training import minimise
+
+if TYPE_CHECKING:
+    import torch
+
+    from torchpoly._module import PolynomialModule
 
 # Of what a fitted model saves; counted up where an earlier version could not read it.
 _FORMAT = 1
@@ -260,7 +264,7 @@ class TorchPolynomialRegressor(
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "degree": [Interval(Integral, 0, None, closed="left")],
-        "optimizer": [str, callable, torch.optim.Optimizer],  # an instance is refused with advice
+        "optimizer": [str, callable, OPTIMIZER],  # an instance is refused with advice
         "lr": [Interval(Real, 0, np.inf, closed="neither"), None],
         "n_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, np.inf, closed="left"), None],
@@ -272,7 +276,7 @@ class TorchPolynomialRegressor(
         "interaction_only": ["boolean"],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
         "extrapolation": [StrOptions(EXTRAPOLATIONS)],
-        "device": [str, torch.device],
+        "device": [str, DEVICE],
         "random_state": ["random_state"],
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
@@ -627,6 +631,8 @@ class TorchPolynomialRegressor(
         no tensors.
         """
         check_is_fitted(self)
+        from torchpoly._module import PolynomialModule
+
         return PolynomialModule(self._polynomial, squeeze=self._single_target, extrapolation=self._beyond())
 
 

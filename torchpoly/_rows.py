@@ -8,12 +8,11 @@ from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
 from torchpoly._coordinates import Coordinates, RowCoordinates, TermCoordinates
-from torchpoly._device import Result, empty, namespace, on_device, to_device, to_numpy
+from torchpoly._device import Device, Result, empty, namespace, on_device, to_device, to_numpy
 from torchpoly._domain import Array, Floats, row_chunks, vector_chunk_size
 from torchpoly._reading import Data
 
@@ -38,7 +37,7 @@ class Rows:
     targets : ndarray or Tensor of shape (n_targets, n_rows)
     shares : ndarray or Tensor of shape (n_rows,)
         Each row's share in the total weight.
-    device : torch.device
+    device : torch.device or None
         Where the features are computed.
     kept : ndarray or Tensor of shape (n_features, n_rows) or None
         The features, if they are kept.
@@ -50,7 +49,7 @@ class Rows:
     indices: NDArray[np.intp] | None
     targets: Array
     shares: Array
-    device: torch.device
+    device: Device
     kept: Array | None = None
 
     @classmethod
@@ -245,7 +244,7 @@ class _Room:
         self.size = size
         self.buffer: Array | None = None
 
-    def resize(self, size: int, n_terms: int, device: torch.device) -> None:
+    def resize(self, size: int, n_terms: int, device: Device) -> None:
         """Make room for so many rows."""
         if self.buffer is None or self.buffer.shape[1] != size:
             self.size, self.buffer = size, None

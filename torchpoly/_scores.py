@@ -19,9 +19,9 @@ from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params
 
 from torchpoly._domain import Floats
+from torchpoly._fitted import PolynomialFamily
 from torchpoly._folds import mean_squared_errors
 from torchpoly._gram import GramStatistics
-from torchpoly._module import PolynomialFamily
 
 # Predictions for as many polynomials are held at a time as make so many values.
 _MAX_PREDICTIONS = 2**20

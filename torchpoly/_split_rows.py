@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
@@ -17,7 +16,7 @@ from sklearn.utils.validation import _check_method_params, validate_data
 
 from torchpoly._candidates import Candidate
 from torchpoly._checks import check_weights, validated
-from torchpoly._device import CPU
+from torchpoly._device import Device
 from torchpoly._domain import Box, Domain, chunk_size, count_rows
 from torchpoly._fitting import Model, PreparedRows, Problem
 from torchpoly._folds import Fold, Pass, Split, read_fold, read_folds
@@ -135,7 +134,7 @@ class SplitSource(Protocol):
     def rows(self, split: int) -> SplitRows | None:
         """Return the rows of a split; None where they cannot be trained on."""
 
-    def folds(self, model: Model, device: torch.device) -> Iterator[tuple[int, Fold | None]]:
+    def folds(self, model: Model, device: Device) -> Iterator[tuple[int, Fold | None]]:
         """Yield what the rows of each split say of least squares up to the degree of a model."""
 
 
@@ -166,7 +165,7 @@ class PlainSource:
         X, y, self.attributes = _validate(estimator, X, y)
         weights, self._weight_unit = check_weights(sample_weight, X)
         Y = y.reshape(len(y), -1)
-        self._data = Data(X, Y, weights, Domain.standardizing(Y, weights), CPU)
+        self._data = Data(X, Y, weights, Domain.standardizing(Y, weights), None)
         self._box = Box.of(X, weights)
         self._single_target = y.ndim == 1
         self._places = splits
@@ -188,7 +187,7 @@ class PlainSource:
         estimator.__dict__.update(self.attributes)
         return estimator
 
-    def folds(self, model: Model, device: torch.device) -> Iterator[tuple[int, Fold | None]]:
+    def folds(self, model: Model, device: Device) -> Iterator[tuple[int, Fold | None]]:
         """Read the rows once for all splits that share groups of them."""
         for run in read_folds(model, replace(self._data, device=device), self._places):
             for split in run.splits:
@@ -239,7 +238,7 @@ class PipelineSource:
         """Return the rows of a split."""
         return self._rows[split]
 
-    def folds(self, model: Model, device: torch.device) -> Iterator[tuple[int, Fold | None]]:
+    def folds(self, model: Model, device: Device) -> Iterator[tuple[int, Fold | None]]:
         """Read the rows of each split."""
         for split, rows in self._rows.items():
             training, test = (replace(data, device=device) for data in (rows.training, rows.test))
@@ -327,7 +326,7 @@ def _transform(
 
     Y = np.concatenate([y, y_test]).reshape(len(y) + len(y_test), -1)
     places = np.arange(len(X)), np.arange(len(X), len(Y))
-    data = Data(np.concatenate([X, X_test]), Y, weights, Domain.identity(Y.shape[1]), CPU)
+    data = Data(np.concatenate([X, X_test]), Y, weights, Domain.identity(Y.shape[1]), None)
     return _split_rows(split, data, places, y.ndim == 1, complete, X_scored)
 
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 
 from torchpoly._callbacks import DURING_FIT
 
@@ -23,6 +22,8 @@ def undisturbed() -> Iterator[None]:
     Optimizers make tensors of their own on the default device, which is to be the CPU. A process that was
     forked after torch had used its threads would wait for them forever: it gets by with one.
     """
+    import torch
+
     with ExitStack() as stack:
         stack.enter_context(np.errstate(under="ignore"))
         # An interrupt inside torch's optimizers can leave gradients off.

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, cast
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
-import torch
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor
-from torch.optim import Optimizer
 
 from torchpoly._domain import Floats
 from torchpoly._optimizers import OptimizerSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
 
 # torch's L-BFGS learns no curvature from steps along which the gradient changes by less than
 # 1e-10 in all. Values and gradients of unit variance reach that long before they are exact, so it
@@ -97,6 +100,8 @@ class _Trainee:
     """Parameters and gradient, in memory that objective and optimizer share."""
 
     def __init__(self, parameters: Floats, spec: OptimizerSpec) -> None:
+        import torch
+
         self.parameters = parameters
         self.gradient = np.zeros_like(parameters)
         self.tensor = torch.from_numpy(parameters).requires_grad_()
@@ -125,6 +130,8 @@ class _Trainee:
         in most of their digits. Where rounding would be more than 1e-4 of the difference, it comes
         from the gradients at both ends, by the trapezoidal rule.
         """
+        import torch
+
         (base, _), origin, slope = self.evaluate(objective), self.parameters.copy(), self.gradient.copy()
 
         def closure() -> Tensor:
@@ -265,7 +272,7 @@ def minimise(
     return np.array(losses)
 
 
-def _vanishing(spec: OptimizerSpec, optimizer: torch.optim.Optimizer) -> str:
+def _vanishing(spec: OptimizerSpec, optimizer: Optimizer) -> str:
     return (
         f"The steps of {spec.factory.__name__} with lr={_rates(optimizer)} vanish. Use a larger 'lr', or None for "
         "the default."
@@ -294,7 +301,7 @@ def default_rate(
         return lambda iteration: lr if iteration else lr * first
     if spec.is_lbfgs:
         return lambda iteration: lr
-    if spec.factory in (torch.optim.SGD, torch.optim.ASGD):
+    if spec.scales_with_curvature:
         lr /= objective.curvature
     return lambda iteration: lr * (1 - iteration / n_iter) ** 4
 
@@ -312,11 +319,26 @@ def build(spec: OptimizerSpec, parameters: list[Any], objective: Objective) -> O
         # The first step, of the default rate, ends at the optimum: there is no line to search.
         options = options | {"line_search_fn": None}
     try:
-        return spec.factory(parameters, **options)
+        return _without_compiler(spec.factory)(parameters, **options)
     except Exception as error:
         raise ValueError(
             f"The 'optimizer' parameter got {spec.factory.__name__}, which refuses its options {options}: {error}"
         ) from error
+
+
+@cache
+def _without_compiler(factory: Any) -> Any:
+    """Return L-BFGS whose constructor does not import torch's compiler, which takes a second; others as they are.
+
+    ``torch._disable_dynamo``, around :meth:`torch.optim.Optimizer.add_param_group`, would. Other optimizers import it
+    in their steps as well.
+    """
+    import torch
+
+    if factory is not torch.optim.LBFGS:
+        return factory
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    return type("LBFGS", (torch.optim.LBFGS,), {"add_param_group": add_param_group})
 
 
 def _rates(optimizer: Optimizer) -> str:
