@@ -6,6 +6,8 @@ The examples run where the site is built, in which an error is one of the build.
 import inspect
 import re
 from contextlib import chdir, redirect_stdout
+from doctest import DocTestFinder, DocTestRunner
+from functools import reduce
 from io import StringIO
 from pathlib import Path
 
@@ -55,6 +57,25 @@ def public():
                 described = [member for member in members if hasattr(getattr(owner, member), "__doc__")]
                 names |= {f"torchpoly.{name}", *(f"torchpoly.{name}.{member}" for member in described)}
     return sorted(names)
+
+
+def examples(name):
+    """Return the doctests of a public name, which pytest looks for in the module where its code stands."""
+    found = reduce(getattr, name.split(".")[1:], torchpoly)
+    return DocTestFinder(recurse=False).find(found, name, module=False, globs={})
+
+
+@pytest.mark.parametrize("name", [name for name in public() if any(test.examples for test in examples(name))])
+def test_examples(name):
+    report, (example,) = [], examples(name)
+    runner = DocTestRunner()
+    runner.run(example, out=report.append)
+    plt.close("all")
+    assert not runner.failures, "".join(report)
+
+
+def test_examples_are_as_many_as_in_the_first_version():
+    assert len([test for name in public() for test in examples(name) if test.examples]) >= 14
 
 
 @pytest.mark.parametrize("name", public())

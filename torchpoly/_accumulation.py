@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -53,13 +52,6 @@ class Accumulation:
     box: Box
     n_rows: int
     has_lost_terms: bool = False
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what this version or 0.1.0 has saved, which kept the ranges of columns without their values."""
-        if isinstance(state["box"], tuple):
-            low, high = state["box"]
-            state = {**state, "box": Box(low, high, (None,) * len(low))}
-        self.__dict__.update(state)
 
     @classmethod
     def of(cls, model: Model, data: Data, box: Box) -> Accumulation:

@@ -66,6 +66,8 @@ class PolynomialFitDisplay:
     >>> display = PolynomialFitDisplay.from_estimator(model, X, y, residuals=True)
     """
 
+    __module__ = "torchpoly"
+
     line_: Any
     ax_: Any
     residuals_ax_: Any

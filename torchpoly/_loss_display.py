@@ -62,6 +62,8 @@ class LossCurveDisplay:
     ax_: Any
     figure_: Any
 
+    __module__ = "torchpoly"
+
     def __init__(self, loss_curve: NDArray, *, name: str | None = None, baseline: float = 0.0) -> None:
         self.loss_curve = loss_curve
         self.name = name

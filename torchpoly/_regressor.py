@@ -31,6 +31,7 @@ from torchpoly._losses import LOSSES
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 from torchpoly._partial_fit import PartialFitMixin
 from torchpoly._reading import count_chunks
+from torchpoly._saved_state import from_plain, to_plain
 from torchpoly._surroundings import as_before_if_it_fails, undisturbed, within_floats
 from torchpoly._training import minimise
 
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
     from torchpoly._module import PolynomialModule
 
 # Of what a fitted model saves; counted up where an earlier version could not read it.
-_FORMAT = 1
+_FORMAT = 2
+# Fitted attributes that are saved as dicts of arrays, numbers and strings.
+_RECORDS = {"_polynomial": FittedPolynomial, "_accumulated": Accumulation}
 # From a warning of a fit to the line that calls fit.
 _STACKLEVEL = 6
 
@@ -259,6 +262,9 @@ class TorchPolynomialRegressor(
     1.0
     """
 
+    # Saved models name their class by its public name, wherever its code stands.
+    __module__ = "torchpoly"
+
     # Library and device of X in fit, where scikit-learn dispatches on them.
     _namespace: tuple[str, str] | None = None
 
@@ -417,27 +423,33 @@ class TorchPolynomialRegressor(
         self._namespace = namespace_of(as_given[0])
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what only :meth:`partial_fit` would need of a fit, and say what can read the rest."""
-        state = {name: value for name, value in super().__getstate__().items() if name != "_read"}
+        """Return parameters and fitted state as arrays, numbers and strings, with the number of their format.
+
+        What only :meth:`partial_fit` would need of a fit is left out.
+        """
         from torchpoly import __version__
 
-        return state | {"_saved_by": (_FORMAT, __version__)}
+        state = {name: value for name, value in super().__getstate__().items() if name != "_read"}
+        records = {name: to_plain(state[name]) for name in _RECORDS if state.get(name) is not None}
+        return state | records | {"_format": _FORMAT, "_version": __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what an earlier version or this one has saved.
+        """Take over what this version or an earlier one has saved.
 
         Raises
         ------
         ValueError
-            If a later version has, in a way that this one does not know.
+            If a later version has saved it in a format that this one does not know.
         """
-        number, version = state.get("_saved_by", (_FORMAT, ""))
+        state = state.copy()
+        number, version = state.pop("_format"), state.pop("_version")
         if number > _FORMAT:
             raise ValueError(
                 f"This model was saved by torchpoly {version} in format {number}, and this version reads formats up to "
                 f"{_FORMAT}. Upgrade torchpoly to load it."
             )
-        super().__setstate__({name: value for name, value in state.items() if name != "_saved_by"})
+        saved = {name: state[name] for name in _RECORDS if state.get(name) is not None}
+        super().__setstate__(state | {name: from_plain(_RECORDS[name], record) for name, record in saved.items()})
 
     def _model(self) -> Model:
         return Model(self.degree, self.loss, self.epsilon, self.quantile, self.alpha, self.basis, self.interaction_only)
@@ -631,8 +643,10 @@ class TorchPolynomialRegressor(
         no tensors.
         """
         check_is_fitted(self)
-        from torchpoly._module import PolynomialModule
-
+        try:
+            from torchpoly._module import PolynomialModule
+        except ImportError as error:
+            raise AttributeError(f"'module_' is a torch.nn.Module, and torch cannot be imported: {error}") from error
         return PolynomialModule(self._polynomial, squeeze=self._single_target, extrapolation=self._beyond())
 
 

@@ -140,6 +140,9 @@ class PolynomialGridSearchCV(GridSearchCV):
     {'alpha': 0.0, 'degree': 3}
     """
 
+    # Saved searches name their class by its public name, wherever its code stands.
+    __module__ = "torchpoly"
+
     def fit(self, X: ArrayLike, y: ArrayLike | None = None, **params: Any) -> PolynomialGridSearchCV:
         """Search, and fit the best candidate on all rows.
 

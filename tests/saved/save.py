@@ -1,12 +1,13 @@
-"""Save models for the tests of later versions. Run at each release: python tests/saved/save.py."""
+"""Save models for the tests of later versions. Run where the format has changed: python tests/saved/save.py."""
 
 from pathlib import Path
 
 import joblib
 import numpy as np
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-import torchpoly
-from torchpoly import TorchPolynomialRegressor
+from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
 
 
 def main():
@@ -21,13 +22,19 @@ def main():
         "monomials": (TorchPolynomialRegressor(2, basis="monomial").fit(X, Y), X),
         "few rows": (TorchPolynomialRegressor(3).fit(X[:10], Y[:10]), X),
         "batches": (TorchPolynomialRegressor(2).partial_fit(X, Y), X),
+        "few values": (TorchPolynomialRegressor(4).fit(np.round(X), Y), np.round(X)),
         "principal axes": (TorchPolynomialRegressor(2).fit(close, Y), close),
+        "pipeline": (make_pipeline(StandardScaler(), TorchPolynomialRegressor(2)).fit(X, Y), X),
+        "search": (PolynomialGridSearchCV(TorchPolynomialRegressor(), {"degree": [1, 2]}).fit(X, Y), X),
     }
-    saved = {
-        name: {"model": model, "X": points, "predictions": model.predict(points), "coef_": model.coef_}
-        for name, (model, points) in models.items()
-    }
-    joblib.dump(saved, Path(__file__).with_name(f"{torchpoly.__version__}.joblib"), compress=3)
+    saved = {}
+    for name, (model, points) in models.items():
+        polynomial = getattr(model, "best_estimator_", model)
+        polynomial = polynomial[-1] if name == "pipeline" else polynomial
+        predictions = model.predict(points)
+        saved[name] = {"model": model, "X": points, "predictions": predictions, "coef_": polynomial.coef_}
+    number = models["default"][0].__getstate__()["_format"]
+    joblib.dump(saved, Path(__file__).with_name(f"format_{number}.joblib"), compress=3)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,25 @@
+"""What a saved model holds: arrays, numbers and strings, under names that stay."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, get_type_hints
+
+Record = TypeVar("Record")
+
+
+def to_plain(record: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass by name; those that are dataclasses as dicts in turn."""
+    values = {field.name: getattr(record, field.name) for field in fields(record) if field.init}
+    return {name: to_plain(value) if is_dataclass(value) else value for name, value in values.items()}
+
+
+def from_plain(kind: type[Record], state: dict[str, Any]) -> Record:
+    """Return the dataclass whose fields these are: the inverse of :func:`to_plain`."""
+    kinds = get_type_hints(kind)
+    return kind(
+        **{
+            name: from_plain(kinds[name], value) if is_dataclass(kinds[name]) else value
+            for name, value in state.items()
+        }
+    )
