@@ -7,10 +7,12 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 import sklearn
 import torch
 from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from sklearn.linear_model import Ridge
@@ -26,10 +28,10 @@ from sklearn.model_selection import (
     cross_val_score,
 )
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import MinMaxScaler, PolynomialFeatures, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
+from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor, _search
 from torchpoly._domain import Domain
 
 
@@ -60,6 +62,19 @@ def assert_same(ours, theirs, X, rtol=1e-6):
         assert getattr(ours, name, None) == getattr(theirs, name, None), name
     if hasattr(theirs, "best_estimator_"):
         np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-6)
+
+
+@pytest.fixture
+def fallbacks(monkeypatch):
+    """Return the parameters of the candidates that a search evaluates as GridSearchCV does, fit by fit."""
+    evaluated, fit_and_score = [], _search._fit_and_score
+
+    def counting(*args, **kwargs):
+        evaluated.append(kwargs["parameters"])
+        return fit_and_score(*args, **kwargs)
+
+    monkeypatch.setattr(_search, "_fit_and_score", counting)
+    return evaluated
 
 
 GRID = {"degree": [1, 2, 4], "alpha": [0.0, 1e-3, 0.1]}
@@ -198,6 +213,64 @@ def test_same_as_grid_search_cv(case, surface, rng):
     options["return_train_score"] = options.pop("train", False)
     ours, theirs = both(estimator, options.pop("grid"), X, y, fit=fit, **options)
     assert_same(ours, theirs, X, rtol)
+
+
+def scaled(kind):
+    return StandardScaler().set_output(transform=kind)
+
+
+def columns(kind):
+    chosen = [("scale", StandardScaler(), ["a", "c"]), ("keep", "passthrough", ["b"])]
+    return ColumnTransformer(chosen).set_output(transform=kind)
+
+
+FRAMES = {
+    "the last step": lambda kind: make_pipeline(PCA(), scaled(kind), TorchPolynomialRegressor()),
+    "the pipeline": lambda kind: make_pipeline(PCA(), scaled(kind), TorchPolynomialRegressor()).set_output(
+        transform=kind
+    ),
+    "columns": lambda kind: make_pipeline(columns(kind), "passthrough", TorchPolynomialRegressor()),
+    "a function": lambda kind: make_pipeline(FunctionTransformer(), TorchPolynomialRegressor()),
+}
+
+
+def shorter_names(estimator, X, y):
+    """Score an estimator with what it knows of its columns."""
+    names = getattr(estimator[-1], "feature_names_in_", ["x0"])
+    return {"r2": estimator.score(X, y), "names": -float(sum(map(len, names)))}
+
+
+@pytest.mark.parametrize("scoring", ["r2", shorter_names])
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+@pytest.mark.parametrize("pipeline", FRAMES.values(), ids=FRAMES.keys())
+def test_dataframes_between_the_steps_of_a_pipeline(pipeline, kind, scoring, surface, fallbacks):
+    X, Y = surface
+    if kind == "pandas":
+        index = np.arange(len(X))[::-1]
+        X, y = pd.DataFrame(X, index, list("abc")), pd.Series(Y[:, 0], index)
+    else:
+        X, y = pl.DataFrame(X, list("abc")), pl.Series(Y[:, 0])
+    grid = {"torchpolynomialregressor__degree": [1, 2], "torchpolynomialregressor__alpha": [0.0, 0.1]}
+    refit = "r2" if callable(scoring) else True
+    ours, theirs = both(pipeline(kind), grid, X, y, scoring=scoring, cv=3, return_train_score=True, refit=refit)
+    assert not fallbacks
+    assert_same(ours, theirs, X)
+    names = [
+        [getattr(each, "feature_names_in_", np.array([])).tolist() for each in (search, search.best_estimator_[-1])]
+        for search in (ours, theirs)
+    ]
+    assert names[0] == names[1]
+    assert all(names[0])
+
+
+def test_dataframes_from_all_steps(surface, fallbacks):
+    X, Y = surface
+    pipeline = make_pipeline(PCA(), StandardScaler(), TorchPolynomialRegressor())
+    grid = {"torchpolynomialregressor__degree": [1, 2], "pca__n_components": [1, 2]}
+    with sklearn.config_context(transform_output="pandas"):
+        ours, theirs = both(pipeline, grid, X, Y, cv=3)
+        assert_same(ours, theirs, X)
+    assert not fallbacks
 
 
 def raised(search, X, y, **fit):

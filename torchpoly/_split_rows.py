@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metaestimators import _safe_split
-from sklearn.utils.validation import _check_method_params, validate_data
+from sklearn.utils.validation import _check_method_params
 
 from torchpoly._candidates import Candidate
 from torchpoly._checks import check_weights, validated
@@ -307,13 +307,9 @@ def _transform(
     X, y, attributes = _validate(last, X, y)
     template = clone(last)
     template.__dict__.update(attributes)
-
-    def validate(X: Any, y: Any) -> Any:
-        return validate_data(template, X, y, dtype=X.dtype, multi_output=True, y_numeric=True, reset=False)
-
-    X_test, y_test = validate(X_test, y_test)
+    X_test, y_test = validated(template, X_test, y_test, reset=False)
     if X_scored is not None:
-        X_scored, _ = validate(X_scored, y)
+        X_scored, _ = validated(template, X_scored, y, reset=False)
         X_scored = None if np.array_equal(X_scored, X) else X_scored
     weights = None
     if sample_weight is not None:
