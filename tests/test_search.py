@@ -21,6 +21,7 @@ from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
     KFold,
+    ParameterGrid,
     PredefinedSplit,
     RepeatedKFold,
     ShuffleSplit,
@@ -347,17 +348,51 @@ def test_a_fold_in_which_training_diverges_has_the_error_score(error_score, surf
     assert warned[0] == warned[1]
 
 
-def test_says_what_goes_through_the_other_path(surface, capsys):
+def test_reports_what_falls_back(surface, capsys):
     X, Y = surface
     pipeline = Pipeline([("scale", StandardScaler()), ("poly", TorchPolynomialRegressor(1))])
-    grid = [{"scale": [MinMaxScaler(), "passthrough"]}, {"poly__degree": [1, 2]}]
+    grid = [{"scale": [MinMaxScaler(), "passthrough"]}, {"poly__degree": [1, 2]}, {"poly__loss": ["huber"]}]
     PolynomialGridSearchCV(pipeline, grid, cv=2, verbose=1).fit(X, Y)
     assert capsys.readouterr().out.splitlines() == [
-        "Fitting 2 folds for each of 4 candidates, totalling 8 fits",
-        "2 of 4 candidates go through scikit-learn's own path: the grid sets 'scale'",
+        "Fitting 2 folds for each of 5 candidates, totalling 10 fits",
+        "4 of 10 fits fall back to scikit-learn: the grid sets 'scale'",
+        "2 of 10 fits fall back to scikit-learn: losses other than the squared error need the rows in each iteration",
     ]
     PolynomialGridSearchCV(Ridge(), {"alpha": [1.0]}, verbose=1).fit(X, Y)
-    assert "scikit-learn's own path: the estimator is neither" in capsys.readouterr().out
+    assert "All fits fall back to scikit-learn: the estimator is neither" in capsys.readouterr().out
+
+
+FAST = {
+    "degrees, penalties and interactions": {"degree": [1, 4], "alpha": [0.0, 0.1], "interaction_only": [True, False]},
+    "optimizers, rates and iterations": {"optimizer": ["sgd", "radam"], "lr": [None, 0.01], "n_iter": [5, 20]},
+    "bases": {"basis": ["chebyshev", "monomial"], "optimizer": ["adam"]},
+    "optimizers that train alone": {"optimizer": ["muon", "lbfgs"], "lr": [0.03]},
+    "extrapolation": {"extrapolation": ["constant", "linear"]},
+}
+SLOW = {
+    "losses": {"loss": ["absolute_error", "huber", lambda y_true, y_pred: (y_true - y_pred) ** 4]},
+    "mini-batches": {"batch_size": [50], "optimizer": ["adam"]},
+    "more terms than rows": {"degree": [9]},
+}
+
+
+@pytest.mark.parametrize("scoring", ["r2", shorter_equations])
+@pytest.mark.parametrize("grid", FAST.values(), ids=FAST.keys())
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_takes_the_fast_path(grid, scoring, surface, fallbacks):
+    X, Y = surface
+    estimator = TorchPolynomialRegressor(2, n_iter=10)
+    PolynomialGridSearchCV(estimator, grid, scoring=scoring, refit=False, cv=2).fit(X, Y[:, 0])
+    assert not fallbacks
+
+
+@pytest.mark.parametrize("grid", SLOW.values(), ids=SLOW.keys())
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_falls_back_where_a_gram_matrix_is_not_enough(grid, surface, fallbacks):
+    X, Y = surface
+    estimator = TorchPolynomialRegressor(2, n_iter=10)
+    PolynomialGridSearchCV(estimator, [grid, {"degree": [1]}], refit=False, cv=2).fit(X, Y[:, 0])
+    assert fallbacks == [parameters for parameters in ParameterGrid(grid) for _ in range(2)]
 
 
 def test_warns_of_each_candidate_that_does_not_converge(surface):

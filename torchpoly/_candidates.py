@@ -1,4 +1,4 @@
-"""The candidates of a grid: which of them a search can serve together, and how."""
+"""The candidates of a grid: which of them can take the fast path of a search, and how."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import validate_parameter_constraints
 
-from torchpoly._checks import refuse_class
 from torchpoly._device import Device, has_float64, resolve_device
 from torchpoly._fitting import Model
 from torchpoly._optimizers import OptimizerSpec, resolve_optimizer
@@ -42,11 +41,6 @@ class Candidate:
     device: Device
 
     @property
-    def is_least_squares(self) -> bool:
-        """Whether Gram matrices are all that its training needs."""
-        return self.model.is_least_squares and self.estimator.batch_size is None
-
-    @property
     def has_formula(self) -> bool:
         """Whether training ends at the optimum after its first step."""
         return self.spec.sets_first_step and self.model.basis == "orthonormal"
@@ -55,20 +49,6 @@ class Candidate:
     def trains_in_lockstep(self) -> bool:
         """Whether it can train with others in one tensor."""
         return self.spec.is_elementwise and not self.estimator.verbose
-
-    @property
-    def is_column(self) -> bool:
-        """Whether it can train on the rows as a column beside those of others."""
-        model, spec = self.model, self.spec
-        # These default rates depend on the curvature that each finds along its own gradient.
-        needs_curvature = spec.lr_is_default and spec.scales_with_curvature
-        named = isinstance(model.loss, str) and self.estimator.batch_size is None and not self.is_least_squares
-        return named and self.trains_in_lockstep and self.continues and not needs_curvature
-
-    @property
-    def same_columns(self) -> tuple[object, ...]:
-        """What candidates have in common that can be columns of the same parameters."""
-        return *self.model.prepares_like, self.device, self.model.loss, id(self.estimator.optimizer)
 
     @property
     def continues(self) -> bool:
@@ -91,7 +71,7 @@ class Candidate:
 
 
 class CandidateParser:
-    """Tells which candidates of a grid can be served together.
+    """Tells which candidates of a grid can take the fast path.
 
     Parameters
     ----------
@@ -103,7 +83,7 @@ class CandidateParser:
     prefix : str
         Of the parameters of the polynomial regressor.
     reason : str or None
-        Why no candidate can be served, if none can.
+        Why no candidate can take the fast path, if none can.
     """
 
     def __init__(self, estimator: Any) -> None:
@@ -130,7 +110,7 @@ class CandidateParser:
                 self._is_valid = False
 
     def parse(self, index: int, parameters: dict[str, Any], fit_params: dict[str, Any]) -> Candidate | str:
-        """Return a candidate, or why it cannot be served."""
+        """Return a candidate, or why it cannot take the fast path."""
         if self.prefix and fit_params and get_config()["enable_metadata_routing"]:
             return "metadata are routed to the steps of a Pipeline"
         unknown = [name for name in fit_params if name != f"{self.prefix}sample_weight"]
@@ -154,10 +134,14 @@ class CandidateParser:
                 TorchPolynomialRegressor.__name__,
             )
             estimator = TorchPolynomialRegressor(**self._defaults | own)
-            refuse_class(estimator.loss)
             spec, device = resolve_optimizer(estimator.optimizer, estimator.lr), resolve_device(estimator.device)
         except ValueError as error:
             return str(error)
         if not has_float64(device):
             return f"{device} computes in single precision"
-        return Candidate(index, estimator, steps, spec, estimator._model(), device)
+        model = estimator._model()
+        if not model.is_least_squares:
+            return "losses other than the squared error need the rows in each iteration"
+        if estimator.batch_size is not None:
+            return "mini-batches need the rows in each iteration"
+        return Candidate(index, estimator, steps, spec, model, device)

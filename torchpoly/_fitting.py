@@ -14,7 +14,7 @@ from torchpoly._basis import Basis, capped_exponents
 from torchpoly._callable_loss import CallableLoss, LossFunction
 from torchpoly._conditioning import Source, well_conditioned
 from torchpoly._coordinates import EPSILON, Coordinates, TermCoordinates
-from torchpoly._device import Device, in_float64, namespace
+from torchpoly._device import Device, in_float64
 from torchpoly._domain import Box, Domain, Floats
 from torchpoly._extremes import columns_with_extremes
 from torchpoly._fitted import FittedPolynomial
@@ -53,35 +53,6 @@ class Part:
         """The objective, where it is a linear program."""
         objective = self.objective
         return objective if isinstance(objective, RowObjective) and objective.is_linear_program else None
-
-
-@dataclass(frozen=True)
-class PreparedRows:
-    """The rows in the coordinates of training, for a loss that needs them.
-
-    Parameters
-    ----------
-    rows : Rows
-    starts : list of ndarray of shape (n_features, n_targets)
-        Coefficients of the features at which training may start.
-    basis : Basis
-    data : Data
-    projection : callable or None
-        The projection on the coefficients of least norm with the same values on the rows.
-    """
-
-    rows: Rows
-    starts: list[Floats]
-    basis: Basis
-    data: Data
-    projection: Callable[[Floats], Floats] | None
-
-    def repeated(self, times: int) -> PreparedRows:
-        """Return the rows with so many copies of the targets."""
-        targets = namespace(self.rows.targets).tile(self.rows.targets, (times, 1))
-        starts = [np.tile(start, (1, times)) for start in self.starts]
-        data = replace(self.data, Y=self.data.Y[:0], targets=self.data.targets.repeated(times))
-        return replace(self, rows=replace(self.rows, targets=targets), starts=starts, data=data)
 
 
 @dataclass(frozen=True)
@@ -167,8 +138,8 @@ class Model:
 
     degree: int
     loss: str | LossFunction
-    epsilon: float | Floats
-    quantile: float | Floats
+    epsilon: float
+    quantile: float
     alpha: float
     basis: str
     interaction_only: bool
@@ -264,11 +235,6 @@ class Model:
         return self.basis == "orthonormal" and self.alpha == 0
 
     @property
-    def reads_like(self) -> tuple[object, ...]:
-        """What models have in common for which rows are read alike."""
-        return self.degree, self.interaction_only, self.is_textbook, self.needs_well_conditioned, self._is_robust
-
-    @property
     def _is_robust(self) -> bool:
         """Whether targets are centered at their medians, not at their means."""
         return isinstance(self.loss, str) and self.loss in ROBUST_LOSSES
@@ -300,13 +266,8 @@ class Model:
         """
         if self.is_least_squares and batch_size is None:
             return self.on_gram(reading, data.targets, box, warm)
-        return self.on_rows(
-            self.prepare(reading, data, warm),
-            box,
-            single_target=single_target,
-            batch_size=batch_size,
-            in_stages=in_stages,
-            is_warm=warm is not None,
+        return self._on_rows(
+            reading, data, box, single_target=single_target, batch_size=batch_size, in_stages=in_stages, warm=warm
         )
 
     def _losses(self, data: Data, single_target: bool, in_stages: bool) -> list[Loss]:
@@ -368,58 +329,48 @@ class Model:
                 parameters = coordinates @ parameters
         return Problem([Part(objective, parameters)], reading.basis, reading.mixing, targets, box, reading.plain)
 
-    @property
-    def prepares_like(self) -> tuple[object, ...]:
-        """What models have in common for which rows are prepared alike."""
-        return *self.reads_like, self.basis, float(self.alpha), isinstance(self.loss, str)
-
-    def prepare(self, reading: Reading, data: Data, warm: Floats | None = None) -> PreparedRows:
-        """Return the rows in the coordinates of training. Parameters are those of :meth:`pose_read`."""
-        statistics = reading.statistics
-        data = replace(data, device=in_float64(data.device))
-        coordinates = reading.orthonormal_coordinates(self.alpha)
-        mixing: Coordinates | None = coordinates
-        if reading.mixing is not None:
-            mixing = TermCoordinates(reading.mixing @ cast(TermCoordinates, coordinates).matrix)
-        least_squares = coordinates.pull(statistics.cross)
-        starts = [least_squares if warm is None else self._warm(reading, coordinates, warm)]
-        projection = None
-        if self.basis != "orthonormal":
-            starts, mixing = [coordinates @ start for start in starts], None
-            projection = reading.projection()
-        rows = Rows.of(reading.basis, mixing, data, scale_targets=isinstance(self.loss, str))
-        if warm is None:
-            zero = self.zero(len(starts[0]), data.targets)
-            starts = [zero] if self.is_textbook else [zero, *starts]
-            if not isinstance(self.loss, str):
-                # A loss that takes the logarithm of a rate, say, is at home near y_pred = 0.
-                starts.append(-rows.constant * data.targets.center / data.targets.half_width)
-        return PreparedRows(rows, starts, reading.basis, data, projection)
-
-    def on_rows(
+    def _on_rows(
         self,
-        prepared: PreparedRows,
+        reading: Reading,
+        data: Data,
         box: Box,
         *,
         single_target: bool,
         batch_size: int | None,
         in_stages: bool,
-        is_warm: bool = False,
+        warm: Floats | None = None,
     ) -> Problem:
         """Pose the problem on the rows: a cold start is at the best of the least squares and constants.
 
         Parameters are those of :meth:`pose_read`.
         """
-        stages = Stages.NONE if not in_stages else Stages.LAST if is_warm else Stages.ALL
-        rows, data, parts = prepared.rows, prepared.data, []
-        scale = data.targets
+        data = replace(data, device=in_float64(data.device))
+        coordinates = reading.orthonormal_coordinates(self.alpha)
+        mixing: Coordinates | None = coordinates
+        if reading.mixing is not None:
+            mixing = TermCoordinates(reading.mixing @ cast(TermCoordinates, coordinates).matrix)
+        least_squares = coordinates.pull(reading.statistics.cross)
+        origins = [least_squares if warm is None else self._warm(reading, coordinates, warm)]
+        projection = None
+        if self.basis != "orthonormal":
+            origins, mixing = [coordinates @ origin for origin in origins], None
+            projection = reading.projection()
+        rows = Rows.of(reading.basis, mixing, data, scale_targets=isinstance(self.loss, str))
+        if warm is None:
+            zero = self.zero(len(origins[0]), data.targets)
+            origins = [zero] if self.is_textbook else [zero, *origins]
+            if not isinstance(self.loss, str):
+                # A loss that takes the logarithm of a rate, say, is at home near y_pred = 0.
+                origins.append(-rows.constant * data.targets.center / data.targets.half_width)
+        stages = Stages.NONE if not in_stages else Stages.LAST if warm is not None else Stages.ALL
+        scale, parts = data.targets, []
         # Of the starts, a loss of the user's own may overflow at some.
         with np.errstate(all="ignore"):
             losses = self._losses(data, single_target, in_stages)
             for target, loss in enumerate(losses):
                 own = slice(None) if len(losses) == 1 else slice(target, target + 1)
                 rows_of_part = replace(rows, targets=rows.targets[own])
-                starts = [start[:, own] for start in prepared.starts]
+                starts = [origin[:, own] for origin in origins]
                 may_bend = in_stages and isinstance(loss, CallableLoss) and not self.is_textbook
                 link = cast(CallableLoss, loss).take_link(rows.targets, rows.shares) if may_bend else None
                 if link is not None:  # a callable is the only loss, of all targets
@@ -431,10 +382,10 @@ class Model:
                 if not (in_stages or self.is_textbook or self._is_robust):
                     rounding = 2 * _rounding(data.targets)[own]
                 objective = RowObjective(
-                    rows_of_part, loss, starts, self.alpha, stages, batch_size, prepared.projection, rounding
+                    rows_of_part, loss, starts, self.alpha, stages, batch_size, projection, rounding
                 )
                 parts.append(Part(objective, np.zeros(objective.shape), loss))
-        return Problem(parts, prepared.basis, None, scale, box)
+        return Problem(parts, reading.basis, None, scale, box)
 
     def _warm(self, reading: Reading, coordinates: Coordinates, products: Floats) -> Floats:
         """Return the polynomial so far in these coordinates T, for which ``T' (G + alpha P) T`` is the identity.

@@ -31,8 +31,6 @@ _BUDGET = 2**29
 # Digits are lost where training rows lie in so small a part of the range of all rows that terms
 # change by more, or targets vary so little beside all targets.
 _MAX_CHANGE, _MIN_VARIANCE = 1e2, 1e-3
-# Values so many times smaller than what they are the difference of have 8 digits.
-_MAX_CANCELLATION = 1e-6
 # Up to this condition number, least squares from a Gram matrix have 8 digits.
 _MAX_CONDITION = 1e8
 # That is so many times too much where a fit refines its optimum.
@@ -137,30 +135,6 @@ class Fold:
         coefficients = coefficients * (self.targets.half_width / self.units.half_width)
         coefficients[0] += (self.targets.center - self.units.center) / self.units.half_width
         return PolynomialFamily(self.common, coefficients, self.units, self.device)
-
-
-def mean_squared_errors(statistics: GramStatistics, coefficients: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return how far polynomials are from the targets, and whether that has kept its digits.
-
-    Parameters
-    ----------
-    statistics : GramStatistics
-        In the basis of the coefficients.
-    coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
-
-    Returns
-    -------
-    errors : ndarray of shape (n_polynomials, n_targets)
-        Mean squared errors, in squared units of the statistics.
-    exact : ndarray of bool of shape (n_polynomials,)
-    """
-    gram = cast(Floats, statistics.features)
-    products = (gram @ coefficients.reshape(len(gram), -1)).reshape(coefficients.shape)
-    errors = statistics.target + (coefficients * (products - 2.0 * statistics.cross[:, None])).sum(axis=0)
-    # By Cauchy's inequality, no sum of absolute values on the way is greater than this.
-    sizes = np.tensordot(np.sqrt(np.diagonal(gram)), np.abs(coefficients), 1)
-    greatest = np.square(np.sqrt(statistics.target) + sizes)
-    return errors, (errors > _MAX_CANCELLATION * greatest).all(axis=1)
 
 
 def read_fold(model: Model, training: Data, test: Data) -> Fold | None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from torchpoly._domain import Floats
 from torchpoly._objective import GramObjective
 from torchpoly._optimizers import OptimizerSpec
-from torchpoly._row_objective import RowObjective
 from torchpoly._training import build, default_rate, warn_not_converged
 
 if TYPE_CHECKING:
@@ -32,8 +31,7 @@ class Lane:
 
     Parameters
     ----------
-    objective : GramObjective or RowObjective
-        Its own, or one whose columns are those of all lanes.
+    objective : GramObjective
     parameters : ndarray of shape (n_parameters, n_targets)
         Where it starts, and after training where it ended.
     spec : OptimizerSpec
@@ -42,21 +40,21 @@ class Lane:
 
     Attributes
     ----------
-    is_lost : bool
-        Whether it has failed, or its gradient has left the range in which its value is finite for
-        certain: then it has to be trained by itself.
+    failure : Exception or str or None
+        Why it has to be trained by itself: the optimizer has failed, for this lane or another, or the
+        gradient has left the range in which the value is finite for certain.
     """
 
-    objective: GramObjective | RowObjective
+    objective: GramObjective
     parameters: Floats
     spec: OptimizerSpec
     n_iter: int
     tol: float | None
-    is_lost: bool = False
+    failure: Exception | str | None = None
 
     @property
     def _optimizer(self) -> tuple[Hashable, ...]:
-        """What lanes have in common that one optimizer serves."""
+        """What lanes have in common that one optimizer can train."""
         options = sorted((name, _hashable(value)) for name, value in self.spec.options.items() if name != "lr")
         return self.spec.factory, *options
 
@@ -83,59 +81,28 @@ def train_in_lockstep(lanes: Iterable[Lane]) -> None:
     for lane in sorted(lanes, key=_matrix):
         together[lane._optimizer].append(lane)
     for group in together.values():
-        _try(group, _GramGradient)
-
-
-def train_columns(lanes: list[Lane]) -> None:
-    """Train lanes of one optimizer that are the columns, in this order, of one objective over the rows.
-
-    Warns
-    -----
-    ConvergenceWarning
-        For each lane whose `n_iter` ends before `tol` is met.
-    """
-    columns = {id(lane): place for place, lane in enumerate(lanes)}
-    _try(lanes, lambda ordered: _RowGradient(ordered, [columns[id(lane)] for lane in ordered]))
-    # Gradients of absolute errors stay finite where these do not.
-    with np.errstate(all="ignore"):
-        losses = cast(RowObjective, lanes[0].objective).losses(np.hstack([lane.parameters for lane in lanes]))
-    for lane, own in zip(lanes, np.split(losses, len(lanes)), strict=True):
-        lane.is_lost |= not np.isfinite(own).all()
+        try:
+            _train(group)
+        except Exception as error:  # optimizers raise all kinds for options that they cannot work with
+            for lane in group:
+                lane.failure = error
 
 
 def _matrix(lane: Lane) -> int:
     """Return which Gram matrix a lane trains on; 0 for none."""
-    gram = cast(GramObjective, lane.objective).gram
+    gram = lane.objective.gram
     return 0 if gram is None else id(gram)
 
 
-class _Gradient(Protocol):
-    """The gradients of all lanes, whose parameters follow each other in one array."""
-
-    def __call__(self, flat: Floats, gradient: Floats) -> None:
-        """Write the gradients at these parameters."""
-
-    def losses(self, parameters: list[Floats]) -> list[float]:
-        """Return the loss of each lane at its parameters."""
-
-
-def _try(lanes: list[Lane], gradient_of: Callable[[list[Lane]], _Gradient]) -> None:
-    """Train lanes; where the optimizer fails, which alone some may not, all are lost."""
-    try:
-        _train(lanes, gradient_of)
-    except Exception:
-        for lane in lanes:
-            lane.is_lost = True
-
-
-def _train(lanes: list[Lane], gradient_of: Callable[[list[Lane]], _Gradient]) -> None:
+def _train(lanes: list[Lane]) -> None:
+    """Train lanes of one optimizer."""
     import torch
 
     by_rate = defaultdict(list)
     for lane in lanes:
         by_rate[lane._rate].append(lane)
     lanes = list(chain(*by_rate.values()))
-    slopes_at = gradient_of(lanes)
+    slopes_at = _Gradients(lanes)
     begun = [lane.parameters for lane in lanes]
     sizes = np.array([parameters.size for parameters in begun])
     ends = np.cumsum(sizes)
@@ -146,7 +113,7 @@ def _train(lanes: list[Lane], gradient_of: Callable[[list[Lane]], _Gradient]) ->
     n_iters = np.array([lane.n_iter for lane in lanes])
     running = np.ones(len(lanes), dtype=bool)
     last_steepest = np.zeros(len(lanes))
-    # Overflow on the way to divergence is told to whoever asks.
+    # Overflow on the way to divergence is reported by the fit that is done instead.
     with np.errstate(all="ignore"):
         slopes_at(flat, gradient)
         tensors: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -180,20 +147,24 @@ def _train(lanes: list[Lane], gradient_of: Callable[[list[Lane]], _Gradient]) ->
                 if not running.any():
                     break
         for lane, entry in zip(lanes, last_steepest, strict=True):
-            lane.is_lost = not entry < _DIVERGED
+            if not entry < _DIVERGED:
+                lane.failure = "training diverges"
         unconverged = np.flatnonzero((last_steepest > tolerances) & (tolerances >= 0.0) & (last_steepest < _DIVERGED))
         if not unconverged.size:
             return
-        losses = zip(slopes_at.losses(begun), slopes_at.losses([lane.parameters for lane in lanes]), strict=True)
-        start_and_end = list(losses)
-    for index in unconverged:
+        start_and_end = [(_loss(lanes[index], begun[index]), _loss(lanes[index])) for index in unconverged]
+    for index, losses in zip(unconverged, start_and_end, strict=True):
         lane = lanes[index]
         rate = default_rate(lane.spec, lane.objective, gradient, lane.n_iter)
         lr = lane.spec.options["lr"] if rate is None else rate(lane.n_iter - 1)
         steepest_entry = float(last_steepest[index])
-        warn_not_converged(
-            lane.spec, f"{lr:.3g}", lane.n_iter, tolerances[index], steepest_entry, *start_and_end[index]
-        )
+        warn_not_converged(lane.spec, f"{lr:.3g}", lane.n_iter, tolerances[index], steepest_entry, *losses)
+
+
+def _loss(lane: Lane, parameters: Floats | None = None) -> float:
+    """Return the loss of a lane at its parameters, or at others."""
+    chosen = lane.parameters if parameters is None else parameters
+    return lane.objective(chosen, np.empty_like(chosen))[1]
 
 
 def _parts(start: int, end: int) -> list[slice]:
@@ -201,33 +172,32 @@ def _parts(start: int, end: int) -> list[slice]:
     return [slice(first, min(first + _MAX_ELEMENTS, end)) for first in range(start, end, _MAX_ELEMENTS)]
 
 
-class _GramGradient:
+class _Gradients:
     """Gradients from Gram matrices, for all lanes of a matrix that follow each other in one product.
 
     Parameters
     ----------
     lanes : list of Lane
+        Whose parameters follow each other in one array.
     """
 
     def __init__(self, lanes: list[Lane]) -> None:
-        self._lanes = lanes
         self._blocks = []
         end = 0
         for matrix, group in groupby(lanes, key=_matrix):
-            objectives = [cast(GramObjective, lane.objective) for lane in group]
+            objectives = [lane.objective for lane in group]
             linear = np.concatenate([objective.linear.ravel() for objective in objectives])
             rows = slice(end, end + len(linear))
             end += len(linear)
             shape = (len(objectives), *objectives[0].linear.shape) if matrix else (-1,)
             penalties = None
             if matrix:
-                norm_weights = cast(Floats, objectives[0].norm_weights)
-                penalties = (
-                    np.array([objective.alpha for objective in objectives])[:, None, None] * norm_weights[:, None]
-                )
+                alphas = np.array([objective.alpha for objective in objectives])
+                penalties = alphas[:, None, None] * cast(Floats, objectives[0].norm_weights)[:, None]
             self._blocks.append((rows, shape, cast(Floats, objectives[0].gram), penalties, linear.reshape(shape)))
 
     def __call__(self, flat: Floats, gradient: Floats) -> None:
+        """Write the gradients at these parameters."""
         for rows, shape, gram, penalties, linear in self._blocks:
             parameters, slopes = flat[rows].reshape(shape), gradient[rows].reshape(shape)
             if gram is None:
@@ -237,42 +207,3 @@ class _GramGradient:
                 slopes += penalties * parameters
                 slopes -= linear
         gradient *= 2.0
-
-    def losses(self, parameters: list[Floats]) -> list[float]:
-        pairs = zip(self._lanes, parameters, strict=True)
-        return [lane.objective(own, np.empty_like(own))[1] for lane, own in pairs]
-
-
-class _RowGradient:
-    """Gradients from the rows, for all lanes in one product.
-
-    Parameters
-    ----------
-    lanes : list of Lane
-        Of one objective.
-    places : list of int
-        Which of its columns are theirs.
-    """
-
-    def __init__(self, lanes: list[Lane], places: list[int]) -> None:
-        self._objective = cast(RowObjective, lanes[0].objective)
-        n_parameters, n_targets = lanes[0].parameters.shape
-        self._shape = len(lanes), n_parameters, n_targets
-        self._columns = (np.array(places)[:, None] * n_targets + np.arange(n_targets)).ravel()
-        self._slopes = np.empty(self._objective.shape)
-
-    def __call__(self, flat: Floats, gradient: Floats) -> None:
-        self._objective(self._matrix(flat), self._slopes)
-        n_lanes, n_parameters, n_targets = self._shape
-        slopes = self._slopes[:, self._columns].reshape(n_parameters, n_lanes, n_targets)
-        gradient.reshape(self._shape)[:] = slopes.transpose(1, 0, 2)
-
-    def losses(self, parameters: list[Floats]) -> list[float]:
-        losses = self._objective.losses(self._matrix(np.concatenate([own.ravel() for own in parameters])))
-        return losses[self._columns].reshape(self._shape[0], -1).mean(axis=1).tolist()
-
-    def _matrix(self, flat: Floats) -> Floats:
-        """Return the parameters of the objective."""
-        matrix = np.empty(self._objective.shape)
-        matrix[:, self._columns] = flat.reshape(self._shape).transpose(1, 0, 2).reshape(self._shape[1], -1)
-        return matrix

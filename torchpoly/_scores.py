@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,14 @@ from sklearn.utils.validation import _check_method_params
 
 from torchpoly._domain import Floats
 from torchpoly._fitted import PolynomialFamily
-from torchpoly._folds import mean_squared_errors
 from torchpoly._gram import GramStatistics
 
 # Predictions for as many polynomials are held at a time as make so many values.
 _MAX_PREDICTIONS = 2**20
 # Variances so small beside mean squares have lost digits.
 _MIN_VARIANCE = 1e-5
+# Values so many times smaller than what they are the difference of have 8 digits.
+_MAX_CANCELLATION = 1e-6
 
 # Of mean squared errors of shape (n_polynomials, n_targets), and variances and units of the targets.
 Formula = Callable[[Floats, Floats, Floats], Floats]
@@ -138,7 +139,7 @@ class Scoring:
         variances = statistics.target - np.square(statistics.cross[0])
         if not (variances > _MIN_VARIANCE * statistics.target).all():
             return
-        errors, exact = mean_squared_errors(statistics, polynomials.coefficients)
+        errors, exact = _mean_squared_errors(statistics, polynomials.coefficients)
         chosen, units = np.flatnonzero(exact), polynomials.targets.half_width
         values = {name: formula(errors[chosen], variances, units).tolist() for name, formula in formulas.items()}
         for position, index in enumerate(chosen):
@@ -159,6 +160,30 @@ class Scoring:
         scorers = self.scorer._scorers if isinstance(self.scorer, _MultimetricScorer) else {"": self.scorer}
         known = {name: _formula(scorer) for name, scorer in scorers.items()}
         return None if None in known.values() else {name: formula for name, formula in known.items() if formula}
+
+
+def _mean_squared_errors(statistics: GramStatistics, coefficients: Floats) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return how far polynomials are from the targets, and whether that has kept its digits.
+
+    Parameters
+    ----------
+    statistics : GramStatistics
+        In the basis of the coefficients.
+    coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
+
+    Returns
+    -------
+    errors : ndarray of shape (n_polynomials, n_targets)
+        Mean squared errors, in squared units of the statistics.
+    exact : ndarray of bool of shape (n_polynomials,)
+    """
+    gram = cast(Floats, statistics.features)
+    products = (gram @ coefficients.reshape(len(gram), -1)).reshape(coefficients.shape)
+    errors = statistics.target + (coefficients * (products - 2.0 * statistics.cross[:, None])).sum(axis=0)
+    # By Cauchy's inequality, no sum of absolute values on the way is greater than this.
+    sizes = np.tensordot(np.sqrt(np.diagonal(gram)), np.abs(coefficients), 1)
+    greatest = np.square(np.sqrt(statistics.target) + sizes)
+    return errors, (errors > _MAX_CANCELLATION * greatest).all(axis=1)
 
 
 def _asks_for_predictions_only(scorer: Any) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -14,17 +15,18 @@ from sklearn.base import _fit_context, clone
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.model_selection._search import _insert_error_scores, _MultimetricScorer, _warn_or_raise_about_fit_failures
 from sklearn.model_selection._validation import _fit_and_score
-from sklearn.utils import Bunch, indexable
+from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params, _num_samples
 
 from torchpoly._callbacks import SearchTasks
 from torchpoly._candidates import Candidate, CandidateParser
 from torchpoly._collections import is_collection, is_frame
-from torchpoly._evaluation import Evaluation, Result
+from torchpoly._evaluation import Evaluation
+from torchpoly._fallbacks import Fallbacks, Result, as_text
 from torchpoly._folds import Split
 from torchpoly._scores import Scoring
-from torchpoly._split_rows import PlainSource, SplitSource, transformed_sources
+from torchpoly._split_rows import PlainSource, transformed_sources
 from torchpoly._surroundings import as_before_if_it_fails, undisturbed
 
 
@@ -198,7 +200,7 @@ class PolynomialGridSearchCV(GridSearchCV):
         if reason is None:
             with undisturbed(), as_before_if_it_fails(self):
                 return self._search(parser, X, y, params)
-        self._tell(f"All candidates go through scikit-learn's own path: {reason}")
+        self._report(f"All fits fall back to scikit-learn: {reason}")
         with as_before_if_it_fails(self):
             return super().fit(X, y, **params)
 
@@ -221,19 +223,111 @@ class PolynomialGridSearchCV(GridSearchCV):
             )
         if not (grid and splits):
             raise ValueError("No fits were performed. Was the CV iterator empty? Were there no candidates?")
-        self._tell(
+        self._report(
             f"Fitting {len(splits)} folds for each of {len(grid)} candidates, totalling {len(grid) * len(splits)} fits"
         )
         tasks.begin(len(grid) * len(splits))
-        together = _Together(self, parser, X, y, scorer, routed, splits, tasks)
-        outcomes = together.evaluate(grid)
+        fits = _Fits(X, y, grid, splits, scorer, routed.estimator.fit, routed.scorer.score, tasks)
+        weights = fits.fit_params.get(f"{parser.prefix}sample_weight")
+        scoring = Scoring(scorer, X, y, fits.score_params, weights, self.error_score)
+        evaluation = Evaluation(scoring, self.return_train_score, partial(self._report_result, fits))
+        candidates = self._parse(parser, fits, evaluation.fallbacks)
+        source = self._take_fast_path(parser, list(candidates.values()), fits, evaluation) if candidates else None
+        outcomes = self._fall_back(fits, evaluation)
         _warn_or_raise_about_fit_failures(outcomes, self.error_score)
         if callable(self.scoring):
             _insert_error_scores(outcomes, self.error_score)
         results = self._format_results(grid, len(splits), outcomes)
         tasks.end()
+        self._select(results, outcomes[0]["test_scores"], refit_metric)
+        if self.refit:
+            self._refit(fits, source, None if tasks.are_watched else candidates.get(self.best_index_))
+        self.scorer_ = scorer._scorers if isinstance(scorer, _MultimetricScorer) else scorer
+        self.cv_results_ = results
+        tasks.finish()
+        return self
 
-        first_test_score = outcomes[0]["test_scores"]
+    def _parse(self, parser: CandidateParser, fits: _Fits, fallbacks: Fallbacks) -> dict[int, Candidate]:
+        """Return the candidates that can take the fast path, by index."""
+        candidates = {}
+        for index, parameters in enumerate(fits.grid):
+            candidate = parser.parse(index, parameters, fits.fit_params)
+            if isinstance(candidate, Candidate):
+                candidates[index] = candidate
+            else:
+                # What no estimator has is refused before any work.
+                clone(self.estimator).set_params(**clone(parameters, safe=False))
+                fallbacks.add([index], range(len(fits.splits)), candidate)
+        return candidates
+
+    def _take_fast_path(
+        self, parser: CandidateParser, candidates: list[Candidate], fits: _Fits, evaluation: Evaluation
+    ) -> PlainSource | None:
+        """Evaluate candidates from what is read of the rows once.
+
+        Returns
+        -------
+        PlainSource or None
+            What has been read, if it is of the rows themselves.
+        """
+        X, y, fit_params = fits.X, fits.y, fits.fit_params
+        source = None
+        try:
+            rows = np.arange(_num_samples(X))
+            splits = [(rows[np.asarray(training)], rows[np.asarray(test)]) for training, test in fits.splits]
+            if not parser.prefix:
+                source = PlainSource(self.estimator, X, y, fit_params.get("sample_weight"), splits)
+        except (ValueError, TypeError, IndexError, MemoryError) as error:
+            evaluation.fall_back(candidates, range(len(fits.splits)), error)
+            return None
+        if source is not None:
+            evaluation.add(candidates, source)
+            return source
+        groups = defaultdict(list)
+        for candidate in candidates:
+            groups[candidate.preprocessing].append(candidate)
+        for group in groups.values():
+            pipeline = clone(self.estimator).set_params(**clone(group[0].steps, safe=False))
+            failed, scores_training = partial(evaluation.fall_back, group), self.return_train_score
+            for transformed in transformed_sources(
+                pipeline, X, y, fit_params, splits, scores_training=scores_training, failed=failed
+            ):
+                evaluation.add(group, transformed)
+        return None
+
+    def _fall_back(self, fits: _Fits, evaluation: Evaluation) -> list[Result]:
+        """Return the results of all fits, of which GridSearchCV's evaluation does those that have none yet."""
+        for line in evaluation.fallbacks.lines(len(fits.pairs)):
+            self._report(line)
+        pairs, n_splits = [pair for pair in fits.pairs if pair not in evaluation.results], len(fits.splits)
+        parallel = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)
+        results = parallel(
+            delayed(_fit_and_score)(
+                clone(self.estimator),
+                fits.X,
+                fits.y,
+                scorer=fits.scorer,
+                train=fits.splits[split][0],
+                test=fits.splits[split][1],
+                verbose=self.verbose,
+                parameters=fits.grid[index],
+                fit_params=fits.fit_params,
+                score_params=fits.score_params,
+                return_train_score=self.return_train_score,
+                return_n_test_samples=True,
+                return_times=True,
+                error_score=self.error_score,
+                split_progress=(split, n_splits),
+                candidate_progress=(index, len(fits.grid)),
+                **fits.tasks.evaluation(index * n_splits + split),
+            )
+            for index, split in pairs
+        )
+        every = evaluation.results | dict(zip(pairs, results, strict=True))
+        return [every[pair] for pair in fits.pairs]
+
+    def _select(self, results: dict[str, Any], first_test_score: Any, refit_metric: Any) -> None:
+        """Choose the best candidate."""
         self.multimetric_ = isinstance(first_test_score, dict)
         if callable(self.scoring) and self.multimetric_:
             self._check_refit_for_multimetric(first_test_score)
@@ -243,163 +337,64 @@ class PolynomialGridSearchCV(GridSearchCV):
             if not callable(self.refit):
                 self.best_score_ = results[f"mean_test_{refit_metric}"][self.best_index_]
             self.best_params_ = results["params"][self.best_index_]
-        if self.refit:
-            self.best_estimator_ = clone(self.estimator).set_params(**clone(self.best_params_, safe=False))
-            start = time.time()
-            with tasks.refit(self.best_estimator_):
-                if tasks.are_watched or not together.fit_on_all_rows(self.best_estimator_, self.best_index_):
-                    self.best_estimator_.fit(X, y, **routed.estimator.fit)
-            self.refit_time_ = time.time() - start
-            if hasattr(self.best_estimator_, "feature_names_in_"):
-                self.feature_names_in_ = self.best_estimator_.feature_names_in_
-        self.scorer_ = scorer._scorers if isinstance(scorer, _MultimetricScorer) else scorer
-        self.cv_results_ = results
-        tasks.finish()
-        return self
 
-    def _tell(self, message: str) -> None:
+    def _refit(self, fits: _Fits, source: PlainSource | None, candidate: Candidate | None) -> None:
+        """Fit the best candidate to all rows, from what has been read of them if that is enough."""
+        self.best_estimator_ = clone(self.estimator).set_params(**clone(self.best_params_, safe=False))
+        start, is_fitted = time.time(), False
+        with fits.tasks.refit(self.best_estimator_):
+            if source is not None and candidate is not None:
+                try:
+                    is_fitted = source.fit_on_all_rows(self.best_estimator_, candidate)
+                except (ValueError, MemoryError) as error:
+                    self._report(f"The best candidate is fitted by reading the rows again: {as_text(error)}")
+            if not is_fitted:
+                self.best_estimator_.fit(fits.X, fits.y, **fits.fit_params)
+        self.refit_time_ = time.time() - start
+        if hasattr(self.best_estimator_, "feature_names_in_"):
+            self.feature_names_in_ = self.best_estimator_.feature_names_in_
+
+    def _report_result(self, fits: _Fits, index: int, split: int, result: Result) -> None:
+        """Report a fit on the fast path."""
+        n_splits = len(fits.splits)
+        fits.tasks.tell(index * n_splits + split, fits.splits[split][0])
+        if self.verbose > 1:
+            chosen = ", ".join(f"{name}={value}" for name, value in sorted(fits.grid[index].items()))
+            print(f"[CV {split + 1}/{n_splits}] END {chosen}; test score: {result['test_scores']}")
+
+    def _report(self, message: str) -> None:
         if self.verbose > 0:
             print(message)
 
 
-class _Together:
-    """The candidates of a search on its splits.
+@dataclass(frozen=True)
+class _Fits:
+    """The fits of a search: each candidate of the grid on each split.
 
     Parameters
     ----------
-    search : PolynomialGridSearchCV
-    parser : CandidateParser
     X, y : array-like
-    scorer : callable
-    routed : Bunch
-        The metadata for estimator and scorer.
+        As the user gave them.
+    grid : list of dict
+        The parameters of each candidate.
     splits : list of tuple of ndarray
+        Training and test rows of each split.
+    scorer : callable
+    fit_params, score_params : dict
+        Metadata for the estimator and the scorer.
     tasks : SearchTasks
     """
 
-    def __init__(
-        self,
-        search: PolynomialGridSearchCV,
-        parser: CandidateParser,
-        X: Any,
-        y: Any,
-        scorer: Any,
-        routed: Bunch,
-        splits: list[Split],
-        tasks: SearchTasks,
-    ) -> None:
-        self._search = search
-        self._parser = parser
-        self._X, self._y = X, y
-        self._scorer = scorer
-        self._fit_params, self._score_params = routed.estimator.fit, routed.scorer.score
-        self._splits = splits
-        self._tasks = tasks
-        self._unserved = Counter[str]()
-        self._served: dict[int, Candidate] = {}
-        self._plain: PlainSource | None = None
+    X: Any
+    y: Any
+    grid: list[dict[str, Any]]
+    splits: list[Split]
+    scorer: Any
+    fit_params: dict[str, Any]
+    score_params: dict[str, Any]
+    tasks: SearchTasks
 
-    def evaluate(self, grid: list[dict[str, Any]]) -> list[Result]:
-        """Return what scikit-learn's searches keep of every candidate on every split, in this order."""
-        search, n_splits = self._search, len(self._splits)
-        for index, parameters in enumerate(grid):
-            candidate = self._parser.parse(index, parameters, self._fit_params)
-            if isinstance(candidate, Candidate):
-                self._served[index] = candidate
-            else:
-                # What no estimator has is refused before any work.
-                clone(search.estimator).set_params(**clone(parameters, safe=False))
-                self._unserved[candidate] += 1
-        scoring = Scoring(
-            self._scorer,
-            self._X,
-            self._y,
-            self._score_params,
-            self._fit_params.get(f"{self._parser.prefix}sample_weight"),
-            search.error_score,
-        )
-
-        def report(index: int, split: int, result: Result) -> None:
-            self._tasks.tell(index * n_splits + split, self._splits[split][0])
-            if search.verbose > 1:
-                chosen = ", ".join(f"{name}={value}" for name, value in sorted(grid[index].items()))
-                print(f"[CV {split + 1}/{n_splits}] END {chosen}; test score: {result['test_scores']}")
-
-        evaluation = Evaluation(scoring, search.return_train_score, report)
-        results = evaluation.results
-        pairs = list(product(range(len(grid)), range(n_splits)))
-        results |= self._fit_and_score(grid, [pair for pair in pairs if pair[0] not in self._served])
-        for candidates in self._alike():
-            for source in self._sources(candidates):
-                evaluation.add(candidates, source)
-        for reason, count in self._unserved.items():
-            search._tell(f"{count} of {len(grid)} candidates go through scikit-learn's own path: {reason}")
-        failed = [pair for pair in pairs if pair not in results]
-        if failed:
-            search._tell(f"{len(failed)} fits that failed together go through scikit-learn's own path")
-        results |= self._fit_and_score(grid, failed)
-        return [results[pair] for pair in pairs]
-
-    def _alike(self) -> list[list[Candidate]]:
-        """Return the candidates whose earlier steps are the same, together."""
-        groups = defaultdict(list)
-        for candidate in self._served.values():
-            groups[candidate.preprocessing].append(candidate)
-        return list(groups.values())
-
-    def _sources(self, candidates: list[Candidate]) -> Iterator[SplitSource]:
-        """Yield the rows that candidates see; none where scikit-learn would refuse them."""
-        search, X, y = self._search, self._X, self._y
-        try:
-            rows = np.arange(_num_samples(X))
-            splits = [(rows[np.asarray(training)], rows[np.asarray(test)]) for training, test in self._splits]
-            if not self._parser.prefix:
-                weights = self._fit_params.get("sample_weight")
-                self._plain = PlainSource(search.estimator, X, y, weights, splits)
-        except (ValueError, TypeError, IndexError, MemoryError):
-            return
-        if self._plain is not None:
-            yield self._plain
-        else:
-            pipeline = clone(search.estimator).set_params(**clone(candidates[0].steps, safe=False))
-            yield from transformed_sources(
-                pipeline, X, y, self._fit_params, splits, scores_training=search.return_train_score
-            )
-
-    def _fit_and_score(self, grid: list[dict[str, Any]], pairs: list[tuple[int, int]]) -> dict[tuple[int, int], Result]:
-        """Evaluate candidates on splits one by one, as scikit-learn does."""
-        search, n_splits = self._search, len(self._splits)
-        parallel = Parallel(n_jobs=search.n_jobs, pre_dispatch=search.pre_dispatch)
-        results = parallel(
-            delayed(_fit_and_score)(
-                clone(search.estimator),
-                self._X,
-                self._y,
-                scorer=self._scorer,
-                train=self._splits[split][0],
-                test=self._splits[split][1],
-                verbose=search.verbose,
-                parameters=grid[index],
-                fit_params=self._fit_params,
-                score_params=self._score_params,
-                return_train_score=search.return_train_score,
-                return_n_test_samples=True,
-                return_times=True,
-                error_score=search.error_score,
-                split_progress=(split, n_splits),
-                candidate_progress=(index, len(grid)),
-                **self._tasks.evaluation(index * n_splits + split),
-            )
-            for index, split in pairs
-        )
-        return dict(zip(pairs, results, strict=True))
-
-    def fit_on_all_rows(self, estimator: Any, index: int) -> bool:
-        """Fit a candidate on all rows if their Gram matrix is at hand, and return whether it was."""
-        candidate = self._served.get(index)
-        if candidate is None or self._plain is None:
-            return False
-        try:
-            return self._plain.fit_on_all_rows(estimator, candidate)
-        except (ValueError, MemoryError):
-            return False
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """The index of the candidate and that of the split of each fit."""
+        return list(product(range(len(self.grid)), range(len(self.splits))))

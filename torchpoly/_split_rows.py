@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -18,22 +18,23 @@ from torchpoly._candidates import Candidate
 from torchpoly._checks import check_weights, validated
 from torchpoly._device import Device
 from torchpoly._domain import Box, Domain, chunk_size, count_rows
-from torchpoly._fitting import Model, PreparedRows, Problem
+from torchpoly._fitting import Model
 from torchpoly._folds import Fold, Pass, Split, read_fold, read_folds
-from torchpoly._reading import Data, Reading
+from torchpoly._reading import Data
 from torchpoly._regressor import TorchPolynomialRegressor
 
 # The rows of several splits are transformed at a time where they take no more than about these bytes.
 _BUDGET = 2**28
 
 
+@dataclass(frozen=True)
 class SplitRows:
     """The rows of a split, after the steps of a pipeline if there are any.
 
     Parameters
     ----------
     split : tuple of ndarray of int
-        Which rows the user's data these are.
+        Which rows of the user's data these are.
     data : Data
         Where they are found.
     places : tuple of ndarray of int
@@ -46,73 +47,20 @@ class SplitRows:
         The training rows as they are scored, where that is not how they are trained on.
     """
 
-    def __init__(
-        self,
-        split: Split,
-        data: Data,
-        places: Split,
-        *,
-        single_target: bool,
-        complete: Callable[[TorchPolynomialRegressor], Any],
-        X_scored: NDArray | None = None,
-    ) -> None:
-        self.X_scored = X_scored
-        self.split = split
-        self.single_target = single_target
-        self.complete = complete
-        self._data = data
-        self._places = places
-        self._readings: dict[tuple[object, ...], tuple[Reading, Data, Box]] = {}
-        self._prepared: tuple[tuple[object, ...], PreparedRows] | None = None
-
-    @property
-    def n_features(self) -> int:
-        return self._data.X.shape[1]
-
-    @property
-    def n_bytes(self) -> int:
-        """Size of the rows, which are copied from one array to two."""
-        return 2 * self._data.X.nbytes
+    split: Split
+    data: Data
+    places: Split
+    single_target: bool
+    complete: Callable[[TorchPolynomialRegressor], Any]
+    X_scored: NDArray | None = None
 
     @cached_property
     def training(self) -> Data:
-        return self._data.of_rows(self._places[0])
+        return self.data.of_rows(self.places[0])
 
     @cached_property
     def test(self) -> Data:
-        return self._data.of_rows(self._places[1])
-
-    def read(self, candidate: Candidate) -> tuple[Reading, Data, Box]:
-        """Return what a fit of the training rows reads; candidates that read alike share it."""
-        model, key = candidate.model, (*candidate.model.reads_like, candidate.device)
-        if key not in self._readings:
-            rows = self.training
-            box = Box.of(rows.X, rows.weights)
-            data = model.data(rows.X, rows.Y, rows.weights, candidate.device)
-            self._readings[key] = model.read(data, box), data, box
-        return self._readings[key]
-
-    def prepare(self, candidate: Candidate) -> PreparedRows:
-        """Return the training rows in the coordinates of training; the next candidate may share them."""
-        key = *candidate.model.prepares_like, candidate.device
-        if self._prepared is None or self._prepared[0] != key:
-            self._prepared = None  # so that two are never held
-            reading, data, _ = self.read(candidate)
-            self._prepared = key, candidate.model.prepare(reading, data)
-        return self._prepared[1]
-
-    def pose(self, candidate: Candidate) -> Problem:
-        """Return what a fit of the training rows minimises."""
-        reading, data, box = self.read(candidate)
-        if candidate.is_least_squares:
-            return candidate.model.on_gram(reading, data.targets, box)
-        return candidate.model.on_rows(
-            self.prepare(candidate),
-            box,
-            single_target=self.single_target,
-            batch_size=candidate.estimator.batch_size,
-            in_stages=candidate.spec.is_lbfgs,
-        )
+        return self.data.of_rows(self.places[1])
 
 
 class SplitSource(Protocol):
@@ -131,11 +79,14 @@ class SplitSource(Protocol):
     def fewest_rows(self) -> int:
         """Number of training rows of the smallest split."""
 
-    def rows(self, split: int) -> SplitRows | None:
-        """Return the rows of a split; None where they cannot be trained on."""
+    def rows(self, split: int) -> SplitRows:
+        """Return the rows of a split."""
 
     def folds(self, model: Model, device: Device) -> Iterator[tuple[int, Fold | None]]:
-        """Yield what the rows of each split say of least squares up to the degree of a model."""
+        """Yield what the rows of each split, in order, say of least squares up to the degree of a model.
+
+        None stands for a split of which either part has no row of positive weight.
+        """
 
 
 class PlainSource:
@@ -178,10 +129,10 @@ class PlainSource:
         """Return the box of all rows."""
         return self._box
 
-    def rows(self, split: int) -> SplitRows | None:
+    def rows(self, split: int) -> SplitRows:
         """Return the rows of a split."""
         places = self._places[split]
-        return _split_rows(places, self._data, places, self._single_target, self._complete)
+        return SplitRows(places, self._data, places, self._single_target, self._complete)
 
     def _complete(self, estimator: TorchPolynomialRegressor) -> TorchPolynomialRegressor:
         estimator.__dict__.update(self.attributes)
@@ -196,10 +147,10 @@ class PlainSource:
                 self._complete_runs[model.interaction_only, model.is_textbook, device] = run
 
     def fit_on_all_rows(self, estimator: TorchPolynomialRegressor, candidate: Candidate) -> bool:
-        """Fit to all rows what has been read of them, and return whether that was enough."""
+        """Fit a candidate to all rows from what has been read of them, and return whether that was enough."""
         model = candidate.model
         run = self._complete_runs.get((model.interaction_only, model.is_textbook, candidate.device))
-        if run is None or not candidate.is_least_squares:
+        if run is None:
             return False
         n_rows = count_rows(self._data.X, self._data.weights)
         # A fit of so few rows refines what their Gram matrix tells.
@@ -227,14 +178,14 @@ class PipelineSource:
     def __init__(self, rows: dict[int, SplitRows]) -> None:
         self._rows = rows
         self.splits: Sequence[int] = list(rows)
-        self.n_features = max(one.n_features for one in rows.values())
+        self.n_features = max(one.data.X.shape[1] for one in rows.values())
         self.fewest_rows = min(len(one.split[0]) for one in rows.values())
 
     def box(self) -> Box | None:
         """Return None: each split has rows of its own."""
         return None
 
-    def rows(self, split: int) -> SplitRows | None:
+    def rows(self, split: int) -> SplitRows:
         """Return the rows of a split."""
         return self._rows[split]
 
@@ -253,10 +204,9 @@ def transformed_sources(
     splits: Sequence[Split],
     *,
     scores_training: bool,
+    failed: Callable[[list[int], Exception], object],
 ) -> Iterator[PipelineSource]:
     """Fit the first steps of a pipeline to each split, and yield what becomes of the rows of some at a time.
-
-    Splits for which a step fails are left out.
 
     Parameters
     ----------
@@ -268,17 +218,19 @@ def transformed_sources(
     splits : list of tuple of ndarray of int
     scores_training : bool
         Whether polynomials are evaluated on the training rows too.
+    failed : callable
+        Is called with the splits that are left out and the exception that a step has raised for them.
     """
     held: dict[int, SplitRows] = {}
     n_bytes = 0
     for index, split in enumerate(splits):
         try:
             rows = _transform(pipeline, X, y, fit_params, split, scores_training)
-        except Exception:
-            continue  # scikit-learn's own path will meet it again, and tell of it
-        if rows is not None:
-            held[index] = rows
-            n_bytes += rows.n_bytes
+        except Exception as error:  # the steps are the user's, and may raise anything
+            failed([index], error)
+            continue
+        held[index] = rows
+        n_bytes += 2 * rows.data.X.nbytes  # the rows are copied from one array to two
         if n_bytes > _BUDGET:
             yield PipelineSource(held)
             held, n_bytes = {}, 0
@@ -288,7 +240,7 @@ def transformed_sources(
 
 def _transform(
     pipeline: Pipeline, X: Any, y: Any, fit_params: dict[str, Any], split: Split, scores_training: bool
-) -> SplitRows | None:
+) -> SplitRows:
     """Return the rows of a split after the first steps of a pipeline."""
     steps, (name, last), memory = pipeline.steps[:-1], pipeline.steps[-1], pipeline.memory
     training, test = split
@@ -323,7 +275,7 @@ def _transform(
     Y = np.concatenate([y, y_test]).reshape(len(y) + len(y_test), -1)
     places = np.arange(len(X)), np.arange(len(X), len(Y))
     data = Data(np.concatenate([X, X_test]), Y, weights, Domain.identity(Y.shape[1]), None)
-    return _split_rows(split, data, places, y.ndim == 1, complete, X_scored)
+    return SplitRows(split, data, places, y.ndim == 1, complete, X_scored)
 
 
 def _through(steps: list[tuple[str, Any]], X: Any) -> Any:
@@ -340,18 +292,3 @@ def _validate(estimator: TorchPolynomialRegressor, X: Any, y: Any) -> tuple[NDAr
     before = set(vars(learner))
     X, y = validated(learner, X, y)
     return X, y, {name: value for name, value in vars(learner).items() if name not in before}
-
-
-def _split_rows(
-    split: Split,
-    data: Data,
-    places: Split,
-    single_target: bool,
-    complete: Callable[[TorchPolynomialRegressor], Any],
-    X_scored: NDArray | None = None,
-) -> SplitRows | None:
-    """Return the rows of a split; None where either part is empty, or has no weight."""
-    training, test = places
-    if not (len(training) and len(test)) or (data.weights is not None and not data.weights[training].any()):
-        return None
-    return SplitRows(split, data, places, single_target=single_target, complete=complete, X_scored=X_scored)
