@@ -112,11 +112,6 @@ class RowObjective:
         gradient[:] = slope
         return float(value), float(losses.mean())
 
-    def losses(self, parameters: Floats) -> Floats:
-        """Return the loss of each target, in the units of y."""
-        predictions = self._rows.predict(self._combined(parameters))
-        return self._loss(predictions, self._rows.targets, self._rows.shares).losses
-
     def coefficients(self, parameters: Floats) -> Floats:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
         coefficients = self._rows.of_terms(self._combined(parameters))
