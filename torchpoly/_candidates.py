@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils._param_validation import validate_parameter_constraints
 
-from torchpoly._device import Device, has_float64, resolve_device
+from torchpoly._device import Device, resolve_device
 from torchpoly._fitting import Model
 from torchpoly._optimizers import OptimizerSpec, resolve_optimizer
 from torchpoly._regressor import TorchPolynomialRegressor
@@ -137,8 +137,6 @@ class CandidateParser:
             spec, device = resolve_optimizer(estimator.optimizer, estimator.lr), resolve_device(estimator.device)
         except ValueError as error:
             return str(error)
-        if not has_float64(device):
-            return f"{device} computes in single precision"
         model = estimator._model()
         if not model.is_least_squares:
             return "losses other than the squared error need the rows in each iteration"

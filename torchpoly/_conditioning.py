@@ -81,13 +81,13 @@ def well_conditioned(first: Reading, source: Source) -> Reading:
     if isinstance(reading.statistics.features, GramFactor):
         return reading
     roots = reading.statistics.roots()
-    if roots.condition < _greatest_condition(roots) or _tells_apart_all_but_null(roots, basis, source):
+    if roots.condition < MAX_CONDITION or _tells_apart_all_but_null(roots, basis, source):
         return reading
     mixing = roots.raised
     reading = replace(source.read(basis, mixing), first=first.plain)
     for _ in range(_MAX_CORRECTIONS):
         roots = reading.statistics.roots()
-        if roots.condition < _greatest_condition(roots):
+        if roots.condition < MAX_CONDITION:
             break
         # On the rows, null directions are 0: they would only add to the norm of the coefficients.
         null = np.linalg.qr(mixing @ roots.null)[0]
@@ -96,23 +96,17 @@ def well_conditioned(first: Reading, source: Source) -> Reading:
     return reading
 
 
-def _greatest_condition(roots: InverseRoots) -> float:
-    """Return the condition number up to which a Gram matrix has digits enough, fewer in single precision."""
-    # The bound is up to n_terms**2 times too large.
-    return MAX_CONDITION if roots.epsilon == EPSILON else 100.0 * len(roots.gram) ** 2
-
-
 def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, source: Source) -> bool:
     """Whether the Gram matrix is well-conditioned but for combinations of terms that are 0 on all rows.
 
     Such are terms that are the same on all rows, as powers of a binary column are.
     """
     values, null = roots.eigensystem[0], roots.null
-    if values[null.shape[1]] * _greatest_condition(roots) <= values[-1]:
+    if values[null.shape[1]] * MAX_CONDITION <= values[-1]:
         return False
     if not null.size:
         return True
-    return bool(source.squares_of(basis, null).max() < (NULL_ROUNDING * roots.epsilon) ** 2)
+    return bool(source.squares_of(basis, null).max() < (NULL_ROUNDING * EPSILON) ** 2)
 
 
 def _in_independent_variables(reading: Reading, source: Source) -> Basis:

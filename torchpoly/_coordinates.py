@@ -18,9 +18,9 @@ _WIDELY = 100.0
 _MAX_STEP = 1e6
 
 
-def rounding_share(n_terms: int, epsilon: float = EPSILON) -> float:
+def rounding_share(n_terms: int) -> float:
     """Return the share of the greatest eigenvalue below which rounding leaves no digits of others."""
-    return 10 * n_terms * epsilon
+    return 10 * n_terms * EPSILON
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,9 @@ class InverseRoots:
     ----------
     gram : ndarray of shape (n_terms, n_terms)
         Symmetric, without negative eigenvalues but for rounding.
-    epsilon : float
-        Of the precision that it was computed in.
     """
 
     gram: Floats
-    epsilon: float = EPSILON
 
     @cached_property
     def _inverse_factor(self) -> Floats | None:
@@ -61,7 +58,7 @@ class InverseRoots:
     @property
     def rounding(self) -> float:
         """The eigenvalue below which there is only rounding."""
-        return rounding_share(len(self.gram), self.epsilon) * float(self.eigensystem[0][-1])
+        return rounding_share(len(self.gram)) * float(self.eigensystem[0][-1])
 
     def least_norm(self, norm_weights: Floats | None) -> Floats:
         """Return the triangular one, or where the matrix is singular to working precision the one of least norm.
@@ -84,9 +81,7 @@ class InverseRoots:
     def _triangular(self) -> Floats | None:
         """The transposed inverse of the Cholesky factor, None where rounding leaves it no digits."""
         inverse = self._inverse_factor
-        return (
-            None if inverse is None or self.condition >= 1 / rounding_share(len(self.gram), self.epsilon) else inverse.T
-        )
+        return None if inverse is None or self.condition >= 1 / rounding_share(len(self.gram)) else inverse.T
 
     @property
     def truncated(self) -> Floats:

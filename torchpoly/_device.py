@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABCMeta
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -39,7 +40,38 @@ TENSOR, DEVICE, OPTIMIZER = map(class_by_name, ["torch.Tensor", "torch.device", 
 
 
 def resolve_device(device: str | torch.device) -> Device:
-    """Return the device, or refuse one that is not here."""
+    """Return the device, or the CPU with a warning where the device has no double precision.
+
+    Raises
+    ------
+    ValueError
+        If this machine does not have the device.
+    """
+    found = _find_device(device)
+    if has_float64(found):
+        return found
+    warnings.warn(
+        f"The device {str(device)!r} has no double precision, so the computation runs on the CPU. Set device='cpu' to "
+        "avoid this warning.",
+        UserWarning,
+        stacklevel=5,  # the line that called fit
+    )
+    return None
+
+
+def device_or_cpu(device: str | torch.device) -> Device:
+    """Return the device, or the CPU where the device is absent or has no double precision.
+
+    A model can be used on another machine than the one that trained it, so predictions do not warn.
+    """
+    try:
+        found = _find_device(device)
+    except ValueError:
+        return None
+    return found if has_float64(found) else None
+
+
+def _find_device(device: str | torch.device) -> Device:
     if device == "cpu":
         return None
     try:
@@ -57,8 +89,8 @@ def resolve_device(device: str | torch.device) -> Device:
         reason = str(error).splitlines()[0][:200].rstrip(". ")
         raise ValueError(
             f"The 'device' parameter got {str(device)!r}, which cannot be used here: {reason}. Allowed are 'cpu', a "
-            "device of this machine, such as 'cuda', 'cuda:1', 'mps' or 'xpu', and 'auto', which takes 'cuda' or "
-            "'xpu' where there is one."
+            "device of this machine, such as 'cuda', 'cuda:1' or 'xpu', and 'auto', which takes 'cuda' or 'xpu' where "
+            "there is one."
         ) from error
     return resolved
 
@@ -77,46 +109,27 @@ def has_float64(device: Device) -> bool:
     return True
 
 
-def in_float64(device: Device) -> Device:
-    """Return the device, or the CPU where it does not compute in double precision."""
-    return device if has_float64(device) else None
-
-
-def device_or_cpu(device: str | torch.device) -> Device:
-    """Return the device, or the CPU on a machine without it: a model outlives its training device."""
-    try:
-        return resolve_device(device)
-    except ValueError:
-        return None
-
-
 def to_device(values: NDArray, device: Device) -> Any:
-    """Return an array as it is on the CPU, as a tensor of the device's precision elsewhere."""
+    """Return an array as it is on the CPU, as a tensor elsewhere."""
     if device is None:
         return values
     import torch
 
-    return torch.from_numpy(values).to(device, _float_type(device))
+    return torch.from_numpy(values).to(device)
 
 
 def empty(n_columns: int, n_rows: int, device: Device) -> Any:
-    """Return room for features: an array on the CPU, a tensor of the device's precision elsewhere."""
+    """Return a matrix without values: an array on the CPU, a tensor elsewhere."""
     if device is None:
         return np.empty((n_columns, n_rows))
     import torch
 
-    return torch.empty(n_columns, n_rows, device=device, dtype=_float_type(device))
-
-
-def _float_type(device: Device) -> torch.dtype:
-    import torch
-
-    return torch.float64 if has_float64(device) else torch.float32
+    return torch.empty(n_columns, n_rows, device=device, dtype=torch.float64)
 
 
 def to_numpy(values: Any) -> Floats:
-    """Return an array from any device, in double precision."""
-    return values.double().cpu().numpy() if isinstance(values, TENSOR) else values
+    """Return an array from any device."""
+    return values.cpu().numpy() if isinstance(values, TENSOR) else values
 
 
 def sent(chunks: Iterable[tuple[Any, ...]], device: Device) -> Iterator[tuple[Any, ...]]:

@@ -299,7 +299,7 @@ class Domain:
         return self.axes.T @ scaled - self.shift[:, None]
 
     def on(self, device: Any) -> Callable[[Tensor], Tensor]:
-        """Return what :meth:`scale` does, for tensors on a device that computes in double precision."""
+        """Return what :meth:`scale` does, for tensors on a device."""
         import torch
 
         vectors = self.center[:, None], self.half_width[:, None], self.shift[:, None]

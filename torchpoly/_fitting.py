@@ -14,7 +14,7 @@ from torchpoly._basis import Basis, capped_exponents
 from torchpoly._callable_loss import CallableLoss, LossFunction
 from torchpoly._conditioning import Source, well_conditioned
 from torchpoly._coordinates import EPSILON, Coordinates, TermCoordinates
-from torchpoly._device import Device, in_float64
+from torchpoly._device import Device
 from torchpoly._domain import Box, Domain, Floats
 from torchpoly._extremes import columns_with_extremes
 from torchpoly._fitted import FittedPolynomial
@@ -344,7 +344,6 @@ class Model:
 
         Parameters are those of :meth:`pose_read`.
         """
-        data = replace(data, device=in_float64(data.device))
         coordinates = reading.orthonormal_coordinates(self.alpha)
         mixing: Coordinates | None = coordinates
         if reading.mixing is not None:

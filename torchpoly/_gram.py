@@ -13,7 +13,6 @@ from typing import Any, cast
 import numpy as np
 
 from torchpoly._coordinates import (
-    EPSILON,
     Coordinates,
     InverseRoots,
     RowCoordinates,
@@ -32,9 +31,6 @@ _SMALL_PRODUCT = 2**22
 _SLICE_PRODUCT = 2**17  # multiplications of a matrix product
 _SLICE_ELEMENTS = 9000  # elements of the matrix in a product with a vector
 
-# So many rows of products in single precision are added without compensation.
-_SINGLE_ROWS = 4096
-
 
 @dataclass(frozen=True)
 class GramStatistics:
@@ -50,15 +46,12 @@ class GramStatistics:
         Mean of ``w y**2``.
     total_weight : float
         Sum of the weights, that of the rows where there are none.
-    epsilon : float
-        Of the precision that the products were computed in.
     """
 
     features: Floats | GramFactor
     cross: Floats
     target: Floats
     total_weight: float
-    epsilon: float = EPSILON
     _roots: dict[float, InverseRoots] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -68,10 +61,9 @@ class GramStatistics:
     @classmethod
     def from_chunks(cls, chunks: Iterable[Array], n_terms: int, total_weight: float) -> GramStatistics:
         """Add up the products of all rows of `chunks` and divide by their total weight."""
-        products, epsilon = _sum_of_products(chunks)
-        gram = products / total_weight
+        gram = _sum_of_products(chunks) / total_weight
         target = np.diagonal(gram)[n_terms:].copy()
-        return cls(gram[:n_terms, :n_terms], gram[:n_terms, n_terms:], target, total_weight, epsilon)
+        return cls(gram[:n_terms, :n_terms], gram[:n_terms, n_terms:], target, total_weight)
 
     @classmethod
     def of_union(cls, parts: Sequence[GramStatistics], counts: Sequence[int]) -> GramStatistics:
@@ -86,8 +78,7 @@ class GramStatistics:
                     total += getattr(part, name) * share
             return total
 
-        epsilon = max(part.epsilon for part in parts)
-        return cls(mean("features"), mean("cross"), mean("target"), total_weight, epsilon)
+        return cls(mean("features"), mean("cross"), mean("target"), total_weight)
 
     def changed(self, change: Floats | None, scale: Floats, shift: Floats) -> GramStatistics:
         """Return the statistics of other terms, and of targets times `scale` plus `shift`.
@@ -102,7 +93,7 @@ class GramStatistics:
         target = scale**2 * self.target + 2.0 * scale * shift * cross[0] + shift**2
         if change is not None:
             gram, cross = change.T @ gram @ change, change.T @ cross
-        return GramStatistics(gram, scale * cross + shift * gram[:, :1], target, self.total_weight, self.epsilon)
+        return GramStatistics(gram, scale * cross + shift * gram[:, :1], target, self.total_weight)
 
     @classmethod
     def from_few_rows(cls, chunk: Array, norm_weights: Floats, total_weight: float) -> GramStatistics:
@@ -141,7 +132,7 @@ class GramStatistics:
 
     def _roots_of(self, alpha: float, matrix: Callable[[Floats], Floats]) -> InverseRoots:
         if alpha not in self._roots:
-            self._roots[alpha] = InverseRoots(matrix(cast(Floats, self.features)), self.epsilon)
+            self._roots[alpha] = InverseRoots(matrix(cast(Floats, self.features)))
         return self._roots[alpha]
 
     def covariance(self, n_variables: int) -> Floats:
@@ -173,30 +164,16 @@ def largest_eigenvalue(gram: Floats | GramFactor, alpha: float, norm_weights: Fl
     return gram.largest_eigenvalue() + alpha * float(norm_weights.max())
 
 
-def _sum_of_products(chunks: Iterable[Array]) -> tuple[Floats, float]:
-    """Return the sum of ``chunk @ chunk.T``, and the epsilon of the precision of the products.
-
-    Where that is single, the sum is compensated (Kahan): what an addition rounds off is added the
-    next time, so that the error does not grow with the number of chunks.
-    """
+def _sum_of_products(chunks: Iterable[Array]) -> Floats:
+    """Return the sum of ``chunk @ chunk.T``."""
     total: Any = 0.0
-    rounded_off: Any = 0.0
-    epsilon = EPSILON
     for chunk in chunks:
         if isinstance(chunk, np.ndarray):
             for rows in _slices(chunk, _SLICE_PRODUCT // len(chunk) ** 2):
                 total += rows @ rows.T
-        elif chunk.element_size() == 8:
-            total += chunk @ chunk.T
         else:
-            epsilon = float(np.finfo(np.float32).eps)
-            for start in range(0, chunk.shape[1], _SINGLE_ROWS):
-                part = chunk[:, start : start + _SINGLE_ROWS]
-                product = part @ part.T - rounded_off
-                before, total = total, total + product
-                rounded_off = (total - before) - product
-    # Of a sum in double precision nothing is known to be rounded off.
-    return to_numpy(total) - to_numpy(rounded_off), epsilon
+            total += chunk @ chunk.T
+    return to_numpy(total)
 
 
 def residual_products(chunk: Array, coefficients: Floats, total_weight: float) -> tuple[Floats, Floats]:

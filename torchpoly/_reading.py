@@ -11,14 +11,12 @@ from numpy.typing import NDArray
 
 from torchpoly._basis import Basis, count_terms
 from torchpoly._coordinates import (
-    EPSILON,
     Coordinates,
     TermCoordinates,
     on_span,
-    rounding_share,
     without_null,
 )
-from torchpoly._device import Device, empty, has_float64, in_float64, namespace, on_device, sent, to_device
+from torchpoly._device import Device, empty, namespace, on_device, sent, to_device
 from torchpoly._domain import (
     SCAN_ROWS,
     Array,
@@ -34,8 +32,6 @@ from torchpoly._domain import (
 from torchpoly._few_rows import EvaluatedFactor, HeldFactor, is_held
 from torchpoly._gram import GramStatistics, orthonormal_coordinates
 
-# Products in single precision are enough where the least eigenvalue exceeds this share of the greatest.
-_SINGLE_SHARE = 1e-3
 # So many rows tell where about most values of a column lie.
 _SAMPLE_ROWS = 2**14
 
@@ -160,7 +156,7 @@ class Data:
         total_weight = sum_weights(self.X, self.weights)
         shares = np.full(len(self.X), 1.0) if self.weights is None else self.weights
         roots = np.sqrt(shares / total_weight)
-        gram = EvaluatedFactor(basis, basis.domain.scale(self.X), roots, in_float64(self.device))
+        gram = EvaluatedFactor(basis, basis.domain.scale(self.X), roots, self.device)
         targets = roots * self.targets.scale(self.Y)
         with np.errstate(over="ignore", invalid="ignore"):
             statistics = GramStatistics(gram, gram.combine(targets.T), np.square(targets).sum(axis=1), total_weight)
@@ -204,23 +200,19 @@ def design_chunks(basis: Basis, data: Data, size: int, mixing: Floats | None = N
     n_terms, device = basis.n_terms, data.device
     buffer = empty(n_terms + data.Y.shape[1], min(size, len(data.X)), device)
     mixed = None if mixing is None else to_device(mixing, device)
-    # Single precision would lose the digits of values far from 0: they are scaled before.
-    there = device is not None and has_float64(device)
-    scaling: list[Any] = [domain.on(device) if there else domain.scale for domain in (basis.domain, data.targets)]
+    scaling: list[Any] = [
+        domain.scale if device is None else domain.on(device) for domain in (basis.domain, data.targets)
+    ]
     scale, scale_targets = scaling
 
     def read() -> Iterator[tuple[Any, Any, Any]]:
         for rows in row_chunks(len(data.X), size, data.weights):
-            X, Y = data.X[rows], data.Y[rows]
-            roots = None if data.weights is None else np.sqrt(data.weights[rows])
-            yield (X, Y, roots) if there else (scale(X), scale_targets(Y), roots)
+            yield data.X[rows], data.Y[rows], None if data.weights is None else np.sqrt(data.weights[rows])
 
-    for variables, targets, roots in sent(read(), device):
-        if there:
-            variables, targets = scale(variables), scale_targets(targets)
-        chunk = buffer[:, : targets.shape[1]]
-        basis.evaluate(variables, out=chunk[:n_terms])
-        chunk[n_terms:] = targets
+    for X, Y, roots in sent(read(), device):
+        chunk = buffer[:, : len(X)]
+        basis.evaluate(scale(X), out=chunk[:n_terms])
+        chunk[n_terms:] = scale_targets(Y)
         if roots is not None:
             chunk *= roots
         if data.on_chunk is not None:
@@ -313,20 +305,8 @@ def read_gram(basis: Basis, data: Data, mixing: Floats | None = None) -> GramSta
 
     with np.errstate(over="ignore", invalid="ignore"):
         statistics = on_device(data.device, data.chunk_size(basis.n_terms + data.Y.shape[1]), work)
-    if statistics.epsilon > EPSILON and not _keeps_digits(statistics):
-        return read_gram(basis, replace(data, device=None), mixing)
     _refuse_overflow(basis, statistics)
     return statistics
-
-
-def _keeps_digits(statistics: GramStatistics) -> bool:
-    """Whether products in single precision are enough to tell terms apart."""
-    if not statistics.is_finite():
-        return False
-    gram = cast(Floats, statistics.features)
-    eigenvalues = np.linalg.eigvalsh(gram)
-    limit = max(_SINGLE_SHARE, 10 * rounding_share(len(gram), statistics.epsilon))
-    return bool(eigenvalues[0] > limit * eigenvalues[-1])
 
 
 def _refuse_overflow(basis: Basis, statistics: GramStatistics) -> None:

@@ -145,12 +145,11 @@ class TorchPolynomialRegressor(
         ``"error"`` refuses rows outside, and ``"continue"`` warns of rows far outside.
 
     device : str or torch.device, default="cpu"
-        Where features and the Gram matrix are computed: ``"cuda"``, ``"cuda:1"``, ``"xpu"``,
-        ``"mps"``; ``"auto"`` takes a CUDA or XPU device where there is one. A device without double
-        precision, such as ``"mps"``, computes in single, with compensated sums, which leaves five
-        to six digits of the predictions; losses other than the squared error then train on the
-        CPU. What one chunk holds is computed on the CPU. Predictions fall back on it where the
-        device is absent.
+        Where features and the Gram matrix are computed: ``"cuda"``, ``"cuda:1"``, ``"xpu"``;
+        ``"auto"`` takes a CUDA or XPU device where there is one. A device without double precision,
+        such as ``"mps"``, is not used: :meth:`fit` warns of it and runs on the CPU. If all rows fit
+        in one chunk, they are computed on the CPU too. Predictions run on the CPU where the device
+        is absent.
 
     random_state : int or RandomState instance, default=None
         Shuffles the rows for mini-batches. ``None`` shuffles alike in every fit.
