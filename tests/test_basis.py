@@ -45,6 +45,33 @@ def test_products_of_chebyshev_polynomials(n_features, degree, interaction_only,
     np.testing.assert_allclose(basis.evaluate(tensors, out=out).numpy(), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("degree", [0, 1, 2, 7, 60])
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [((-1, 1), (-1, 1)), ((-1, 1), (-4, 2)), ((2.5, 2.501), (0, 10)), ((0, 1), (0.25, 0.75)), ((0, 1), (-1, 0.5))],
+)
+def test_change_of_domain_is_that_of_numpy(here, there, degree):
+    ours, others = (Basis(Domain.spanning(Box(*np.array([one]).T, (None,))), degree) for one in (here, there))
+    expected = np.zeros((degree + 1, degree + 1))
+    for k in range(degree + 1):
+        converted = chebyshev.Chebyshev.basis(k, domain=there).convert(domain=here).coef
+        expected[: len(converted), k] = converted
+    change = ours.change_to(others, [None])
+    np.testing.assert_allclose(
+        change / np.abs(expected).max(axis=0), expected / np.abs(expected).max(axis=0), atol=1e-14
+    )
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0, 5.0], [2.0]], ids=["few values", "a constant"])
+def test_change_of_domain_holds_on_the_rows(values, rng):
+    X = np.column_stack([rng.uniform(-1, 2, 40), rng.choice(values, 40)])
+    box = Box.of(X, None)
+    ours, others = Basis.spanning(box, 4, False), Basis(Domain.spanning(Box.of(np.vstack([X, 9 - X]), None)), 4)
+    change = ours.change_to(others, box.values)
+    at_rows = others.evaluate(others.domain.scale(X))
+    np.testing.assert_allclose(change.T @ ours.evaluate(ours.domain.scale(X)), at_rows, atol=1e-13)
+
+
 def test_count_terms_needs_no_list_of_them():
     assert count_terms(100, 1000) > 10**100
 

@@ -225,10 +225,10 @@ class Basis:
     def change_to(self, other: Basis, values: Sequence[Floats | None]) -> Floats:
         """Return the coefficients in this basis of the terms of another one, as functions on the rows.
 
-        Both domains have columns of X for their variables, the other one all of this one's. Along
-        each, the other variable is ``a * u + b`` of this one, and its univariate polynomials follow
-        from their recurrence, or where the column has few values, from interpolation on these. Columns
-        that have no variable here are constant.
+        The variables of both domains are columns of X, and the other domain has all columns of this
+        one. Along a column, the other variable is ``a * u + b`` of this one, u. Its Chebyshev
+        polynomials are interpolated: at Chebyshev nodes, which is exact, or on the values of the
+        column if these are few. Columns that have no variable here are constant.
 
         Parameters
         ----------
@@ -254,13 +254,14 @@ class Basis:
         for column, mine, exponents in zip(shared, ours.T, other.powers.T, strict=True):
             offset = (here.center[column] - there.center[column]) / there.half_width[column]
             slope = here.half_width[column] / there.half_width[column] if here.columns[column] else 0.0
-            known = values[column] if here.columns[column] else None
-            if known is not None and len(known) <= exponents.max():
-                u = (known - here.center[column]) / here.half_width[column]
-                at_values = chebyshev.chebvander(slope * u + offset, int(exponents.max()))
-                univariate = np.linalg.solve(chebyshev.chebvander(u, len(u) - 1), at_values)
+            known, highest = values[column] if here.columns[column] else None, int(exponents.max())
+            if known is not None and len(known) <= highest:
+                nodes = (known - here.center[column]) / here.half_width[column]
             else:
-                univariate = _affine_change(slope, offset, int(exponents.max()))
+                nodes = chebyshev.chebpts1(highest + 1)
+            at_nodes = chebyshev.chebvander(slope * nodes + offset, highest)
+            # T_k of the other variable has degree k in this one. Entries below the diagonal are rounding.
+            univariate = np.triu(np.linalg.solve(chebyshev.chebvander(nodes, len(nodes) - 1), at_nodes))
             factors *= univariate[mine[rows], exponents[columns]]
         change = np.zeros((self.n_terms, other.n_terms))
         change[rows, columns] = factors
@@ -410,20 +411,3 @@ def _multiply_add(total: Array, one: Array, other: Array, product: Array) -> Non
     xp = namespace(total)
     xp.multiply(one, other, out=product)
     total += product
-
-
-def _affine_change(slope: float, offset: float, degree: int) -> Floats:
-    """Return the matrix whose column k holds ``T_k(slope * u + offset)`` in the polynomials ``T_j(u)``."""
-    univariate = np.eye(degree + 1)
-    for k in range(1, degree + 1):
-        # T_k(v) is 2 v T_(k-1) - T_(k-2), where T_(-1) is T_1, and 2 u T_j is T_(j+1) + T_|j-1|.
-        last, column = univariate[:, k - 1], univariate[:, k]
-        column[:] = 2.0 * offset * last
-        column[1:] += slope * last[:-1]
-        column[:-1] += slope * last[1:]
-        column[1] += slope * last[0]
-        if k == 1:
-            column /= 2.0
-        else:
-            column -= univariate[:, k - 2]
-    return univariate
