@@ -14,7 +14,7 @@ import torchpoly._rows
 from torchpoly import TorchPolynomialRegressor
 from torchpoly._callable_loss import CallableLoss
 from torchpoly._domain import Domain
-from torchpoly._losses import Stages, named_loss
+from torchpoly._losses import LOSSES, Stages
 from torchpoly._optimizers import optimizer_names
 
 
@@ -289,8 +289,9 @@ def test_other_bases_have_the_same_optimum(settings, basis, rng):
 def loss_of(settings, targets):
     """The loss of an estimator with these settings, for targets of shape (n_targets, n_rows)."""
     if isinstance(settings["loss"], str):
-        parameters = {"epsilon": 1.35, "quantile": 0.5} | settings
-        return named_loss(parameters.pop("loss"), units=np.ones(len(targets)), **parameters)
+        kind, defaults = LOSSES[settings["loss"]], {"epsilon": 1.35, "quantile": 0.5}
+        options = {name: settings.get(name, defaults[name]) for name in kind.parameters}
+        return kind(np.ones(len(targets)), **options)
     scale = Domain.standardizing(targets.T)
     return CallableLoss(settings["loss"], scale, single_target=len(targets) == 1, weighted=True)
 

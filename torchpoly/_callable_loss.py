@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar
 
 from torchpoly._device import like, namespace, to_numpy
 from torchpoly._domain import Array, Domain, Floats
-from torchpoly._losses import Evaluation, Stages
+from torchpoly._losses import Evaluation, Loss, Stages
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +29,7 @@ _LEAST_CURVATURE = 0.3
 _N_TRIED = 500
 
 
-class CallableLoss:
+class CallableLoss(Loss):
     """A loss of the user's own, differentiated by torch at the predictions.
 
     Values are divided by a unit: half the root mean square of the second derivatives by the
@@ -51,7 +51,7 @@ class CallableLoss:
         Whether rows have different weights.
     """
 
-    quantiles = None
+    scales_targets = False
 
     def __init__(self, function: LossFunction, targets: Domain, *, single_target: bool, weighted: bool) -> None:
         self._function = function
@@ -63,10 +63,9 @@ class CallableLoss:
         self._is_reduced = False
         self._bends = False
         self.reach = 1e-2
-        self.is_final = True
 
     @property
-    def penalty_units(self) -> Floats:
+    def penalty_units(self) -> Floats:  # type: ignore[override]
         """Coefficients are penalised in the units of y, values are in those of the loss."""
         return self._targets.half_width**2 / (1.0 if self._unit is None else self._unit)
 

@@ -18,7 +18,7 @@ from torchpoly._device import Device
 from torchpoly._domain import Box, Domain, Floats
 from torchpoly._extremes import columns_with_extremes
 from torchpoly._fitted import FittedPolynomial
-from torchpoly._losses import ROBUST_LOSSES, HuberLoss, Loss, Stages, named_loss
+from torchpoly._losses import LOSSES, Loss, Stages
 from torchpoly._objective import GramObjective
 from torchpoly._reading import Data, Reading
 from torchpoly._row_objective import RowObjective
@@ -95,10 +95,10 @@ class Problem:
             "_single_target": single_target,
             "rank_": len(self.parts[0].parameters),
         }
-        scales = [cast(Floats, part.loss.scale) for part in self.parts if isinstance(part.loss, HuberLoss)]
-        if scales:
-            scale = np.concatenate(scales) * self.targets.half_width
-            attributes["scale_"] = float(scale[0]) if single_target else scale
+        estimated = [part.loss.fitted_attributes() for part in self.parts if part.loss is not None]
+        for name in estimated[0] if estimated else ():
+            values = np.concatenate([one[name] for one in estimated])
+            attributes[name] = float(values[0]) if single_target else values
         gaps = [part.program.dual_gap for part in self.parts if part.program is not None]
         if gaps and all(gap is not None for gap in gaps):
             gap = np.concatenate(cast(list[Floats], gaps))
@@ -132,14 +132,18 @@ def average_curves(curves: list[Floats]) -> Floats:
     return np.mean([np.pad(curve, (0, length - len(curve)), mode="edge") for curve in curves], axis=0)
 
 
+def loss_class(loss: str | LossFunction) -> Any:
+    """Return the class of a loss, by its name or for a callable."""
+    return LOSSES[loss] if isinstance(loss, str) else CallableLoss
+
+
 @dataclass(frozen=True)
 class Model:
     """The parameters of the estimator that say what is minimised; there they are documented."""
 
     degree: int
     loss: str | LossFunction
-    epsilon: float
-    quantile: float
+    loss_options: dict[str, Any]
     alpha: float
     basis: str
     interaction_only: bool
@@ -237,7 +241,7 @@ class Model:
     @property
     def _is_robust(self) -> bool:
         """Whether targets are centered at their medians, not at their means."""
-        return isinstance(self.loss, str) and self.loss in ROBUST_LOSSES
+        return loss_class(self.loss).is_robust
 
     def pose_read(
         self,
@@ -275,7 +279,7 @@ class Model:
         if isinstance(self.loss, str):
             units = data.targets.half_width
             parts = np.split(units, len(units)) if in_stages else [units]
-            return [named_loss(self.loss, epsilon=self.epsilon, quantile=self.quantile, units=part) for part in parts]
+            return [LOSSES[self.loss](part, **self.loss_options) for part in parts]
         weighted = data.weights is not None and len(np.unique(data.weights[data.weights > 0])) > 1
         return [CallableLoss(self.loss, data.targets, single_target=single_target, weighted=weighted)]
 
@@ -354,11 +358,11 @@ class Model:
         if self.basis != "orthonormal":
             origins, mixing = [coordinates @ origin for origin in origins], None
             projection = reading.projection()
-        rows = Rows.of(reading.basis, mixing, data, scale_targets=isinstance(self.loss, str))
+        rows = Rows.of(reading.basis, mixing, data, scale_targets=loss_class(self.loss).scales_targets)
         if warm is None:
             zero = self.zero(len(origins[0]), data.targets)
             origins = [zero] if self.is_textbook else [zero, *origins]
-            if not isinstance(self.loss, str):
+            if not loss_class(self.loss).scales_targets:
                 # A loss that takes the logarithm of a rate, say, is at home near y_pred = 0.
                 origins.append(-rows.constant * data.targets.center / data.targets.half_width)
         stages = Stages.NONE if not in_stages else Stages.LAST if warm is not None else Stages.ALL
@@ -370,8 +374,8 @@ class Model:
                 own = slice(None) if len(losses) == 1 else slice(target, target + 1)
                 rows_of_part = replace(rows, targets=rows.targets[own])
                 starts = [origin[:, own] for origin in origins]
-                may_bend = in_stages and isinstance(loss, CallableLoss) and not self.is_textbook
-                link = cast(CallableLoss, loss).take_link(rows.targets, rows.shares) if may_bend else None
+                may_bend = in_stages and not self.is_textbook
+                link = loss.take_link(rows.targets, rows.shares) if may_bend else None
                 if link is not None:  # a callable is the only loss, of all targets
                     constant, scale = link
                     moves = rows.constant * (data.targets.center - scale.center)

@@ -6,22 +6,20 @@ slopes with which training goes on. Predictions and targets are in the units of 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from copy import copy
 from enum import Enum
-from typing import NamedTuple, Protocol, cast
+from typing import ClassVar, NamedTuple, cast
 
 import numpy as np
 
 from torchpoly._device import like, namespace, to_numpy
-from torchpoly._domain import Array, Floats, typical_size
+from torchpoly._domain import Array, Domain, Floats, typical_size
 
 # Residuals below this, in units of training, are rounding: no scale or width is smaller.
 _RESOLUTION = 1e-8
 # The smallest width of smoothing and bound of the scale, in median absolute residuals.
 _FINEST = 2.0**-15
-
-ROBUST_LOSSES = {"absolute_error", "huber", "quantile"}
-LOSSES = {"squared_error"} | ROBUST_LOSSES
 
 
 class Evaluation(NamedTuple):
@@ -50,46 +48,8 @@ class Stages(Enum):
     LAST = "smoothed least, as close to the optimum"
 
 
-class Loss(Protocol):
-    """What an objective over the rows needs to know of a loss."""
-
-    def __call__(self, predictions: Array, targets: Array, shares: Array) -> Evaluation:
-        """Evaluate at predictions and targets of shape (n_targets, n_rows); rows have shares in the weight."""
-
-    def start(self, predictions: Array, targets: Array, shares: Array, stages: Stages) -> None:
-        """Look at the predictions from which training starts."""
-
-    @property
-    def penalty_units(self) -> float | Floats:
-        """What the square of each target's coefficients, in units of training, is in those of `values`."""
-
-    @property
-    def is_final(self) -> bool:
-        """Whether this is the last of the stages in which the loss is minimised."""
-
-    @property
-    def reach(self) -> float:
-        """How far apart slopes tell the curvature, in units of training: across many kinks."""
-
-    def stage_tol(self, share: float) -> float:
-        """Return the gradient entry at which a stage is over, for so many parameters per row."""
-
-    def narrow(self, predictions: Array, targets: Array, shares: Array) -> None:
-        """Go on to the next stage from these predictions."""
-
-    def curvatures(self, predictions: Array, targets: Array) -> Array | None:
-        """Return second derivatives for the rows, made for the step to the next stage; None if unknown."""
-
-    def for_batches(self) -> Loss:
-        """Return the loss of mini-batches."""
-
-    @property
-    def quantiles(self) -> list[tuple[float, float]] | None:
-        """For each target, the quantile whose pinball loss this is, and its unit in the units of y; else None."""
-
-
-class SquaredError:
-    """``r**2`` of the residuals r.
+class Loss(ABC):
+    """A loss of the rows. The defaults are those of a smooth loss in one stage.
 
     Parameters
     ----------
@@ -97,30 +57,61 @@ class SquaredError:
         The units of training in the units of y.
     """
 
-    penalty_units = 1.0
-    quantiles = None
-    reach = 1.0
+    parameters: ClassVar[tuple[str, ...]] = ()
+    """Parameters of the estimator that the constructor takes by name."""
+    is_robust: ClassVar[bool] = False
+    """Whether targets are centered at their medians, not at their means."""
+    scales_targets: ClassVar[bool] = True
+    """Whether it is evaluated at scaled targets, not at y itself."""
+
+    penalty_units: float | Floats = 1.0
+    """What the square of each target's coefficients, in units of training, is in those of `values`."""
+    quantiles: list[tuple[float, float]] | None = None
+    """For each target, the quantile whose pinball loss this is, and its unit in the units of y; else None."""
     is_final = True
+    """Whether this is the last of the stages in which the loss is minimized."""
+    reach = 1.0
+    """How far apart slopes tell the curvature, in units of training: across many kinks."""
 
     def __init__(self, units: Floats) -> None:
         self._units = units
 
-    def start(self, predictions: Array, targets: Array, shares: Array, stages: Stages) -> None:
-        """Need nothing of the predictions."""
+    @abstractmethod
+    def __call__(self, predictions: Array, targets: Array, shares: Array) -> Evaluation:
+        """Evaluate at predictions and targets of shape (n_targets, n_rows); rows have shares in the weight."""
+
+    def start(self, predictions: Array, targets: Array, shares: Array, stages: Stages) -> None:  # noqa: B027
+        """Look at the predictions from which training starts."""
 
     def stage_tol(self, share: float) -> float:
-        """Return 0: there is one stage."""
+        """Return the gradient entry at which a stage is over, for so many parameters per row."""
         return 0.0
 
-    def narrow(self, predictions: Array, targets: Array, shares: Array) -> None:
-        """Never needed."""
+    def narrow(self, predictions: Array, targets: Array, shares: Array) -> None:  # noqa: B027
+        """Go on to the next stage from these predictions."""
 
-    def curvatures(self, predictions: Array, targets: Array) -> None:
-        """Return None: orthonormal coordinates have the curvature already."""
+    def curvatures(self, predictions: Array, targets: Array) -> Array | None:
+        """Return second derivatives for the rows, made for the step to the next stage.
 
-    def for_batches(self) -> SquaredError:
-        """Return the loss itself."""
+        None stands for those of the squared error, which orthonormal coordinates have already.
+        """
+        return None
+
+    def take_link(self, targets: Array, shares: Array) -> tuple[Floats, Domain] | None:
+        """Prepare for predictions under a link; None for a loss that has none."""
+        return None
+
+    def for_batches(self) -> Loss:
+        """Return the loss of mini-batches."""
         return self
+
+    def fitted_attributes(self) -> dict[str, Floats]:
+        """Return what the loss has estimated itself, by the name of the attribute, for each target."""
+        return {}
+
+
+class SquaredError(Loss):
+    """``r**2`` of the residuals r."""
 
     def __call__(self, predictions: Array, targets: Array, shares: Array) -> Evaluation:
         """Evaluate the loss."""
@@ -130,7 +121,7 @@ class SquaredError:
         return Evaluation(values, values * self._units**2, -2.0 * weighted)
 
 
-class HuberLoss:
+class HuberLoss(Loss):
     """Huber's loss with its scale, which is estimated jointly.
 
     It is the mean over the rows of ``s + s H(r / s)`` at the scale s that makes it least, where
@@ -144,10 +135,10 @@ class HuberLoss:
 
     Parameters
     ----------
-    epsilon : float or ndarray of shape (n_targets,)
-        At least 1.
     units : ndarray of shape (n_targets,)
         The units of training in the units of y.
+    epsilon : float
+        At least 1.
 
     Attributes
     ----------
@@ -160,16 +151,14 @@ class HuberLoss:
        (2007), 59-72; as in :class:`sklearn.linear_model.HuberRegressor`.
     """
 
-    penalty_units = 1.0
-    quantiles = None
+    parameters: ClassVar[tuple[str, ...]] = ("epsilon",)
+    is_robust = True
 
-    def __init__(self, epsilon: float | Floats, units: Floats) -> None:
-        self._epsilon = np.broadcast_to(np.asarray(epsilon, dtype=np.float64), units.shape)
-        self._units = units
+    def __init__(self, units: Floats, *, epsilon: float) -> None:
+        super().__init__(units)
+        self._epsilon = float(epsilon)
         self._fixed = False
         self._floor = np.full(len(units), _RESOLUTION)
-        self.reach = 1.0
-        self.is_final = True
         self.scale: Floats | None = None
 
     def start(self, predictions: Array, targets: Array, shares: Array, stages: Stages) -> None:
@@ -206,7 +195,7 @@ class HuberLoss:
         """Return ``2 / s`` up to epsilon s, and beyond, where it is 0, what falls as the pinball loss's."""
         scale = cast(Floats, self.scale)[:, None]
         sizes = namespace(predictions).abs(targets - predictions)
-        beyond = sizes / like(self._epsilon[:, None] * scale, sizes)
+        beyond = sizes / like(self._epsilon * scale, sizes)
         return like(2.0 / scale, sizes) * namespace(sizes).maximum(beyond, like(np.ones(1), sizes)) ** -2.5
 
     def for_batches(self) -> HuberLoss:
@@ -214,6 +203,10 @@ class HuberLoss:
         fixed = copy(self)
         fixed._fixed = True
         return fixed
+
+    def fitted_attributes(self) -> dict[str, Floats]:
+        """Return the scale in the units of y."""
+        return {"scale_": cast(Floats, self.scale) * self._units}
 
     def __call__(self, predictions: Array, targets: Array, shares: Array) -> Evaluation:
         """Evaluate the loss."""
@@ -237,25 +230,23 @@ class HuberLoss:
         finitely many steps from its right, and its first step leads there.
         """
         roots = np.zeros(len(squares))
-        for target, (row, epsilon) in enumerate(zip(squares, self._epsilon, strict=True)):
-            if epsilon == 1.0:
-                continue  # all scales up to the least residual are equally good
+        # At an epsilon of 1, all scales up to the least residual are equally good.
+        for target, row in enumerate(squares if self._epsilon > 1.0 else ()):
             everything = float(row @ shares)
             latest = everything if self.scale is None else self.scale[target] ** 2
-            root = self._newton_step(latest, everything, row, shares, epsilon)
-            while (following := self._newton_step(root, everything, row, shares, epsilon)) < root * (1 - 1e-14):
+            root = self._newton_step(latest, everything, row, shares)
+            while (following := self._newton_step(root, everything, row, shares)) < root * (1 - 1e-14):
                 root = following
             roots[target] = root
         return np.maximum(np.sqrt(roots), self._floor)
 
-    @staticmethod
-    def _newton_step(square: float, everything: float, squares: Array, shares: Array, epsilon: float) -> float:
-        within = shares * (squares <= epsilon**2 * square)
-        falling = 1.0 - epsilon**2 * (1.0 - float(within.sum()))
+    def _newton_step(self, square: float, everything: float, squares: Array, shares: Array) -> float:
+        within = shares * (squares <= self._epsilon**2 * square)
+        falling = 1.0 - self._epsilon**2 * (1.0 - float(within.sum()))
         return float(squares @ within) / falling if falling > 0.0 else everything
 
 
-class PinballLoss:
+class PinballLoss(Loss):
     """The pinball loss, whose minimum is a quantile, smoothed.
 
     Of the residuals r it is ``factor * ((quantile - 1/2) r + |r| / 2)``. Training sees
@@ -264,27 +255,25 @@ class PinballLoss:
 
     Parameters
     ----------
-    quantile : float or ndarray of shape (n_targets,)
+    units : ndarray of shape (n_targets,)
+        The units of training in the units of y.
+    quantile : float
         Between 0 and 1.
     factor : float
         1 for the pinball loss; 2 for the absolute error, which is twice that of the median.
-    units : ndarray of shape (n_targets,)
-        The units of training in the units of y.
     """
 
-    penalty_units = 1.0
+    parameters: ClassVar[tuple[str, ...]] = ("quantile",)
+    is_robust = True
 
-    def __init__(self, quantile: float | Floats, factor: float, units: Floats) -> None:
-        quantile = np.broadcast_to(np.asarray(quantile, dtype=np.float64), units.shape)
-        self.quantiles = [(float(own), float(factor * unit)) for own, unit in zip(quantile, units, strict=True)]
-        self._tilt = quantile - 0.5
+    def __init__(self, units: Floats, *, quantile: float, factor: float = 1.0) -> None:
+        super().__init__(units)
+        self.quantiles = [(float(quantile), float(factor * unit)) for unit in units]
+        self._tilt = float(quantile) - 0.5
         self._factor = factor
-        self._units = units
         self._width = np.full((len(units), 1), _RESOLUTION)
         # Towards extreme quantiles the loss is small beside the residuals.
-        self._fineness = _FINEST * 2 * np.minimum(quantile, 1 - quantile)[:, None]
-        self.reach = 1.0
-        self.is_final = True
+        self._fineness = _FINEST * 2 * min(quantile, 1 - quantile)
 
     def start(self, predictions: Array, targets: Array, shares: Array, stages: Stages) -> None:
         """Begin with a width of the median absolute residual, with the last one, or with hardly any."""
@@ -331,7 +320,7 @@ class PinballLoss:
         # In place: memory is what this costs.
         slopes = residuals / smooth
         slopes *= -0.5 * self._factor
-        slopes -= like((self._factor * self._tilt)[:, None], predictions)
+        slopes -= self._factor * self._tilt
         slopes *= shares
         return Evaluation(self._factor * values, self._factor * losses * self._units, slopes)
 
@@ -341,10 +330,18 @@ def _typical_sizes(residuals: Array, shares: Array) -> Floats:
     return np.array([typical_size(row, to_numpy(shares)) for row in to_numpy(residuals)])
 
 
-def named_loss(name: str, *, epsilon: float | Floats, quantile: float | Floats, units: Floats) -> Loss:
-    """Return the loss of that name."""
-    if name == "squared_error":
-        return SquaredError(units)
-    if name == "huber":
-        return HuberLoss(epsilon, units)
-    return PinballLoss(quantile, 1.0, units) if name == "quantile" else PinballLoss(0.5, 2.0, units)
+class AbsoluteError(PinballLoss):
+    """``|r|`` of the residuals r."""
+
+    parameters: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, units: Floats) -> None:
+        super().__init__(units, quantile=0.5, factor=2.0)
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "squared_error": SquaredError,
+    "absolute_error": AbsoluteError,
+    "huber": HuberLoss,
+    "quantile": PinballLoss,
+}

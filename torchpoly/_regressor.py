@@ -26,7 +26,7 @@ from torchpoly._device import DEVICE, OPTIMIZER, device_or_cpu, resolve_device
 from torchpoly._domain import VERY_NARROW, Box, Floats, count_rows
 from torchpoly._equation import MonomialsMixin
 from torchpoly._fitted import EXTRAPOLATIONS, FittedPolynomial
-from torchpoly._fitting import Model, Problem, average_curves
+from torchpoly._fitting import Model, Problem, average_curves, loss_class
 from torchpoly._losses import LOSSES
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 from torchpoly._partial_fit import PartialFitMixin
@@ -273,7 +273,7 @@ class TorchPolynomialRegressor(
         "lr": [Interval(Real, 0, np.inf, closed="neither"), None],
         "n_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, np.inf, closed="left"), None],
-        "loss": [StrOptions(LOSSES), callable],
+        "loss": [StrOptions(set(LOSSES)), callable],
         "epsilon": [Interval(Real, 1.0, np.inf, closed="left")],
         "quantile": [Interval(Real, 0.0, 1.0, closed="neither")],
         "alpha": [Interval(Real, 0, np.inf, closed="left")],
@@ -331,7 +331,7 @@ class TorchPolynomialRegressor(
         tags.array_api_support = True
         # R2 is about the mean: a constant and most quantiles are far from it.
         tags.regressor_tags.poor_score = bool(np.isscalar(self.degree) and self.degree == 0) or (
-            isinstance(self.loss, str) and self.loss == "quantile" and self.quantile != 0.5
+            self.loss == "quantile" and self.quantile != 0.5
         )
         return tags
 
@@ -451,7 +451,8 @@ class TorchPolynomialRegressor(
         super().__setstate__(state | {name: from_plain(_RECORDS[name], record) for name, record in saved.items()})
 
     def _model(self) -> Model:
-        return Model(self.degree, self.loss, self.epsilon, self.quantile, self.alpha, self.basis, self.interaction_only)
+        options = {name: getattr(self, name) for name in loss_class(self.loss).parameters}
+        return Model(self.degree, self.loss, options, self.alpha, self.basis, self.interaction_only)
 
     def _train(
         self,
