@@ -1,4 +1,4 @@
-"""Fitting to Dask collections, predicting on them, and scoring."""
+"""Fitting an estimator to Dask collections, predicting on them, and scoring."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from torchpoly._collections import Columns
 from torchpoly._dask import PartitionedRows, Partitions, predict
 from torchpoly._device import device_or_cpu
 from torchpoly._domain import Box, Floats
+from torchpoly._estimator_base import PolynomialBase
 from torchpoly._fitted import FittedPolynomial
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
@@ -30,52 +31,56 @@ from torchpoly._reading import Data
 _NEEDED = {"loss": "squared_error", "batch_size": None, "warm_start": False}
 
 
-class DaskMixin:
-    """Adds Dask collections to what the polynomial regressor takes."""
+def fit_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any) -> None:
+    """Fit an estimator to Dask collections."""
+    spec, model = resolve_optimizer(estimator.optimizer, estimator.lr), estimator._model()
+    for name, needed in _NEEDED.items():
+        value = getattr(estimator, name)
+        if value is not needed and value != needed:
+            raise ValueError(
+                f"The {name!r} parameter got {value!r}, but of Dask collections only the Gram matrix is taken to "
+                f"where training runs, which serves {name}={needed!r}. Use that, or give arrays: memory maps are "
+                "read chunk by chunk."
+            )
+    partitions = partitions_of(estimator, X, y, sample_weight, reset=True)
+    tasks = FitTasks(estimator, X, y, sample_weight, 1) if getattr(estimator, "_skl_callbacks", None) else None
+    everything = accumulate(model, partitions)
+    if tasks is not None:
+        tasks.read_chunk()
+    problem = everything.pose(model, partial(PartitionedRows, partitions, everything.n_rows))
+    estimator._train(problem, spec, everything.n_rows, partitions.targets.number is None, tasks)
 
-    def _fit_collections(self: Any, X: Any, y: Any, sample_weight: Any) -> None:
-        spec, model = resolve_optimizer(self.optimizer, self.lr), self._model()
-        for name, needed in _NEEDED.items():
-            value = getattr(self, name)
-            if value is not needed and value != needed:
-                raise ValueError(
-                    f"The {name!r} parameter got {value!r}, but of Dask collections only the Gram matrix is taken to "
-                    f"where training runs, which serves {name}={needed!r}. Use that, or give arrays: memory maps are "
-                    "read chunk by chunk."
-                )
-        partitions = self._partitions(X, y, sample_weight, reset=True)
-        tasks = FitTasks(self, X, y, sample_weight, 1) if getattr(self, "_skl_callbacks", None) else None
-        everything = accumulate(model, partitions)
-        if tasks is not None:
-            tasks.read_chunk()
-        problem = everything.pose(model, partial(PartitionedRows, partitions, everything.n_rows))
-        self._train(problem, spec, everything.n_rows, partitions.targets.number is None, tasks)
 
-    def _partitions(self: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Partitions:
-        """Return the partitions of X with those of y and weights; record or check the columns of X."""
-        columns = self._columns(X, reset=reset)
-        return Partitions.of(X, y, sample_weight, columns, self.device)
+def partitions_of(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Partitions:
+    """Return the partitions of X with those of y and weights; record or check the columns of X."""
+    columns = _columns(estimator, X, reset=reset)
+    return Partitions.of(X, y, sample_weight, columns, estimator.device)
 
-    def _columns(self: Any, X: Any, *, reset: bool) -> Columns:
-        """Return the columns of X as a Dask collection tells them; record or check their names and number."""
-        columns = Columns.of(X, "X")
-        _check_feature_names(self, columns.example, reset=reset)
-        _check_n_features(self, columns.example, reset=reset)
-        return columns
 
-    def _predict_collection(self: Any, X: Any) -> Any:
-        values_at = partial(_values_at, self._polynomial, self.device, self._beyond())
-        n_targets = None if self._single_target else self._polynomial.coefficients.shape[1]
-        return predict(X, self._columns(X, reset=False), values_at, n_targets)
+def _columns(estimator: PolynomialBase, X: Any, *, reset: bool) -> Columns:
+    """Return the columns of X as a Dask collection tells them; record or check their names and number."""
+    columns = Columns.of(X, "X")
+    _check_feature_names(estimator, columns.example, reset=reset)
+    _check_n_features(estimator, columns.example, reset=reset)
+    return columns
 
-    def _score_collections(self: Any, X: Any, y: Any, sample_weight: Any) -> float:
-        check_is_fitted(self)
-        partitions = self._partitions(X, y, sample_weight, reset=False)
-        fitted, given = self._polynomial.coefficients.shape[1], partitions.targets.number or 1
-        if given != fitted:
-            raise ValueError(f"y_true and y_pred have different number of output ({given}!={fitted})")
-        values_at = partial(_values_at, self._polynomial, self.device, self._beyond())
-        return partitions.reduce(partial(Moments.of, values_at, self._polynomial.targets.center), add).r2
+
+def predict_collection(estimator: PolynomialBase, X: Any) -> Any:
+    """Return the predictions for a Dask collection, as a lazy one."""
+    values_at = partial(_values_at, estimator._polynomial, estimator.device, estimator._beyond())
+    n_targets = None if estimator._single_target else estimator._polynomial.coefficients.shape[1]
+    return predict(X, _columns(estimator, X, reset=False), values_at, n_targets)
+
+
+def score_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any) -> float:
+    """Return the coefficient of determination on Dask collections."""
+    check_is_fitted(estimator)
+    partitions = partitions_of(estimator, X, y, sample_weight, reset=False)
+    fitted, given = estimator._polynomial.coefficients.shape[1], partitions.targets.number or 1
+    if given != fitted:
+        raise ValueError(f"y_true and y_pred have different number of output ({given}!={fitted})")
+    values_at = partial(_values_at, estimator._polynomial, estimator.device, estimator._beyond())
+    return partitions.reduce(partial(Moments.of, values_at, estimator._polynomial.targets.center), add).r2
 
 
 def accumulate(model: Model, partitions: Partitions) -> Accumulation:

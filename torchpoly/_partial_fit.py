@@ -23,9 +23,10 @@ from torchpoly._checks import check_memory, check_weights, validated
 from torchpoly._collections import is_collection
 from torchpoly._conditioning import Source
 from torchpoly._dask import PartitionedRows
-from torchpoly._dask_fit import accumulate
+from torchpoly._dask_fit import accumulate, partitions_of
 from torchpoly._device import resolve_device
 from torchpoly._domain import Box, Domain
+from torchpoly._estimator_base import PolynomialBase
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data
@@ -55,12 +56,12 @@ def _lock_of(estimator: Any) -> RLock:
     return _LOCKS.setdefault(estimator, RLock())
 
 
-class PartialFitMixin:
-    """Adds :meth:`partial_fit` to the polynomial regressor."""
+class PartialFit(PolynomialBase):
+    """Fitting to rows that come in parts."""
 
     @available_if(_keeps_gram_matrices)
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self: Any, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
         """Fit to these rows and all rows before.
 
         The polynomial is that of one fit to all rows since the last call of :meth:`fit`, that one
@@ -116,7 +117,7 @@ class PartialFitMixin:
             self._partial_fit(X, y, sample_weight)
         return self
 
-    def _partial_fit(self: Any, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
+    def _partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         spec, model = resolve_optimizer(self.optimizer, self.lr), self._model()
         namespace = None if is_collection(X) else namespace_of(X)
         so_far: Accumulation | None = getattr(self, "_accumulated", None) or getattr(self, "_read", None)
@@ -144,12 +145,12 @@ class PartialFitMixin:
         self.__dict__.pop("_read", None)
 
     def _accumulate(
-        self: Any, model: Model, X: Any, y: Any, sample_weight: Any, so_far: Accumulation | None
+        self, model: Model, X: Any, y: Any, sample_weight: Any, so_far: Accumulation | None
     ) -> tuple[Accumulation, Callable[[Domain], Source], bool]:
         """Return what is known of these rows alone, the rows themselves, and whether y has one dimension."""
         reset = so_far is None
         if is_collection(X, y, sample_weight):
-            partitions = self._partitions(X, y, sample_weight, reset=reset)
+            partitions = partitions_of(self, X, y, sample_weight, reset=reset)
             self._check_same_terms(so_far, model, partitions.targets.number)
             rows = accumulate(model, partitions)
             source = partial(PartitionedRows, partitions, rows.n_rows)
@@ -166,7 +167,7 @@ class PartialFitMixin:
         rows = Accumulation.of(model, data, box).weighing(unit)
         return rows, lambda targets: replace(data, targets=targets), y.ndim == 1
 
-    def _check_same_terms(self: Any, so_far: Accumulation | None, model: Model, n_targets: int | None) -> None:
+    def _check_same_terms(self, so_far: Accumulation | None, model: Model, n_targets: int | None) -> None:
         """Refuse rows for other terms or targets than those of the rows before."""
         if so_far is None:
             return

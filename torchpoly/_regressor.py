@@ -2,55 +2,40 @@
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import LinAlgWarning
-from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, _fit_context
+from sklearn.base import _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from torchpoly._accumulation import Accumulation
-from torchpoly._array_api import device_of, like_input, namespace_of, refuse_other_namespace, to_host
+from torchpoly._array_api import like_input, namespace_of, refuse_other_namespace, to_host
 from torchpoly._callable_loss import LossFunction
-from torchpoly._callbacks import CallbackSupportMixin, FitTasks
+from torchpoly._callbacks import FitTasks
 from torchpoly._checks import DTYPES, check_memory, check_weights, refuse_class, validated
 from torchpoly._collections import is_collection
-from torchpoly._dask_fit import DaskMixin
+from torchpoly._dask_fit import fit_collections, predict_collection, score_collections
 from torchpoly._device import DEVICE, OPTIMIZER, device_or_cpu, resolve_device
-from torchpoly._domain import VERY_NARROW, Box, Floats, count_rows
-from torchpoly._equation import MonomialsMixin
+from torchpoly._domain import Box, Floats, count_rows
+from torchpoly._estimator_monomials import Monomials
 from torchpoly._fitted import EXTRAPOLATIONS, FittedPolynomial
-from torchpoly._fitting import Model, Problem, average_curves, loss_class
 from torchpoly._losses import LOSSES
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
-from torchpoly._partial_fit import PartialFitMixin
+from torchpoly._partial_fit import PartialFit
 from torchpoly._reading import count_chunks
-from torchpoly._saved_state import from_plain, to_plain
 from torchpoly._surroundings import as_before_if_it_fails, undisturbed, within_floats
-from torchpoly._training import minimise
 
 if TYPE_CHECKING:
     import torch
 
     from torchpoly._module import PolynomialModule
 
-# Of what a fitted model saves; counted up where an earlier version could not read it.
-_FORMAT = 2
-# Fitted attributes that are saved as dicts of arrays, numbers and strings.
-_RECORDS = {"_polynomial": FittedPolynomial, "_accumulated": Accumulation}
-# From a warning of a fit to the line that calls fit.
-_STACKLEVEL = 6
 
-
-class TorchPolynomialRegressor(
-    MonomialsMixin, PartialFitMixin, DaskMixin, CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator
-):
+class TorchPolynomialRegressor(Monomials, PartialFit):
     """Polynomial regression, trained by any torch optimizer.
 
     Fits all products of powers of the columns of X up to a total degree, under any loss, with an
@@ -264,9 +249,6 @@ class TorchPolynomialRegressor(
     # Saved models name their class by its public name, wherever its code stands.
     __module__ = "torchpoly"
 
-    # Library and device of X in fit, where scikit-learn dispatches on them.
-    _namespace: tuple[str, str] | None = None
-
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "degree": [Interval(Integral, 0, None, closed="left")],
         "optimizer": [str, callable, OPTIMIZER],  # an instance is refused with advice
@@ -384,8 +366,10 @@ class TorchPolynomialRegressor(
         'y = 1*x0**2'
         """
         with undisturbed(), as_before_if_it_fails(self):
-            fit = self._fit_collections if is_collection(X, y, sample_weight) else self._fit
-            fit(X, y, sample_weight)
+            if is_collection(X, y, sample_weight):
+                fit_collections(self, X, y, sample_weight)
+            else:
+                self._fit(X, y, sample_weight)
         return self
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
@@ -420,83 +404,6 @@ class TorchPolynomialRegressor(
 
         self._train(problem, spec, n_rows, y.ndim == 1, tasks, weight_unit=unit)
         self._namespace = namespace_of(as_given[0])
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return parameters and fitted state as arrays, numbers and strings, with the number of their format.
-
-        What only :meth:`partial_fit` would need of a fit is left out.
-        """
-        from torchpoly import __version__
-
-        state = {name: value for name, value in super().__getstate__().items() if name != "_read"}
-        records = {name: to_plain(state[name]) for name in _RECORDS if state.get(name) is not None}
-        return state | records | {"_format": _FORMAT, "_version": __version__}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what this version or an earlier one has saved.
-
-        Raises
-        ------
-        ValueError
-            If a later version has saved it in a format that this one does not know.
-        """
-        state = state.copy()
-        number, version = state.pop("_format"), state.pop("_version")
-        if number > _FORMAT:
-            raise ValueError(
-                f"This model was saved by torchpoly {version} in format {number}, and this version reads formats up to "
-                f"{_FORMAT}. Upgrade torchpoly to load it."
-            )
-        saved = {name: state[name] for name in _RECORDS if state.get(name) is not None}
-        super().__setstate__(state | {name: from_plain(_RECORDS[name], record) for name, record in saved.items()})
-
-    def _model(self) -> Model:
-        options = {name: getattr(self, name) for name in loss_class(self.loss).parameters}
-        return Model(self.degree, self.loss, options, self.alpha, self.basis, self.interaction_only)
-
-    def _train(
-        self,
-        problem: Problem,
-        spec: OptimizerSpec,
-        n_rows: int,
-        single_target: bool,
-        tasks: FitTasks | None = None,
-        *,
-        weight_unit: float = 1.0,
-    ) -> None:
-        """Solve the problem and take over what it leads to."""
-        _warn_of_columns(problem, getattr(self, "feature_names_in_", None))
-
-        def fitted(losses: ArrayLike) -> dict[str, Any]:
-            return problem.fitted_attributes(single_target) | {
-                "_losses": np.ravel(losses).tolist(),
-                "n_iter_": np.size(losses),
-            }
-
-        if tasks is not None:
-            tasks.train(fitted, self.n_iter * len(problem.parts))
-        curves = []
-        for part in problem.parts:
-            curve = minimise(
-                part.objective,
-                part.parameters,
-                spec,
-                n_iter=self.n_iter,
-                tol=self.tol,
-                batches=problem.batches(n_rows, self.random_state),
-                program=part.program,
-                watch=tasks,
-                verbose=int(self.verbose),
-            )
-            curves.append(curve)
-        # A fit before has left what this one does not set.
-        for name in ("scale_", "dual_gap_", "_accumulated"):
-            self.__dict__.pop(name, None)
-        self._read = Accumulation.of_problem(problem, n_rows, weight_unit)
-        self._namespace = None
-        self.__dict__.update(fitted(average_curves(curves)))
-        if tasks is not None:
-            tasks.finish()
 
     def _warm(self, n_features: int, n_targets: int) -> FittedPolynomial | None:
         """Return the polynomial to go on from, if there is one, or refuse it for other data."""
@@ -568,7 +475,7 @@ class TorchPolynomialRegressor(
         """
         check_is_fitted(self)
         if is_collection(X):
-            return self._predict_collection(X)
+            return predict_collection(self, X)
         refuse_other_namespace(X, self._namespace, "TorchPolynomialRegressor.predict")
         with within_floats():
             rows = validate_data(self, to_host(X), dtype=DTYPES, reset=False)
@@ -611,18 +518,8 @@ class TorchPolynomialRegressor(
         0.9231
         """
         if is_collection(X, y, sample_weight):
-            return self._score_collections(X, y, sample_weight)
+            return score_collections(self, X, y, sample_weight)
         return r2_score(to_host(y), to_host(self.predict(X)), sample_weight=to_host(sample_weight))
-
-    def _beyond(self) -> str:
-        """Return `extrapolation`, or refuse it: it may have been set after fit."""
-        constraints = {"extrapolation": self._parameter_constraints["extrapolation"]}
-        validate_parameter_constraints(constraints, {"extrapolation": self.extrapolation}, type(self).__name__)
-        return self.extrapolation
-
-    def _device_for(self, X: Any) -> str | torch.device:
-        """Return where features are computed: where X is, unless the user has named another device."""
-        return self.device if self.device != "cpu" else device_of(X) or self.device
 
     @property
     def loss_curve_(self) -> Floats:
@@ -648,30 +545,3 @@ class TorchPolynomialRegressor(
         except ImportError as error:
             raise AttributeError(f"'module_' is a torch.nn.Module, and torch cannot be imported: {error}") from error
         return PolynomialModule(self._polynomial, squeeze=self._single_target, extrapolation=self._beyond())
-
-
-def _warn_of_columns(problem: Problem, names: NDArray | None) -> None:
-    """Warn of columns that hardly differ, and of those of which a few values hide what the others could show."""
-
-    def called(columns: NDArray[np.intp]) -> list[Any]:
-        return (columns if names is None else names[columns]).tolist()
-
-    domain = problem.basis.domain
-    if domain.widths is not None and (very_narrow := domain.widths < VERY_NARROW).any():
-        warnings.warn(
-            f"The columns {called(domain.columns_along(very_narrow))} nearly coincide: along one direction they differ "
-            f"by less than {VERY_NARROW:g} of their range, and the fit uses that difference. Where new rows are "
-            "rounded otherwise, predictions may be far off. Give the difference as a column, drop one of the columns, "
-            "or set alpha > 0.",
-            LinAlgWarning,
-            stacklevel=_STACKLEVEL,
-        )
-    if problem.extremes is not None and len(problem.extremes):
-        warnings.warn(
-            f"A few extreme values in columns {called(problem.extremes)} hide terms that the other rows could tell "
-            "apart: beside them, the others lie so close together that their powers differ by rounding only. These "
-            "terms are left out. Are the values placeholders for missing ones, as -9999? Drop or impute such rows, "
-            "transform the columns (by a logarithm, say), or lower 'degree'.",
-            LinAlgWarning,
-            stacklevel=_STACKLEVEL,
-        )
