@@ -30,7 +30,7 @@ def penalized_features():
 
     def features(model, X):
         basis = model._polynomial.basis
-        degrees = basis.powers.sum(axis=1)[1:]
+        degrees = basis.indices.powers.sum(axis=1)[1:]
         return basis.evaluate(basis.domain.scale(X))[1:].T / degrees**1.5
 
     return features

@@ -77,7 +77,7 @@ class Accumulation:
         box = self.box | other.box
         basis = self.basis
         if basis.family == "chebyshev":
-            basis = Basis.spanning(box, basis.degree, basis.interaction_only)
+            basis = Basis.spanning(box, basis.indices.degree, basis.indices.interaction_only)
         targets = self._targets_with(other)
         parts = [part._changed(basis, targets) for part in (self, other)]
         statistics = _of_finite_weight(GramStatistics.of_union(parts, [1, 1]))
@@ -138,7 +138,7 @@ class Accumulation:
     def _changed(self, basis: Basis, targets: Domain) -> GramStatistics:
         """Return the statistics in another basis and other units."""
         change = None
-        if not (basis.caps == self.basis.caps and basis.domain.covers_like(self.basis.domain)):
+        if not (basis.indices == self.basis.indices and basis.domain.covers_like(self.basis.domain)):
             change = self.basis.change_to(basis, self.box.values)
         scale = self.targets.half_width / targets.half_width
         return self.statistics.formed().changed(

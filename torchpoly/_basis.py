@@ -1,18 +1,11 @@
-"""Scaled products of Chebyshev polynomials, or raw powers, ordered by total degree.
-
-Which products of univariate polynomials make up the features. Terms are ordered as
-``sklearn.preprocessing.PolynomialFeatures`` orders them, the constant first.
-"""
+"""Scaled products of Chebyshev polynomials, or raw powers, ordered by total degree."""
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.polynomial import chebyshev, polynomial
@@ -20,61 +13,7 @@ from numpy.typing import NDArray
 
 from torchpoly._device import namespace
 from torchpoly._domain import Array, Box, Domain, Floats
-
-# The cap of a variable that may have any exponent.
-NO_CAP = sys.maxsize
-
-
-def count_terms(n_features: int, degree: int, interaction_only: bool = False, caps: Sequence[int] = ()) -> int:
-    """Return the number of polynomial terms, the constant included.
-
-    That is ``comb(n_features + degree, degree)`` for all products of total degree at most
-    `degree`, and the sum of ``comb(n_features, k)`` over k <= `degree` for distinct factors.
-
-    Parameters
-    ----------
-    n_features, degree, interaction_only
-        As in the estimator.
-    caps : list of int
-        Greatest exponents of some of the features; `NO_CAP` stands for none.
-    """
-    if interaction_only:
-        return sum(math.comb(n_features, k) for k in range(min(degree, n_features) + 1))
-    caps = [cap for cap in caps if cap < degree]
-    # Coefficients of prod(1 + z + ... + z**cap): how many products of capped features have each degree.
-    n_capped = [1]
-    for cap in caps:
-        cumulated = [0, *accumulate(n_capped + [0] * min(cap, degree + 1 - len(n_capped)))]
-        n_capped = [cumulated[k + 1] - cumulated[max(0, k - cap)] for k in range(len(cumulated) - 1)]
-    n_others = n_features - len(caps)
-    return sum(count * math.comb(n_others + degree - k, n_others) for k, count in enumerate(n_capped))
-
-
-def capped_exponents(values: Sequence[Floats | None]) -> tuple[int, ...] | None:
-    """Return the greatest exponent of each column: the number of its values less 1; None where no column has few."""
-    caps = tuple(NO_CAP if known is None else len(known) - 1 for known in values)
-    return None if all(cap == NO_CAP for cap in caps) else caps
-
-
-def _divisors(powers: NDArray[np.int64], others: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the pairs of terms of which the first has no greater exponent of any variable than the second."""
-    divides = np.ones((len(powers), len(others)), dtype=bool)
-    for exponents, other_exponents in zip(powers.T, others.T, strict=True):
-        divides &= exponents[:, None] <= other_exponents
-    rows, columns = np.nonzero(divides)
-    return rows, columns
-
-
-class _Block(NamedTuple):
-    """Terms of one total degree that share their first variable and its exponent.
-
-    They are the polynomial of degree `exponent` in that variable, times the last `n_terms` terms
-    of total degree ``degree - exponent``: the ones in later variables only.
-    """
-
-    variable: int
-    exponent: int
-    n_terms: int
+from torchpoly._index_set import IndexSet, divisors
 
 
 @dataclass(frozen=True)
@@ -85,33 +24,27 @@ class Basis:
     ----------
     domain : Domain
         Maps X to the variables of the basis.
-    degree : int
-        Greatest total degree.
-    interaction_only : bool
-        Only products of distinct variables.
+    indices : IndexSet
+        The exponents of the terms.
     family : {"chebyshev", "power"}
         The univariate polynomials: Chebyshev polynomials of the first kind, or powers.
-    caps : tuple of int or None
-        Greatest exponent of each variable, `NO_CAP` where it has none of its own; None stands for no caps.
     """
 
     domain: Domain
-    degree: int
-    interaction_only: bool = False
+    indices: IndexSet
     family: str = "chebyshev"
-    caps: tuple[int, ...] | None = None
 
     @classmethod
     def spanning(cls, box: Box, degree: int, interaction_only: bool) -> Basis:
-        """Return the Chebyshev products on the window of a box.
-
-        On m values, a power of m or more equals a combination of lower ones, so it is left out where
-        a column has few values.
-        """
+        """Return the Chebyshev products on the window of a box."""
         domain = Domain.spanning(box)
         values = [known for known, varies in zip(box.values, domain.columns, strict=True) if varies]
-        caps = None if interaction_only else capped_exponents(values)
-        return cls(domain, degree, interaction_only, caps=caps)
+        return cls(domain, IndexSet.on_values(values, degree, interaction_only))
+
+    @classmethod
+    def linear(cls, domain: Domain) -> Basis:
+        """Return the constant and the variables of a domain."""
+        return cls(domain, IndexSet(domain.n_variables, 1))
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is cached."""
@@ -121,8 +54,7 @@ class Basis:
         """Return the basis in some of the variables."""
         domain = self.domain
         domain = Domain(domain.center, domain.half_width, domain.directions[:, kept], domain.shift[kept])
-        caps = None if self.caps is None else tuple(np.array(self.caps)[kept].tolist())
-        return replace(self, domain=domain, caps=caps)
+        return replace(self, domain=domain, indices=self.indices.of_variables(kept))
 
     def joined(self, other: Basis) -> Basis:
         """Return the basis in the variables of both, which are made of the same columns."""
@@ -134,35 +66,11 @@ class Basis:
         axes = np.hstack([part.directions for part in parts])
         shift = np.concatenate([part.shift for part in parts])
         domain = replace(self.domain, axes=axes, shift=shift, widths=widths, rounding=rounding)
-        caps = [cap for one in (self, other) for cap in one.caps or (NO_CAP,) * one.domain.n_variables]
-        return replace(self, domain=domain, caps=tuple(caps) if min(caps) < NO_CAP else None)
+        return replace(self, domain=domain, indices=self.indices.joined(other.indices))
 
     @property
     def n_terms(self) -> int:
-        return count_terms(self.domain.n_variables, self.degree, self.interaction_only, self.caps or ())
-
-    @cached_property
-    def is_capped(self) -> NDArray[np.bool_]:
-        """Which variables have a greatest exponent of their own."""
-        return np.array(self.caps or [NO_CAP] * self.domain.n_variables) < NO_CAP
-
-    @cached_property
-    def _greatest_exponents(self) -> list[int]:
-        """The greatest exponent of each variable."""
-        if self.interaction_only:
-            return [min(1, self.degree)] * self.domain.n_variables
-        return [min(cap, self.degree) for cap in self.caps or [self.degree] * self.domain.n_variables]
-
-    @property
-    def _highest(self) -> int:
-        """The greatest total degree that there is."""
-        return min(self.degree, sum(self._greatest_exponents))
-
-    @cached_property
-    def degrees(self) -> NDArray[np.int64]:
-        """Total degree of each term, of shape (n_terms,)."""
-        sizes = [1, *(sum(block.n_terms for block in level) for level in self._levels[1:])]
-        return np.repeat(np.arange(len(sizes)), sizes)
+        return self.indices.n_terms
 
     @cached_property
     def norm_weights(self) -> Floats:
@@ -172,55 +80,21 @@ class Basis:
         of a higher degree is used only as far as lower ones do not explain the rows. They are 1 for
         powers, and 0 for the constant.
         """
-        return self.weights_of_degrees[self.degrees]
+        return self.weights_of_degrees[self.indices.degrees]
 
     @property
     def weights_of_degrees(self) -> Floats:
         """Weights in the norm of the terms of each total degree, of shape (n_degrees,)."""
-        degrees = np.arange(self._highest + 1.0)
+        degrees = np.arange(self.indices.highest + 1.0)
         return degrees**3 if self.family == "chebyshev" else np.minimum(degrees, 1.0)
 
-    @cached_property
-    def _levels(self) -> list[list[_Block]]:
-        """The blocks of each total degree, in the order of their terms; degree 0 first."""
-        greatest = self._greatest_exponents
-        counts = self._counts_of_later
-        levels: list[list[_Block]] = [[]]
-        for degree in range(1, self._highest + 1):
-            level = []
-            for variable, highest in enumerate(greatest):
-                later = counts[variable + 1]
-                # Of the last variable, no other is left to share the degree with.
-                least = 1 if variable + 1 < len(greatest) else degree
-                for exponent in range(min(degree, highest), least - 1, -1):
-                    count = later[degree - exponent]
-                    if count:
-                        level.append(_Block(variable, exponent, count))
-            levels.append(level)
-        return levels
+    def of_degree(self, degree: int) -> Basis:
+        """Return the basis of the same family on the same domain up to another degree."""
+        return replace(self, indices=self.indices.of_degree(degree))
 
-    @property
-    def _counts_of_later(self) -> list[list[int]]:
-        """The number of terms of each total degree that are in the variables from each one on."""
-        counts = [[1] + [0] * self._highest]
-        for highest in reversed(self._greatest_exponents):
-            cumulated = [0, *accumulate(counts[-1])]
-            counts.append([cumulated[k + 1] - cumulated[max(0, k - highest)] for k in range(len(counts[0]))])
-        return counts[::-1]
-
-    @cached_property
-    def powers(self) -> NDArray[np.int64]:
-        """Exponent of each variable in each term, of shape (n_terms, n_variables)."""
-        levels = [np.zeros((1, self.domain.n_variables), dtype=np.int64)]
-        for degree, level in enumerate(self._levels[1:], start=1):
-            blocks = []
-            for variable, exponent, count in level:
-                rest = levels[degree - exponent]
-                block = rest[len(rest) - count :].copy()
-                block[:, variable] = exponent
-                blocks.append(block)
-            levels.append(np.concatenate(blocks) if blocks else levels[0][:0])
-        return np.concatenate(levels)
+    def leading(self, n_terms: int) -> Basis:
+        """Return the basis of the least degree that has these first terms."""
+        return replace(self, indices=self.indices.leading(n_terms))
 
     def change_to(self, other: Basis, values: Sequence[Floats | None]) -> Floats:
         """Return the coefficients in this basis of the terms of another one, as functions on the rows.
@@ -246,12 +120,12 @@ class Basis:
         here, there = self.domain, other.domain
         varying = here.columns[there.columns]
         ours = np.zeros((self.n_terms, there.n_variables), dtype=np.int64)
-        ours[:, varying] = self.powers
-        same_terms = varying.all() and self.caps == other.caps
-        rows, columns = self._divisors if same_terms else _divisors(ours, other.powers)
+        ours[:, varying] = self.indices.powers
+        same_terms = varying.all() and self.indices == other.indices
+        rows, columns = self.indices.own_divisors if same_terms else divisors(ours, other.indices.powers)
         factors = np.ones(len(rows))
         shared = np.flatnonzero(there.columns).tolist()
-        for column, mine, exponents in zip(shared, ours.T, other.powers.T, strict=True):
+        for column, mine, exponents in zip(shared, ours.T, other.indices.powers.T, strict=True):
             offset = (here.center[column] - there.center[column]) / there.half_width[column]
             slope = here.half_width[column] / there.half_width[column] if here.columns[column] else 0.0
             known, highest = values[column] if here.columns[column] else None, int(exponents.max())
@@ -266,14 +140,6 @@ class Basis:
         change = np.zeros((self.n_terms, other.n_terms))
         change[rows, columns] = factors
         return change
-
-    @cached_property
-    def _divisors(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        return _divisors(self.powers, self.powers)
-
-    def leading(self, n_terms: int) -> Basis:
-        """Return the basis of the least degree that has these first terms."""
-        return replace(self, degree=int(self.degrees[n_terms - 1]))
 
     def kernel(self, variables: Array, others: Array, weights: Floats | None = None) -> Array:
         """Return the sums over terms of their products at one row and another.
@@ -296,16 +162,16 @@ class Basis:
         Tensor or ndarray of shape (n_rows, n_others)
         """
         xp = namespace(variables)
-        by_total_degree = np.ones(self._highest + 1) if weights is None else weights
-        greatest = self._greatest_exponents
+        by_total_degree = np.ones(self.indices.highest + 1) if weights is None else weights
+        greatest = self.indices.greatest_exponents
         zero = variables[:0].T @ others[:0]
         by_degree = [zero + 1.0]
         product = zero + 0.0
         for variable, other, highest in zip(variables[:-1], others[:-1], greatest[:-1], strict=True):
-            by_degree += [zero + 0.0 for _ in range(self._highest + 1 - len(by_degree))]
+            by_degree += [zero + 0.0 for _ in range(self.indices.highest + 1 - len(by_degree))]
             pairs = zip(self._univariate(variable, highest), self._univariate(other, highest), strict=True)
             factors = [xp.outer(mine, theirs) for mine, theirs in pairs]
-            for degree in range(self._highest, 0, -1):
+            for degree in range(self.indices.highest, 0, -1):
                 for exponent in range(1, min(degree, highest) + 1):
                     _multiply_add(by_degree[degree], by_degree[degree - exponent], factors[exponent], product)
 
@@ -315,13 +181,13 @@ class Basis:
             return sum((float(weight) * kernel for weight, kernel in weighted if weight), start=zero)
 
         # With exponent j of the last variable go all terms of the others up to degree k - j.
-        total = up_to(self._highest, 0) + 0.0
+        total = up_to(self.indices.highest, 0) + 0.0
         if not len(variables):
             return total
         pairs = zip(*(self._univariate(one[-1], greatest[-1]) for one in (variables, others)), strict=True)
         for exponent, (mine, theirs) in enumerate(pairs):
             if exponent:
-                _multiply_add(total, up_to(self._highest - exponent, exponent), xp.outer(mine, theirs), product)
+                _multiply_add(total, up_to(self.indices.highest - exponent, exponent), xp.outer(mine, theirs), product)
         return total
 
     def _univariate(self, variable: Array, highest: int) -> Iterator[Array]:
@@ -344,14 +210,14 @@ class Basis:
         coefficients : ndarray of shape (n_terms, n_targets)
         variable : int
         """
-        terms = {row.tobytes(): term for term, row in enumerate(self.powers)}
+        terms = {row.tobytes(): term for term, row in enumerate(self.indices.powers)}
         derivative = np.zeros_like(coefficients)
         differentiated = chebyshev.chebder if self.family == "chebyshev" else polynomial.polyder
-        for exponent in range(1, self._greatest_exponents[variable] + 1):
-            of_exponent = np.flatnonzero(self.powers[:, variable] == exponent)
+        for exponent in range(1, self.indices.greatest_exponents[variable] + 1):
+            of_exponent = np.flatnonzero(self.indices.powers[:, variable] == exponent)
             for lower, factor in enumerate(differentiated(np.eye(exponent + 1)[exponent])):
                 if factor and of_exponent.size:
-                    lowered = self.powers[of_exponent]
+                    lowered = self.indices.powers[of_exponent]
                     lowered[:, variable] = lower
                     derivative[[terms[row.tobytes()] for row in lowered]] += factor * coefficients[of_exponent]
         return derivative
@@ -378,7 +244,7 @@ class Basis:
         levels, start = [constant], 1
         if out is not None:
             out[0] = 1.0
-        for degree, level in enumerate(self._levels[1:], start=1):
+        for degree, level in enumerate(self.indices.levels[1:], start=1):
             blocks, level_start = [], start
             for variable, exponent, count in level:
                 target: Any = None if out is None else out[start : start + count]

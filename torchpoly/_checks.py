@@ -6,7 +6,6 @@ import bisect
 import math
 import os
 import sys
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -15,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import _check_sample_weight, assert_all_finite, validate_data
 
 from torchpoly._array_api import to_host
-from torchpoly._basis import count_terms
 from torchpoly._domain import Floats, chunk_size, vector_chunk_size
 from torchpoly._few_rows import KERNEL_ELEMENTS, is_held
+from torchpoly._index_set import IndexSet
 
 # What rows are kept in; everything else becomes the first.
 DTYPES = (np.float64, np.float32)
@@ -62,15 +61,8 @@ def refuse_class(loss: object) -> None:
         )
 
 
-def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bool, caps: Sequence[int] = ()) -> None:
+def check_memory(indices: IndexSet, n_rows: int) -> None:
     """Refuse more terms than the machine's memory holds, before anything is allocated.
-
-    Parameters
-    ----------
-    degree, n_rows, n_features, interaction_only
-        Of the fit.
-    caps : list of int
-        Greatest exponents of some of the features.
 
     Raises
     ------
@@ -79,20 +71,20 @@ def check_memory(degree: int, n_rows: int, n_features: int, interaction_only: bo
     """
 
     def fit_bytes(degree: int) -> int:
-        n_terms = count_terms(n_features, degree, interaction_only, caps)
+        n_terms = indices.of_degree(degree).n_terms
         if n_rows < n_terms and not is_held(n_terms, n_rows):
-            kernels = 2 * degree * KERNEL_ELEMENTS * min(n_features - 1, 1)
+            kernels = 2 * degree * KERNEL_ELEMENTS * min(indices.n_variables - 1, 1)
             return 8 * (_MATRICES * n_rows**2 + n_terms * (_MATRICES + vector_chunk_size(n_terms)) + kernels)
         return 8 * n_terms * (_MATRICES * min(n_terms, n_rows + 1) + chunk_size(n_terms))
 
     limit = _physical_memory()
-    needed = fit_bytes(degree)
+    needed = fit_bytes(indices.degree)
     if needed > limit:
-        fitting = bisect.bisect_right(range(min(degree, sys.maxsize)), limit, key=fit_bytes) - 1
+        fitting = bisect.bisect_right(range(min(indices.degree, sys.maxsize)), limit, key=fit_bytes) - 1
         raise ValueError(
-            f"The 'degree' parameter got {degree}, which for {n_features} features makes "
-            f"{count_terms(n_features, degree, interaction_only, caps)} terms; to fit them takes {needed} bytes, more "
-            f"than the {limit} of this machine's memory. The greatest degree that fits is {fitting}."
+            f"The 'degree' parameter got {indices.degree}, which for {indices.n_variables} features makes "
+            f"{indices.n_terms} terms; to fit them takes {needed} bytes, more than the {limit} of this machine's "
+            f"memory. The greatest degree that fits is {fitting}."
         )
 
 

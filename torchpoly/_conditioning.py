@@ -116,7 +116,7 @@ def _in_independent_variables(reading: Reading, source: Source) -> Basis:
     the coefficients would weigh narrow axes as much as wide ones.
     """
     basis, n_variables = reading.basis, reading.basis.domain.n_variables
-    if not 1 < n_variables < source.n_rows or basis.degree == 0:
+    if not 1 < n_variables < source.n_rows or basis.indices.degree == 0:
         return basis
     covariance = reading.statistics.covariance(n_variables)
     if not asks_for_principal_axes(basis, covariance) or len(source.points(basis.domain, n_variables)) <= n_variables:

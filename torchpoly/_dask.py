@@ -187,7 +187,7 @@ class PartitionedRows:
 
     def covariance(self, domain: Domain) -> Floats:
         """Return the covariance matrix of the variables of a domain."""
-        return self.read(Basis(domain, 1)).statistics.covariance(domain.n_variables)
+        return self.read(Basis.linear(domain)).statistics.covariance(domain.n_variables)
 
     def squares_of(self, basis: Basis, mixing: Floats) -> Floats:
         """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""

@@ -87,7 +87,7 @@ def accumulate(model: Model, partitions: Partitions) -> Accumulation:
     """Return what least squares need to know of the rows in partitions."""
 
     def checked(box: Box) -> Box:
-        check_memory(model.degree, sys.maxsize, len(box), model.interaction_only, model.caps(box))
+        check_memory(model.indices(len(box), box.values), sys.maxsize)
         return box
 
     def of_rows(data: Data, unit: float) -> Accumulation:

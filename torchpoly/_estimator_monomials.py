@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from torchpoly._basis import Basis
-from torchpoly._domain import Domain, Floats
+from torchpoly._domain import Floats
 from torchpoly._equation import write_equations
 from torchpoly._estimator_base import PolynomialBase
 
@@ -41,9 +40,7 @@ class Monomials(PolynomialBase):
     def powers_(self) -> NDArray[np.int64]:
         """Exponent of each column of X in each of the monomials of ``coef_``."""
         check_is_fitted(self)
-        basis = self._polynomial.basis
-        every_column = Basis(Domain.identity(self.n_features_in_), basis.degree, basis.interaction_only)
-        return every_column.powers[1:]
+        return self._polynomial.basis.indices.of_columns(self.n_features_in_).powers[1:]
 
     def equation(self, precision: int = 6) -> str:
         """Write the polynomial in the columns of X, as Python and SymPy read it.

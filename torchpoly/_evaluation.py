@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from torchpoly._basis import count_terms
 from torchpoly._candidates import Candidate
 from torchpoly._checks import check_memory
 from torchpoly._domain import Floats
@@ -63,13 +62,13 @@ class Evaluation:
         families, box = defaultdict(list), source.box()
         for candidate in candidates:
             model = candidate.model
-            caps = () if box is None else model.caps(box)
+            indices = model.indices(source.n_features, None if box is None else box.values)
             try:
-                check_memory(model.degree, source.fewest_rows, source.n_features, model.interaction_only, caps)
+                check_memory(indices, source.fewest_rows)
             except ValueError as error:
                 self.fall_back([candidate], source.splits, error)
                 continue
-            n_terms = count_terms(source.n_features, model.degree, model.interaction_only, caps)
+            n_terms = indices.n_terms
             if n_terms > source.fewest_rows:
                 self.fall_back([candidate], source.splits, "there are more terms than training rows")
             else:

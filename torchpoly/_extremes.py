@@ -46,7 +46,7 @@ def columns_with_extremes(reading: Reading, source: Source) -> NDArray[np.intp]:
     least, greatest = source.ranges(Domain.identity(len(low)))
     varies = basis.domain.columns
     fenced = varies & (upper > lower) & ((least < low) | (greatest > high))
-    fenced[varies] &= ~basis.is_capped
+    fenced[varies] &= ~basis.indices.is_capped
     if not fenced.any():
         return none
     rest = source.within(np.where(fenced, low, -np.inf), np.where(fenced, high, np.inf))

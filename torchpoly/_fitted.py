@@ -93,11 +93,11 @@ class FittedPolynomial:
         """
         variables = np.nan_to_num(variables)
         directions = variables / np.maximum(np.abs(variables).max(axis=0), 1.0)
-        powers = self.basis.powers
+        powers = self.basis.indices.powers
         leading = 2.0 ** np.maximum(powers - 1, 0).sum(axis=1) if self.basis.family == "chebyshev" else 1.0
         weights = (self.coefficients.T * leading) / np.abs(self.coefficients).max()
         signs = np.zeros_like(values)
-        for degree in range(int(self.basis.degrees.max()), 0, -1):
+        for degree in range(int(self.basis.indices.degrees.max()), 0, -1):
             of_degree = powers.sum(axis=1) == degree
             terms = np.prod(directions.T[:, None] ** powers[of_degree], axis=2)
             signs = np.where(signs == 0, np.sign(weights[:, of_degree] @ terms.T), signs)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from torchpoly._basis import Basis, capped_exponents
+from torchpoly._basis import Basis
 from torchpoly._callable_loss import CallableLoss, LossFunction
 from torchpoly._conditioning import Source, well_conditioned
 from torchpoly._coordinates import EPSILON, Coordinates, TermCoordinates
@@ -18,6 +18,7 @@ from torchpoly._device import Device
 from torchpoly._domain import Box, Domain, Floats
 from torchpoly._extremes import columns_with_extremes
 from torchpoly._fitted import FittedPolynomial
+from torchpoly._index_set import IndexSet
 from torchpoly._losses import LOSSES, Loss, Stages
 from torchpoly._objective import GramObjective
 from torchpoly._reading import Data, Reading
@@ -298,15 +299,15 @@ class Model:
 
     def features(self, box: Box) -> Basis:
         """Return the basis for rows whose columns span the box."""
-        # There are no products of more distinct columns than there are.
-        degree = min(self.degree, len(box)) if self.interaction_only else self.degree
         if self.is_textbook:
-            return Basis(Domain.identity(len(box)), degree, self.interaction_only, "power")
-        return Basis.spanning(box, degree, self.interaction_only)
+            return Basis(Domain.identity(len(box)), self.indices(len(box)), "power")
+        return Basis.spanning(box, self.degree, self.interaction_only)
 
-    def caps(self, box: Box) -> Sequence[int]:
-        """Return the greatest exponents that the columns' numbers of values leave."""
-        return () if self.is_textbook else capped_exponents(box.values) or ()
+    def indices(self, n_features: int, values: Sequence[Floats | None] | None = None) -> IndexSet:
+        """Return the terms of so many columns, of which those of few values have few powers."""
+        if self.is_textbook or values is None:
+            return IndexSet(n_features, self.degree, self.interaction_only)
+        return IndexSet.on_values(values, self.degree, self.interaction_only)
 
     def zero(self, n_terms: int, targets: Domain) -> Floats:
         """Return the coefficients at which training starts: 0, and with raw powers so for y as it is."""

@@ -81,7 +81,7 @@ class Fold:
 
     def n_terms(self, degree: int) -> int:
         """Return the number of terms up to a degree."""
-        return replace(self.basis, degree=degree).n_terms
+        return self.basis.of_degree(degree).n_terms
 
     def ridge_path(self, degree: int, alphas: Sequence[float]) -> tuple[Floats, NDArray[np.bool_]]:
         """Return the least squares of all penalties, and whether the Gram matrix has the digits for it.
@@ -92,14 +92,14 @@ class Fold:
             Of `basis`, for `targets`.
         exact : ndarray of bool of shape (n_alphas,)
         """
-        basis = replace(self.basis, degree=degree)
+        basis = self.basis.of_degree(degree)
         statistics = self.statistics.of_lower_degree(basis.n_terms)
         coefficients, conditions = ridge_path(statistics, alphas, basis.norm_weights)
         return coefficients, conditions < _MAX_CONDITION * self._digits_left(len(coefficients))
 
     def pose(self, model: Model) -> Problem | None:
         """Return the least squares problem of a fit of the training rows; None where that would read them twice."""
-        basis = replace(self.basis, degree=model.degree)
+        basis = self.basis.of_degree(model.degree)
         if basis.n_terms > self.n_rows:
             return None
         statistics = self.statistics.of_lower_degree(basis.n_terms)
@@ -294,7 +294,7 @@ class Pass:
         variance = training.target - mean * mean
         basis = self.model.features(box)
         # Columns that vary less in these rows have fewer terms.
-        same_terms = basis.domain.n_variables == self.common.domain.n_variables and basis.caps == self.common.caps
+        same_terms = basis.indices == self.common.indices
         if not (same_terms and (variance > _MIN_VARIANCE).all()):
             return None
         change = None

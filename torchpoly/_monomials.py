@@ -8,14 +8,14 @@ which floats are exact, and each coefficient is rounded once.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator
 from fractions import Fraction
-from itertools import combinations, combinations_with_replacement
 
 import numpy as np
 
 from torchpoly._basis import Basis
 from torchpoly._domain import Domain, Floats
+from torchpoly._index_set import IndexSet
 
 # A monomial is the sorted tuple of its factors: x0**2 * x3 is (0, 0, 3), the constant is ().
 Monomial = tuple[int, ...]
@@ -23,13 +23,6 @@ Polynomial = dict[Monomial, Fraction]
 # a and b of the recurrence T_k = a u T_(k-1) + b T_(k-2), with T_0 = 1 and T_1 = u.
 _RECURRENCES = {"chebyshev": (2, -1), "power": (1, 0)}
 _ONE: Polynomial = {(): Fraction(1)}
-
-
-def graded_monomials(n_features: int, degree: int, interaction_only: bool = False) -> Iterable[Monomial]:
-    """Yield the monomials of total degree at most `degree`, as PolynomialFeatures orders them."""
-    choose = combinations if interaction_only else combinations_with_replacement
-    for total in range(degree + 1):
-        yield from choose(range(n_features), total)
 
 
 def to_monomials(basis: Basis, coefficients: Floats, scale: float, offset: float) -> Floats:
@@ -47,26 +40,22 @@ def to_monomials(basis: Basis, coefficients: Floats, scale: float, offset: float
     Returns
     -------
     ndarray
-        One coefficient for each of :func:`graded_monomials`, of all columns of X, correctly
-        rounded; infinite or 0 where it lies beyond the range of floats.
+        One coefficient for each monomial of the columns of X up to the degree, correctly rounded;
+        infinite or 0 where it lies beyond the range of floats.
     """
-    polynomial = _expand(_terms(basis, coefficients), _linear_forms(basis.domain), _RECURRENCES[basis.family])
-    values = {monomial: value * Fraction(scale) for monomial, value in polynomial.items()}
-    values[()] = values.get((), Fraction(0)) + Fraction(offset)
-    return _in_order(values, basis)
+    values = map(Fraction, coefficients.tolist())
+    terms = dict(zip(_factors(basis.indices), values, strict=True))
+    polynomial = _expand(terms, _linear_forms(basis.domain), _RECURRENCES[basis.family])
+    scaled = {monomial: value * Fraction(scale) for monomial, value in polynomial.items()}
+    scaled[()] = scaled.get((), Fraction(0)) + Fraction(offset)
+    monomials = _factors(basis.indices.of_columns(len(basis.domain.center)))
+    return np.array([_rounded(scaled.get(monomial, Fraction(0))) for monomial in monomials])
 
 
-def _terms(basis: Basis, coefficients: Floats) -> Polynomial:
-    if basis.caps is None:
-        terms = graded_monomials(basis.domain.n_variables, basis.degree, basis.interaction_only)
-    else:
-        terms = (tuple(np.repeat(np.arange(len(exponents)), exponents).tolist()) for exponents in basis.powers)
-    return {term: Fraction(float(value)) for term, value in zip(terms, coefficients, strict=True)}
-
-
-def _in_order(values: Polynomial, basis: Basis) -> Floats:
-    monomials = graded_monomials(len(basis.domain.center), basis.degree, basis.interaction_only)
-    return np.array([_rounded(values.get(monomial, Fraction(0))) for monomial in monomials])
+def _factors(indices: IndexSet) -> Iterator[Monomial]:
+    """Yield the factors of each term: 0, 0, 3 for exponents 2, 0, 0, 1."""
+    for exponents in indices.powers.tolist():
+        yield tuple(variable for variable, exponent in enumerate(exponents) for _ in range(exponent))
 
 
 def _linear_forms(domain: Domain) -> list[Polynomial]:

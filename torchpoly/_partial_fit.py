@@ -159,8 +159,8 @@ class PartialFit(PolynomialBase):
         X, y = validated(self, X, y, reset=reset)
         weights, unit = check_weights(sample_weight, X)
         box = Box.of(X, weights)
-        caps = model.caps(box if so_far is None else box | so_far.box)
-        check_memory(self.degree, sys.maxsize, X.shape[1], self.interaction_only, caps)
+        everything = box if so_far is None else box | so_far.box
+        check_memory(model.indices(len(box), everything.values), sys.maxsize)
         self._check_same_terms(so_far, model, None if y.ndim == 1 else y.shape[1])
         Y = y.reshape(len(y), -1)
         data = Data(X, Y, weights, Domain.identity(Y.shape[1]), device).of_positive_weight()
@@ -172,15 +172,19 @@ class PartialFit(PolynomialBase):
         if so_far is None:
             return
         before, now = so_far.basis, model.features(so_far.box)
-        for name in ("degree", "interaction_only", "family"):
-            if getattr(before, name) != getattr(now, name):
-                parameter = "basis" if name == "family" else name
-                raise ValueError(
-                    f"The {parameter!r} parameter got {getattr(self, parameter)!r}, but the Gram matrix of the rows "
-                    f"before is that of another (its terms are of {before.family} polynomials of degree "
-                    f"{before.degree}, interaction_only={before.interaction_only}). Set it back, or start anew with "
-                    "sklearn.base.clone(model).partial_fit."
-                )
+        terms, kept = before.indices, now.indices
+        differing = {
+            "degree": terms.degree != kept.degree,
+            "interaction_only": terms.interaction_only != kept.interaction_only,
+            "basis": before.family != now.family,
+        }
+        for parameter in [name for name, differs in differing.items() if differs]:
+            raise ValueError(
+                f"The {parameter!r} parameter got {getattr(self, parameter)!r}, but the Gram matrix of the rows "
+                f"before is that of another (its terms are of {before.family} polynomials of degree {terms.degree}, "
+                f"interaction_only={terms.interaction_only}). Set it back, or start anew with "
+                "sklearn.base.clone(model).partial_fit."
+            )
         n_before = None if self._single_target else so_far.statistics.cross.shape[1]
         if n_targets != n_before:
             now_has = "one dimension" if n_targets is None else f"{n_targets} columns"

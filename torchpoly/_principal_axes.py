@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._basis import NO_CAP, Basis
+from torchpoly._basis import Basis
 from torchpoly._domain import Domain, Floats
+from torchpoly._index_set import IndexSet
 
 if TYPE_CHECKING:
     from torchpoly._conditioning import Source
@@ -34,12 +36,12 @@ _NULL_ROUNDINGS = 4.0
 
 def asks_for_principal_axes(basis: Basis, covariance: Floats) -> bool:
     """Whether variables nearly coincide, so that their principal axes tell terms better apart."""
-    if basis.degree == 0 or basis.interaction_only or basis.domain.n_variables < 2:
+    if basis.indices.degree == 0 or basis.indices.interaction_only or basis.domain.n_variables < 2:
         return False
     collinearity = _collinearity(covariance)
-    if collinearity <= _DEPENDENT and basis.is_capped.any():
-        collinearity = _collinearity(covariance, basis.is_capped)
-    return collinearity > min(_DEPENDENT, _MAX_COLLINEARITY ** (1 / basis.degree))
+    if collinearity <= _DEPENDENT and basis.indices.is_capped.any():
+        collinearity = _collinearity(covariance, basis.indices.is_capped)
+    return collinearity > min(_DEPENDENT, _MAX_COLLINEARITY ** (1 / basis.indices.degree))
 
 
 def _collinearity(covariance: Floats, fixed: NDArray[np.bool_] | None = None) -> float:
@@ -97,7 +99,7 @@ def _independent(basis: Basis, covariance: Floats, rows: Source) -> NDArray[np.b
         sizes = np.linalg.norm(null, axis=1)
         well_determined = sizes >= _LEAST_PIVOT * sizes.max()
         # The few values of a column say more than those of a total that it is part of.
-        others = well_determined & ~basis.is_capped
+        others = well_determined & ~basis.indices.is_capped
         variable = np.flatnonzero(others if others.any() else well_determined)[-1]
         # After a rotation of the null directions, all but the first have 0 for this variable.
         rotation = np.linalg.qr(null[variable][:, None], mode="complete")[0]
@@ -115,7 +117,7 @@ def _on_principal_axes(basis: Basis, covariance: Floats, rows: Source) -> Basis:
     so they stay as they are; the axes of the others are uncorrelated with them.
     """
     domain = basis.domain
-    fixed, free = np.flatnonzero(basis.is_capped), np.flatnonzero(~basis.is_capped)
+    fixed, free = np.flatnonzero(basis.indices.is_capped), np.flatnonzero(~basis.indices.is_capped)
     residual, combinations = _eliminated(covariance, np.eye(domain.n_variables), fixed)
     eigenvectors = np.linalg.eigh(residual[np.ix_(free, free)])[1][:, ::-1]
     unchanged = np.eye(domain.n_variables)[:, fixed]
@@ -131,10 +133,9 @@ def _on_principal_axes(basis: Basis, covariance: Floats, rows: Source) -> Basis:
         widths / widths.max(),
         rounding / widths,
     )
-    caps = None
-    if basis.caps is not None:
-        caps = tuple(basis.caps[variable] for variable in fixed) + (NO_CAP,) * (axes.n_variables - len(fixed))
-    return Basis(axes, basis.degree, basis.interaction_only, basis.family, caps)
+    is_fixed = basis.indices.is_capped
+    uncapped = IndexSet(axes.n_variables - len(fixed), basis.indices.degree)
+    return replace(basis, domain=axes, indices=basis.indices.of_variables(is_fixed).joined(uncapped))
 
 
 def _uncorrelated(

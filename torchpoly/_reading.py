@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._basis import Basis, count_terms
+from torchpoly._basis import Basis
 from torchpoly._coordinates import (
     Coordinates,
     TermCoordinates,
@@ -31,14 +31,15 @@ from torchpoly._domain import (
 )
 from torchpoly._few_rows import EvaluatedFactor, HeldFactor, is_held
 from torchpoly._gram import GramStatistics, orthonormal_coordinates
+from torchpoly._index_set import IndexSet
 
 # So many rows tell where about most values of a column lie.
 _SAMPLE_ROWS = 2**14
 
 
-def count_chunks(degree: int, n_rows: int, n_features: int, n_targets: int, interaction_only: bool) -> int:
+def count_chunks(indices: IndexSet, n_rows: int, n_targets: int) -> int:
     """Return in how many chunks the rows are read at most."""
-    n_terms = count_terms(n_features, degree, interaction_only)
+    n_terms = indices.n_terms
     return 1 if n_rows < n_terms else -(-n_rows // chunk_size(n_terms + n_targets))
 
 
@@ -92,7 +93,7 @@ class Data:
 
     def covariance(self, domain: Domain) -> Floats:
         """Return the covariance matrix of the variables of a domain."""
-        return read_gram(Basis(domain, 1), self).covariance(domain.n_variables)
+        return read_gram(Basis.linear(domain), self).covariance(domain.n_variables)
 
     def squares_of(self, basis: Basis, mixing: Floats) -> Floats:
         """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""
@@ -314,6 +315,6 @@ def _refuse_overflow(basis: Basis, statistics: GramStatistics) -> None:
         overflow = basis.family == "power" and not statistics.is_finite()
     if overflow:
         raise ValueError(
-            f"The powers of X overflow: the 'degree' parameter got {basis.degree} with basis='monomial'. Scale X, or "
-            "use basis='orthonormal', which does."
+            f"The powers of X overflow: the 'degree' parameter got {basis.indices.degree} with basis='monomial'. Scale "
+            "X, or use basis='orthonormal', which does."
         )

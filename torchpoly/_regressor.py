@@ -382,12 +382,13 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         n_rows = count_rows(X, weights)
         self._check_batch_size(n_rows, spec)
         box = Box.of(X, weights)
-        check_memory(self.degree, n_rows, X.shape[1], self.interaction_only, self._model().caps(box))
+        indices = self._model().indices(len(box), box.values)
+        check_memory(indices, n_rows)
         n_targets = 1 if y.ndim == 1 else y.shape[1]
         warm = self._warm(X.shape[1], n_targets)
         tasks = None
         if getattr(self, "_skl_callbacks", None):
-            n_chunks = count_chunks(self.degree, len(X), X.shape[1], n_targets, self.interaction_only)
+            n_chunks = count_chunks(indices, len(X), n_targets)
             tasks = FitTasks(self, *as_given, n_chunks)
 
         problem = self._model().pose(
