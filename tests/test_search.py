@@ -1,8 +1,10 @@
 """PolynomialGridSearchCV beside GridSearchCV over the same estimator and grid."""
 
+import itertools
 import pickle
 import tracemalloc
 import warnings
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -32,7 +34,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor, _search
+from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor, _checks, _lockstep, _search, _split_rows
 from torchpoly._domain import Domain
 
 
@@ -393,6 +395,101 @@ def test_falls_back_where_a_gram_matrix_is_not_enough(grid, surface, fallbacks):
     estimator = TorchPolynomialRegressor(2, n_iter=10)
     PolynomialGridSearchCV(estimator, [grid, {"degree": [1]}], refit=False, cv=2).fit(X, Y[:, 0])
     assert fallbacks == [parameters for parameters in ParameterGrid(grid) for _ in range(2)]
+
+
+def refusing(*calls):
+    """Return what raises at some calls, of which the first is 0, and else validates."""
+    n_calls = itertools.count()
+
+    def validated(*args, **kwargs):
+        if next(n_calls) in calls:
+            raise TypeError("of no kind")
+        return _checks.validated(*args, **kwargs)
+
+    return validated
+
+
+WITH_PIPELINE = make_pipeline(StandardScaler(), TorchPolynomialRegressor(2))
+WITHOUT = TorchPolynomialRegressor(2)
+
+
+@pytest.mark.parametrize("estimator", [WITHOUT, WITH_PIPELINE], ids=["rows", "pipeline"])
+def test_warns_if_an_exception_keeps_all_fits_from_the_fast_path(estimator, surface, fallbacks, monkeypatch):
+    X, Y = surface
+    monkeypatch.setattr(_split_rows, "validated", refusing(*range(9)))
+    search = PolynomialGridSearchCV(estimator, {}, cv=2)
+    with pytest.warns(UserWarning, match="No fit took the fast path.*TypeError: of no kind") as caught:
+        search.fit(X, Y)
+    assert [warning.filename for warning in caught] == [__file__]
+    assert len(fallbacks) == 2
+    assert_same(search, GridSearchCV(estimator, {}, cv=2).fit(X, Y), X)
+
+
+@pytest.mark.filterwarnings("error")
+def test_prints_the_exception_that_keeps_some_fits_from_the_fast_path(surface, capsys, fallbacks, monkeypatch):
+    X, Y = surface
+    monkeypatch.setattr(_split_rows, "validated", refusing(2))  # each split has training and test rows
+    search = PolynomialGridSearchCV(WITH_PIPELINE, {}, cv=3, verbose=1).fit(X, Y)
+    assert capsys.readouterr().out.splitlines()[1:] == ["1 of 3 fits fall back to scikit-learn: TypeError: of no kind"]
+    assert len(fallbacks) == 1
+    assert_same(search, GridSearchCV(WITH_PIPELINE, {}, cv=3).fit(X, Y), X)
+
+
+class FailsAmongOthers(torch.optim.SGD):
+    """An optimizer that trains only one tensor."""
+
+    def __init__(self, params, lr=0.1):
+        params = list(params)
+        if isinstance(params[0], dict):
+            raise RuntimeError("too many")
+        super().__init__(params, lr)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_warns_if_an_optimizer_fails_for_many_at_a_time_only(surface, fallbacks, monkeypatch):
+    X, Y = surface
+    monkeypatch.setattr(_lockstep, "_ELEMENTWISE", {FailsAmongOthers})
+    estimator = TorchPolynomialRegressor(2, optimizer=FailsAmongOthers, lr=0.1, n_iter=5)
+    search = PolynomialGridSearchCV(estimator, {"degree": [1, 2]}, cv=2)
+    with pytest.warns(UserWarning, match="No fit took the fast path.*too many"):
+        search.fit(X, Y)
+    assert len(fallbacks) == 4
+    assert_same(search, GridSearchCV(estimator, {"degree": [1, 2]}, cv=2).fit(X, Y), X)
+
+
+def fails_for_negative_numbers(X):
+    if (X[0] < 0).any():
+        raise KeyError("negative")
+    return X
+
+
+def with_nan_at_the_end(X, y):
+    return X, np.r_[y[:-1], np.nan]
+
+
+OWN_ERRORS = {
+    "NaN in X": {"data": with_nan},
+    "NaN in y": {"data": with_nan_at_the_end},
+    "NaN in the last y of a time series": {"data": with_nan_at_the_end, "cv": TimeSeriesSplit(2)},
+    "a step": {"estimator": make_pipeline(FunctionTransformer(fails_for_negative_numbers), WITHOUT)},
+    "a value of a parameter": {"grid": {"degree": [-1]}},
+    "divergence": {"grid": {"optimizer": ["sgd"], "basis": ["monomial"], "lr": [1e9]}},
+}
+
+
+@pytest.mark.parametrize("case", OWN_ERRORS.values(), ids=OWN_ERRORS.keys())
+def test_leaves_errors_of_the_users_own_to_scikit_learn(case, surface):
+    X, Y = surface
+    X, y = case.get("data", lambda X, y: (X, y))(X, Y[:, 0])
+    kinds = []
+    for kind in (PolynomialGridSearchCV, GridSearchCV):
+        search = kind(case.get("estimator", WITHOUT), case.get("grid", {}), cv=case.get("cv", 3), refit=False)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with suppress(ValueError):  # that all fits failed
+                search.fit(X, y)
+        kinds.append([(warning.category, str(warning.message).splitlines()[0]) for warning in caught])
+    assert kinds[0] == kinds[1]
 
 
 def test_warns_of_each_candidate_that_does_not_converge(surface):

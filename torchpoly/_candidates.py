@@ -109,7 +109,7 @@ class CandidateParser:
             except ValueError:
                 self._is_valid = False
 
-    def parse(self, index: int, parameters: dict[str, Any], fit_params: dict[str, Any]) -> Candidate | str:
+    def parse(self, index: int, parameters: dict[str, Any], fit_params: dict[str, Any]) -> Candidate | str | ValueError:
         """Return a candidate, or why it cannot take the fast path."""
         if self.prefix and fit_params and get_config()["enable_metadata_routing"]:
             return "metadata are routed to the steps of a Pipeline"
@@ -136,7 +136,7 @@ class CandidateParser:
             estimator = TorchPolynomialRegressor(**self._defaults | own)
             spec, device = resolve_optimizer(estimator.optimizer, estimator.lr), resolve_device(estimator.device)
         except ValueError as error:
-            return str(error)
+            return error
         model = estimator._model()
         if not model.is_least_squares:
             return "losses other than the squared error need the rows in each iteration"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
@@ -176,6 +177,9 @@ class PolynomialGridSearchCV(GridSearchCV):
         -----
         FitFailedWarning
             If some fits fail, which then have the score `error_score`.
+        UserWarning
+            If exceptions kept all fits from the fast path. It says which. Exceptions that
+            scikit-learn's evaluation raises too are reported as by GridSearchCV.
         ConvergenceWarning
             If candidates end before their `tol` is met.
 
@@ -324,6 +328,15 @@ class PolynomialGridSearchCV(GridSearchCV):
             for index, split in pairs
         )
         every = evaluation.results | dict(zip(pairs, results, strict=True))
+        if not evaluation.results and (exceptions := evaluation.fallbacks.exceptions(every)):
+            warnings.warn(
+                f"No fit took the fast path: it raised {'; '.join(exceptions)}. The search then fitted each candidate "
+                "to each training set, as GridSearchCV does. Its results are right, but it took longer. If the "
+                "exception comes from a step of your Pipeline or from your data, correct that. Otherwise please "
+                "report it to the developers of torchpoly.",
+                UserWarning,
+                stacklevel=5,  # the line that called fit
+            )
         return [every[pair] for pair in fits.pairs]
 
     def _select(self, results: dict[str, Any], first_test_score: Any, refit_metric: Any) -> None:
