@@ -34,34 +34,36 @@ from torchpoly._surroundings import as_before_if_it_fails, undisturbed
 class PolynomialGridSearchCV(GridSearchCV):
     """Grid search over polynomial regressions, from one reading of the rows.
 
-    It takes the place of :class:`sklearn.model_selection.GridSearchCV`, with the same parameters,
-    attributes, results and messages, where the estimator is a :class:`TorchPolynomialRegressor` or a
-    Pipeline that ends in one. It reads the rows once: the Gram matrix of a training set is the sum
-    of those of the other folds, a lower degree is a leading block of a higher one, and penalties,
-    optimizers, learning rates and numbers of iterations only change what is done with that small
-    matrix. Many small trainings run as one: under the squared error, a grid over many rows costs about
-    as much as one fit. Each candidate gets the score that fitting it alone
-    gives, stopped early or not.
+    It has the parameters, attributes, results and messages of
+    :class:`sklearn.model_selection.GridSearchCV`. The estimator is a
+    :class:`TorchPolynomialRegressor` or a Pipeline that ends in one. For the squared error, the search
+    takes a fast path. It reads the rows once and keeps their Gram matrices. The Gram matrix of a
+    training set is the sum of those of the other folds. That of a lower degree is a leading block of
+    that of a higher degree. Penalties, optimizers, learning rates and numbers of iterations need
+    nothing else. So a grid over many rows costs about as much as one fit. All other fits fall back to
+    scikit-learn's evaluation. Both ways give the same scores.
 
     Parameters
     ----------
     estimator : TorchPolynomialRegressor or Pipeline
-        What the grid sets parameters of. The steps of a Pipeline before the last are fitted once for
-        each split, and once for each setting of theirs in the grid. Any other estimator goes through
-        scikit-learn's own path.
+        The estimator that the grid sets parameters of. The search fits the steps of a Pipeline before
+        the last once for each split and each setting of their parameters in the grid. With any other
+        estimator, all fits fall back to scikit-learn's evaluation.
 
     param_grid : dict or list of dict
         Values to try by the name of a parameter, such as ``{"degree": [1, 2, 3], "alpha": [0, 0.1]}``.
-        Where the grid replaces a step of a Pipeline, these candidates go through scikit-learn's own
-        path.
+        Candidates for which the grid replaces a step of a Pipeline fall back to scikit-learn's
+        evaluation.
 
     scoring : str, callable, list, tuple or dict, default=None
-        What candidates are scored by; ``None`` for R2. R2, mean squared errors and their roots come
-        from Gram matrices, other metrics from one product of test rows with all candidates. A
-        callable ``(estimator, X, y)`` sees each estimator fitted.
+        The metrics; ``None`` stands for R2. On the fast path, R2, mean squared errors and their roots
+        come from Gram matrices. Other metrics need predictions for the test rows, which one product
+        gives for all candidates. A callable ``(estimator, X, y)`` gets each fitted estimator, so each
+        candidate trains by itself, but still from the Gram matrix.
 
     n_jobs : int, default=None
-        Number of processes for scikit-learn's own path; what runs together runs in this one.
+        Number of processes for the fits that fall back to scikit-learn's evaluation. The fast path
+        runs in the calling process.
 
     refit : bool, str or callable, default=True
         Whether, or by which metric or function of `cv_results_`, to choose a candidate that is
@@ -71,11 +73,11 @@ class PolynomialGridSearchCV(GridSearchCV):
         How rows are split; ``None`` for five folds in the order of the rows.
 
     verbose : int, default=0
-        From 1 on, tells how many fits there are and which candidates go through scikit-learn's own
-        path, and why; from 2 on, of each fit.
+        From 1 on, the search prints how many fits there are, and how many of them fall back to
+        scikit-learn's evaluation, with the reason. From 2 on, it prints a line for each fit.
 
     pre_dispatch : int or str, default="2*n_jobs"
-        For scikit-learn's own path.
+        Number of fits that are sent to the processes of `n_jobs` in advance.
 
     error_score : "raise" or number, default=np.nan
         Score of a candidate whose training fails on a split; "raise" raises the exception.
@@ -86,8 +88,8 @@ class PolynomialGridSearchCV(GridSearchCV):
     Attributes
     ----------
     cv_results_ : dict of ndarray
-        Parameters, scores, ranks and times of all candidates. Times of candidates that train
-        together are equal shares of what they took.
+        Parameters, scores, ranks and times of all candidates. Candidates that train together have
+        equal shares of the time that they took.
 
     best_estimator_ : TorchPolynomialRegressor or Pipeline
         The chosen candidate, fitted to all rows; if `refit` is not False.
@@ -118,17 +120,23 @@ class PolynomialGridSearchCV(GridSearchCV):
 
     Notes
     -----
-    Where a training set lies in a small part of the range of all rows, or its Gram matrix is
-    ill-conditioned, its rows are read again for each degree, as a fit alone would read them.
-    Optimizers that step each parameter by itself train all candidates, folds and learning rates as
-    parts of one tensor; L-BFGS at its default rate ends at the least squares, which are solved for.
-    Others, mini-batches, and callable losses train one by one on what has been read. Absolute
-    errors, quantiles and Huber's loss train on the rows: features are evaluated once per split for
-    all that share them, and candidates of first-order optimizers are columns of one parameter
-    matrix.
+    On the fast path, L-BFGS at its default rate ends at the least squares, so the search solves for
+    them. Optimizers that step each parameter by itself train all candidates, folds and learning rates
+    as parts of one tensor. Other optimizers, and candidates whose `extrapolation` is not
+    ``"continue"``, train one by one from the Gram matrix of the split.
+
+    These fits fall back to scikit-learn's evaluation, which reads the rows for each of them:
+
+    - Losses other than the squared error, and mini-batches. They need the rows in each iteration.
+    - Polynomials of more terms than there are training rows.
+    - Training sets whose Gram matrix is ill-conditioned. A fit reads these rows more than once.
+    - Fits that diverge or fail on the fast path.
+
+    Where training rows lie in a small part of the range of all rows, the fast path reads the rows of
+    that split by themselves.
 
     Scores agree with those of GridSearchCV to about 1e-9. Candidates that are equally good, such as
-    converged ones of several learning rates, may be ranked in another order.
+    converged ones of several learning rates, may get another order of ranks.
 
     Examples
     --------
