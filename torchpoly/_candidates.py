@@ -71,7 +71,7 @@ class Candidate:
 
 
 class CandidateParser:
-    """Tells which candidates of a grid can take the fast path.
+    """Which candidates of a grid can take the fast path.
 
     Parameters
     ----------

@@ -146,25 +146,21 @@ def _train(lanes: list[Lane]) -> None:
                 running &= ~over
                 if not running.any():
                     break
-        for lane, entry in zip(lanes, last_steepest, strict=True):
-            if not entry < _DIVERGED:
-                lane.failure = "training diverges"
-        unconverged = np.flatnonzero((last_steepest > tolerances) & (tolerances >= 0.0) & (last_steepest < _DIVERGED))
-        if not unconverged.size:
-            return
-        start_and_end = [(_loss(lanes[index], begun[index]), _loss(lanes[index])) for index in unconverged]
-    for index, losses in zip(unconverged, start_and_end, strict=True):
-        lane = lanes[index]
-        rate = default_rate(lane.spec, lane.objective, gradient, lane.n_iter)
-        lr = lane.spec.options["lr"] if rate is None else rate(lane.n_iter - 1)
-        steepest_entry = float(last_steepest[index])
-        warn_not_converged(lane.spec, f"{lr:.3g}", lane.n_iter, tolerances[index], steepest_entry, *losses)
+    for lane, start, entry in zip(lanes, begun, last_steepest.tolist(), strict=True):
+        if not entry < _DIVERGED:
+            lane.failure = "training diverges"
+        elif lane.tol is not None and entry > lane.tol:
+            _warn_not_converged(lane, start, entry)
 
 
-def _loss(lane: Lane, parameters: Floats | None = None) -> float:
-    """Return the loss of a lane at its parameters, or at others."""
-    chosen = lane.parameters if parameters is None else parameters
-    return lane.objective(chosen, np.empty_like(chosen))[1]
+def _warn_not_converged(lane: Lane, start: Floats, steepest: float) -> None:
+    # Only L-BFGS has a rate that depends on the gradient.
+    rate = default_rate(lane.spec, lane.objective, start, lane.n_iter)
+    lr = lane.spec.options["lr"] if rate is None else rate(lane.n_iter - 1)
+    # Losses may overflow.
+    with np.errstate(all="ignore"):
+        losses = [lane.objective(parameters, np.empty_like(start))[1] for parameters in (start, lane.parameters)]
+    warn_not_converged(lane.spec, f"{lr:.3g}", lane.n_iter, cast(float, lane.tol), steepest, *losses)
 
 
 def _parts(start: int, end: int) -> list[slice]:

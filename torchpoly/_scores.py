@@ -131,7 +131,7 @@ class Scoring:
     def _score_squares(
         self, scores: list[Any], polynomials: PolynomialFamily, X: NDArray, statistics: GramStatistics
     ) -> None:
-        """Write the scores that mean squared errors tell with all their digits."""
+        """Write the scores that mean squared errors give with all their digits."""
         formulas = self._formulas
         # Of a single row there is no variance; predictions in single precision are rounded.
         if formulas is None or not self._weighs_as_training or len(X) < 2 or X.dtype != np.float64:

@@ -153,7 +153,7 @@ class PlainSource:
         if run is None:
             return False
         n_rows = count_rows(self._data.X, self._data.weights)
-        # A fit of so few rows refines what their Gram matrix tells.
+        # A fit of so few rows refines the optimum that it gets from their Gram matrix.
         n_terms = model.features(self._box).n_terms
         if n_rows <= chunk_size(n_terms + self._data.Y.shape[1]):
             return False
