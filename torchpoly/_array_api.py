@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import get_config
-from sklearn.utils._array_api import _convert_to_numpy, device, get_namespace
 
 from torchpoly._device import TENSOR
+from torchpoly._sklearn_compat import convert_to_numpy, device, get_namespace
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ def to_host(values: Any) -> Any:
         # NumPy has no 16-bit float of torch's kind.
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     if get_config()["array_api_dispatch"] and hasattr(values, "__array_namespace__"):
-        return _convert_to_numpy(values, get_namespace(values)[0])
+        return convert_to_numpy(values, get_namespace(values)[0])
     return values
 
 

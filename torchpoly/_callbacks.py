@@ -6,20 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from sklearn.utils.metaestimators import _safe_split
-
-__all__ = ["DURING_FIT", "CallbackSupportMixin", "FitTasks", "SearchTasks"]
-
-try:
-    from sklearn.callback import CallbackSupportMixin
-except ImportError:  # scikit-learn before 1.9
-
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Nothing: this version of scikit-learn has no callbacks."""
-
-
-# What scikit-learn sets on the estimator during a fit, and takes away after it.
-DURING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
+from torchpoly._sklearn_compat import has_callbacks, safe_split
 
 
 class FitTasks:
@@ -98,7 +85,7 @@ class SearchTasks:
     """
 
     def __init__(self, search: Any, X: Any, y: Any, sample_weight: Any) -> None:
-        self.are_watched = bool(getattr(search, "_skl_callbacks", None))
+        self.are_watched = has_callbacks(search)
         self._search = search
         self._X, self._y = X, y
         self._data = {"X": X, "y": y, "metadata": {} if sample_weight is None else {"sample_weight": sample_weight}}
@@ -123,7 +110,7 @@ class SearchTasks:
     def tell(self, number: int, training: Any) -> None:
         """Tell that an evaluation, which trained on these rows, has been done."""
         if self.are_watched:
-            X, y = _safe_split(self._search.estimator, self._X, self._y, training)
+            X, y = safe_split(self._search.estimator, self._X, self._y, training)
             context = self.evaluation(number)["callback_ctx"]
             context.call_on_fit_task_begin(estimator=self._search, X=X, y=y)
             context.call_on_fit_task_end(estimator=self._search, X=X, y=y)

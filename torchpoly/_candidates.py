@@ -8,12 +8,12 @@ from typing import Any
 from sklearn import get_config
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils._param_validation import validate_parameter_constraints
 
 from torchpoly._device import Device, resolve_device
 from torchpoly._fitting import Model
 from torchpoly._optimizers import OptimizerSpec, resolve_optimizer
 from torchpoly._regressor import TorchPolynomialRegressor
+from torchpoly._sklearn_compat import has_callbacks, validate_parameter_constraints
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class CandidateParser:
             self.reason = "two steps of the Pipeline have the same name"
         elif self.prefix and getattr(estimator, "transform_input", None):
             self.reason = "the Pipeline transforms inputs of its steps"
-        elif getattr(last, "_skl_callbacks", None) or getattr(estimator, "_skl_callbacks", None):
+        elif has_callbacks(last) or has_callbacks(estimator):
             self.reason = "the estimator has callbacks"
         else:
             self._defaults = clone(last).get_params(deep=False)

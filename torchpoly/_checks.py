@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import _check_sample_weight, assert_all_finite, validate_data
+from sklearn.utils.validation import assert_all_finite, validate_data
 
 from torchpoly._array_api import to_host
 from torchpoly._domain import Floats, chunk_size, vector_chunk_size
 from torchpoly._few_rows import KERNEL_ELEMENTS, is_held
 from torchpoly._index_set import IndexSet
+from torchpoly._sklearn_compat import check_sample_weight
 
 # What rows are kept in; everything else becomes the first.
 DTYPES = (np.float64, np.float32)
@@ -45,7 +46,7 @@ def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> tuple[Floats |
     if sample_weight is None:
         return None, 1.0
     sample_weight = to_host(sample_weight)
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     greatest = float(weights.max())
     if greatest == 0:
         raise ValueError("The 'sample_weight' parameter is all zero; at least one weight must be positive.")

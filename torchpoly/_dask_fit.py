@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.utils.validation import _check_feature_names, _check_n_features, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from torchpoly._accumulation import Accumulation
 from torchpoly._callbacks import FitTasks
@@ -27,6 +27,7 @@ from torchpoly._fitted import FittedPolynomial
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data
+from torchpoly._sklearn_compat import check_feature_names, check_n_features, has_callbacks
 
 _NEEDED = {"loss": "squared_error", "batch_size": None, "warm_start": False}
 
@@ -43,7 +44,7 @@ def fit_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: An
                 "read chunk by chunk."
             )
     partitions = partitions_of(estimator, X, y, sample_weight, reset=True)
-    tasks = FitTasks(estimator, X, y, sample_weight, 1) if getattr(estimator, "_skl_callbacks", None) else None
+    tasks = FitTasks(estimator, X, y, sample_weight, 1) if has_callbacks(estimator) else None
     everything = accumulate(model, partitions)
     if tasks is not None:
         tasks.read_chunk()
@@ -60,8 +61,8 @@ def partitions_of(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any,
 def _columns(estimator: PolynomialBase, X: Any, *, reset: bool) -> Columns:
     """Return the columns of X as a Dask collection tells them; record or check their names and number."""
     columns = Columns.of(X, "X")
-    _check_feature_names(estimator, columns.example, reset=reset)
-    _check_n_features(estimator, columns.example, reset=reset)
+    check_feature_names(estimator, columns.example, reset=reset)
+    check_n_features(estimator, columns.example, reset=reset)
     return columns
 
 

@@ -9,17 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
-from sklearn.utils._param_validation import validate_parameter_constraints
 
 from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import device_of
 from torchpoly._callable_loss import LossFunction
-from torchpoly._callbacks import CallbackSupportMixin, FitTasks
+from torchpoly._callbacks import FitTasks
 from torchpoly._domain import VERY_NARROW
 from torchpoly._fitted import FittedPolynomial
 from torchpoly._fitting import Model, Problem, average_curves, loss_class
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec
 from torchpoly._saved_state import from_plain, to_plain
+from torchpoly._sklearn_compat import CallbackSupportMixin, validate_parameter_constraints
 from torchpoly._training import minimise
 
 if TYPE_CHECKING:

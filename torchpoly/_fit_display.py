@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import _safe_indexing
-from sklearn.utils._missing import is_pandas_na, is_scalar_nan
-from sklearn.utils._optional_dependencies import check_matplotlib_support
-from sklearn.utils.validation import _get_feature_names, check_consistent_length, check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from torchpoly._loss_display import one_axes
+from torchpoly._sklearn_compat import (
+    check_matplotlib_support,
+    get_feature_names,
+    is_pandas_na,
+    is_scalar_nan,
+    safe_indexing,
+)
 
 
 class PolynomialFitDisplay:
@@ -164,7 +168,7 @@ class PolynomialFitDisplay:
         if residuals and y is None:
             raise ValueError("The 'residuals' parameter got True, which takes the 'y' parameter. It got None.")
         check_consistent_length(X, y)
-        names = _get_feature_names(X)
+        names = get_feature_names(X)
         columns = list(np.asarray(X, dtype=np.float64).T) if names is None else [X[name] for name in names]
         index = _column(feature, names, len(columns))
         drawn = _numbers(columns[index])
@@ -277,7 +281,7 @@ def _typical(column: Any, size: int) -> Any:
     values = np.asarray(column).tolist()
     present = Counter(value for value in values if not (value is None or is_scalar_nan(value) or is_pandas_na(value)))
     row = values.index(present.most_common(1)[0][0]) if present else 0
-    copies = _safe_indexing(column, np.full(size, row))
+    copies = safe_indexing(column, np.full(size, row))
     # A pandas Series would be matched by its index.
     return getattr(copies, "array", copies)
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils.validation import check_is_fitted
+
+from torchpoly._sklearn_compat import check_matplotlib_support
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,6 @@ from weakref import WeakKeyDictionary
 
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgWarning
-from sklearn.base import _fit_context
 from sklearn.utils.metaestimators import available_if
 
 from torchpoly._accumulation import Accumulation
@@ -30,6 +29,7 @@ from torchpoly._estimator_base import PolynomialBase
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data
+from torchpoly._sklearn_compat import fit_context
 from torchpoly._surroundings import as_before_if_it_fails, undisturbed
 
 
@@ -60,7 +60,7 @@ class PartialFit(PolynomialBase):
     """Fitting to rows that come in parts."""
 
     @available_if(_keeps_gram_matrices)
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
         """Fit to these rows and all rows before.
 

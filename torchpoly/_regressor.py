@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import _fit_context
 from sklearn.metrics import r2_score
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from torchpoly._array_api import like_input, namespace_of, refuse_other_namespace, to_host
@@ -27,6 +25,7 @@ from torchpoly._losses import LOSSES
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 from torchpoly._partial_fit import PartialFit
 from torchpoly._reading import count_chunks
+from torchpoly._sklearn_compat import Interval, StrOptions, fit_context, has_callbacks
 from torchpoly._surroundings import as_before_if_it_fails, undisturbed, within_floats
 
 if TYPE_CHECKING:
@@ -317,7 +316,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         )
         return tags
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> TorchPolynomialRegressor:
         """Fit the polynomial.
 
@@ -387,7 +386,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         n_targets = 1 if y.ndim == 1 else y.shape[1]
         warm = self._warm(X.shape[1], n_targets)
         tasks = None
-        if getattr(self, "_skl_callbacks", None):
+        if has_callbacks(self):
             n_chunks = count_chunks(indices, len(X), n_targets)
             tasks = FitTasks(self, *as_given, n_chunks)
 

@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 from sklearn import get_config
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import mean_squared_error, r2_score, root_mean_squared_error
-from sklearn.metrics._scorer import _MultimetricScorer, _PassthroughScorer, _Scorer
-from sklearn.model_selection._validation import _score
-from sklearn.utils import _safe_indexing
-from sklearn.utils.metaestimators import _safe_split
-from sklearn.utils.validation import _check_method_params
 
 from torchpoly._domain import Floats
 from torchpoly._fitted import PolynomialFamily
 from torchpoly._gram import GramStatistics
+from torchpoly._sklearn_compat import (
+    MultimetricScorer,
+    PassthroughScorer,
+    Scorer,
+    check_method_params,
+    safe_indexing,
+    safe_split,
+    score,
+)
 
 # Predictions for as many polynomials are held at a time as make so many values.
 _MAX_PREDICTIONS = 2**20
@@ -90,8 +94,8 @@ class Scoring:
 
     def of_estimator(self, estimator: Any, rows: NDArray[np.intp], training: NDArray[np.intp] | None = None) -> Any:
         """Return the scores of a fitted estimator on some rows."""
-        X, y = _safe_split(estimator, self.X, self.y, rows, training)
-        return _score(estimator, X, y, self.scorer, self._params(rows), self.error_score)
+        X, y = safe_split(estimator, self.X, self.y, rows, training)
+        return score(estimator, X, y, self.scorer, self._params(rows), self.error_score)
 
     def of_polynomials(
         self,
@@ -116,17 +120,17 @@ class Scoring:
         if statistics is not None:
             self._score_squares(scores, polynomials, X, statistics)
         left = np.array([index for index, score in enumerate(scores) if score is None], dtype=np.intp)
-        y, params = _safe_indexing(self.y, rows), self._params(rows)
+        y, params = safe_indexing(self.y, rows), self._params(rows)
         step = max(1, _MAX_PREDICTIONS // len(X))
         for start in range(0, len(left), step):
             chosen = left[start : start + step]
             for index, values in zip(chosen, polynomials.predict(X, chosen), strict=True):
                 predicted = _Predicted(values[:, 0] if np.ndim(y) == 1 else values)
-                scores[index] = _score(predicted, X, y, self.scorer, params, self.error_score)
+                scores[index] = score(predicted, X, y, self.scorer, params, self.error_score)
         return scores
 
     def _params(self, rows: NDArray[np.intp]) -> dict[str, Any]:
-        return _check_method_params(self.X, params=self.params, indices=rows)
+        return check_method_params(self.X, params=self.params, indices=rows)
 
     def _score_squares(
         self, scores: list[Any], polynomials: PolynomialFamily, X: NDArray, statistics: GramStatistics
@@ -144,20 +148,20 @@ class Scoring:
         values = {name: formula(errors[chosen], variances, units).tolist() for name, formula in formulas.items()}
         for position, index in enumerate(chosen):
             every = {name: scored[position] for name, scored in values.items()}
-            scores[index] = every if isinstance(self.scorer, _MultimetricScorer) else every[""]
+            scores[index] = every if isinstance(self.scorer, MultimetricScorer) else every[""]
 
     @property
     def _weighs_as_training(self) -> bool:
         """Whether scores weigh rows as training does: where metadata are routed, each scorer may have its own."""
         weights = self.params.get("sample_weight")
-        may_differ = isinstance(self.scorer, _MultimetricScorer) and get_config()["enable_metadata_routing"]
+        may_differ = isinstance(self.scorer, MultimetricScorer) and get_config()["enable_metadata_routing"]
         same = weights is self.training_weights and not np.isscalar(weights)
         return same and not (may_differ and self.params)
 
     @cached_property
     def _formulas(self) -> dict[str, Formula] | None:
         """What the scorer computes from mean squared errors, by name, "" for a single one; None if it needs more."""
-        scorers = self.scorer._scorers if isinstance(self.scorer, _MultimetricScorer) else {"": self.scorer}
+        scorers = self.scorer._scorers if isinstance(self.scorer, MultimetricScorer) else {"": self.scorer}
         known = {name: _formula(scorer) for name, scorer in scorers.items()}
         return None if None in known.values() else {name: formula for name, formula in known.items() if formula}
 
@@ -187,17 +191,17 @@ def _mean_squared_errors(statistics: GramStatistics, coefficients: Floats) -> tu
 
 
 def _asks_for_predictions_only(scorer: Any) -> bool:
-    if isinstance(scorer, _MultimetricScorer):
+    if isinstance(scorer, MultimetricScorer):
         return all(map(_asks_for_predictions_only, scorer._scorers.values()))
-    return isinstance(scorer, _PassthroughScorer) or (
-        isinstance(scorer, _Scorer) and scorer._response_method == "predict"
+    return isinstance(scorer, PassthroughScorer) or (
+        isinstance(scorer, Scorer) and scorer._response_method == "predict"
     )
 
 
 def _formula(scorer: Any) -> Formula | None:
-    if isinstance(scorer, _PassthroughScorer):
+    if isinstance(scorer, PassthroughScorer):
         return _FORMULAS[r2_score]
-    if not isinstance(scorer, _Scorer) or scorer._response_method != "predict" or scorer._kwargs:
+    if not isinstance(scorer, Scorer) or scorer._response_method != "predict" or scorer._kwargs:
         return None
     formula = _FORMULAS.get(scorer._score_func)
     return None if formula is None else lambda *squares: scorer._sign * formula(*squares)

@@ -12,13 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import _fit_context, clone
+from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
-from sklearn.model_selection._search import _insert_error_scores, _MultimetricScorer, _warn_or_raise_about_fit_failures
-from sklearn.model_selection._validation import _fit_and_score
 from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel, delayed
-from sklearn.utils.validation import _check_method_params, _num_samples
 
 from torchpoly._callbacks import SearchTasks
 from torchpoly._candidates import Candidate, CandidateParser
@@ -27,6 +24,15 @@ from torchpoly._evaluation import Evaluation
 from torchpoly._fallbacks import Fallbacks, Result, as_text
 from torchpoly._folds import Split
 from torchpoly._scores import Scoring
+from torchpoly._sklearn_compat import (
+    MultimetricScorer,
+    check_method_params,
+    fit_and_score,
+    fit_context,
+    insert_error_scores,
+    num_samples,
+    warn_or_raise_about_fit_failures,
+)
 from torchpoly._split_rows import PlainSource, transformed_sources
 from torchpoly._surroundings import as_before_if_it_fails, undisturbed
 
@@ -216,12 +222,12 @@ class PolynomialGridSearchCV(GridSearchCV):
         with as_before_if_it_fails(self):
             return super().fit(X, y, **params)
 
-    @_fit_context(prefer_skip_nested_validation=False)
+    @fit_context(prefer_skip_nested_validation=False)
     def _search(self, parser: CandidateParser, X: Any, y: Any, params: dict[str, Any]) -> PolynomialGridSearchCV:
         """Do what GridSearchCV does, but for how candidates are evaluated and the best one is fitted."""
         scorer, refit_metric = self._get_scorers()
         X, y = indexable(X, y)
-        params = _check_method_params(X, params=params)
+        params = check_method_params(X, params=params)
         routed = self._get_routed_params_for_fit(params)
         tasks = SearchTasks(self, X, y, params.get("sample_weight"))
         cv = check_cv(self.cv, y)
@@ -246,15 +252,15 @@ class PolynomialGridSearchCV(GridSearchCV):
         candidates = self._parse(parser, fits, evaluation.fallbacks)
         source = self._take_fast_path(parser, list(candidates.values()), fits, evaluation) if candidates else None
         outcomes = self._fall_back(fits, evaluation)
-        _warn_or_raise_about_fit_failures(outcomes, self.error_score)
+        warn_or_raise_about_fit_failures(outcomes, self.error_score)
         if callable(self.scoring):
-            _insert_error_scores(outcomes, self.error_score)
+            insert_error_scores(outcomes, self.error_score)
         results = self._format_results(grid, len(splits), outcomes)
         tasks.end()
         self._select(results, outcomes[0]["test_scores"], refit_metric)
         if self.refit:
             self._refit(fits, source, None if tasks.are_watched else candidates.get(self.best_index_))
-        self.scorer_ = scorer._scorers if isinstance(scorer, _MultimetricScorer) else scorer
+        self.scorer_ = scorer._scorers if isinstance(scorer, MultimetricScorer) else scorer
         self.cv_results_ = results
         tasks.finish()
         return self
@@ -285,7 +291,7 @@ class PolynomialGridSearchCV(GridSearchCV):
         X, y, fit_params = fits.X, fits.y, fits.fit_params
         source = None
         try:
-            rows = np.arange(_num_samples(X))
+            rows = np.arange(num_samples(X))
             splits = [(rows[np.asarray(training)], rows[np.asarray(test)]) for training, test in fits.splits]
             if not parser.prefix:
                 source = PlainSource(self.estimator, X, y, fit_params.get("sample_weight"), splits)
@@ -314,7 +320,7 @@ class PolynomialGridSearchCV(GridSearchCV):
         pairs, n_splits = [pair for pair in fits.pairs if pair not in evaluation.results], len(fits.splits)
         parallel = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)
         results = parallel(
-            delayed(_fit_and_score)(
+            delayed(fit_and_score)(
                 clone(self.estimator),
                 fits.X,
                 fits.y,

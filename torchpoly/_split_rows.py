@@ -11,8 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils.metaestimators import _safe_split
-from sklearn.utils.validation import _check_method_params
 
 from torchpoly._candidates import Candidate
 from torchpoly._checks import check_weights, validated
@@ -22,6 +20,7 @@ from torchpoly._fitting import Model
 from torchpoly._folds import Fold, Pass, Split, read_fold, read_folds
 from torchpoly._reading import Data
 from torchpoly._regressor import TorchPolynomialRegressor
+from torchpoly._sklearn_compat import check_method_params, safe_split
 
 # The rows of several splits are transformed at a time where they take no more than about these bytes.
 _BUDGET = 2**28
@@ -244,10 +243,10 @@ def _transform(
     """Return the rows of a split after the first steps of a pipeline."""
     steps, (name, last), memory = pipeline.steps[:-1], pipeline.steps[-1], pipeline.memory
     training, test = split
-    params = _check_method_params(X, params=fit_params, indices=training)
+    params = check_method_params(X, params=fit_params, indices=training)
     sample_weight = params.pop(f"{name}__sample_weight", None)
-    X_test, y_test = _safe_split(pipeline, X, y, test, training)
-    X, y = _safe_split(pipeline, X, y, training)
+    X_test, y_test = safe_split(pipeline, X, y, test, training)
+    X, y = safe_split(pipeline, X, y, training)
     X_scored = None
     if steps:
         first, X_given = clone(Pipeline(steps, memory=memory)), X

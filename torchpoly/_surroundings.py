@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from torchpoly._callbacks import DURING_FIT
+from torchpoly._sklearn_compat import DURING_FIT
 
 _IMPORTED_IN = os.getpid()
 

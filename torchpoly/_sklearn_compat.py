@@ -1,0 +1,74 @@
+"""The private names of scikit-learn that torchpoly uses, in one place for new versions of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import _fit_context as fit_context
+from sklearn.metrics._scorer import _MultimetricScorer as MultimetricScorer
+from sklearn.metrics._scorer import _PassthroughScorer as PassthroughScorer
+from sklearn.metrics._scorer import _Scorer as Scorer
+from sklearn.model_selection._search import _insert_error_scores as insert_error_scores
+from sklearn.model_selection._search import _warn_or_raise_about_fit_failures as warn_or_raise_about_fit_failures
+from sklearn.model_selection._validation import _fit_and_score as fit_and_score
+from sklearn.model_selection._validation import _score as score
+from sklearn.utils import _safe_indexing as safe_indexing
+from sklearn.utils._array_api import _convert_to_numpy as convert_to_numpy
+from sklearn.utils._array_api import device, get_namespace
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
+from sklearn.utils._optional_dependencies import check_matplotlib_support
+from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
+from sklearn.utils.metaestimators import _safe_split as safe_split
+from sklearn.utils.validation import _check_feature_names as check_feature_names
+from sklearn.utils.validation import _check_method_params as check_method_params
+from sklearn.utils.validation import _check_n_features as check_n_features
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+from sklearn.utils.validation import _get_feature_names as get_feature_names
+from sklearn.utils.validation import _num_samples as num_samples
+
+__all__ = [
+    "DURING_FIT",
+    "CallbackSupportMixin",
+    "Interval",
+    "MultimetricScorer",
+    "PassthroughScorer",
+    "Scorer",
+    "StrOptions",
+    "check_feature_names",
+    "check_matplotlib_support",
+    "check_method_params",
+    "check_n_features",
+    "check_sample_weight",
+    "convert_to_numpy",
+    "device",
+    "fit_and_score",
+    "fit_context",
+    "get_feature_names",
+    "get_namespace",
+    "has_callbacks",
+    "insert_error_scores",
+    "is_pandas_na",
+    "is_scalar_nan",
+    "num_samples",
+    "safe_indexing",
+    "safe_split",
+    "score",
+    "validate_parameter_constraints",
+    "warn_or_raise_about_fit_failures",
+]
+
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:  # scikit-learn before 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """Nothing: this version of scikit-learn has no callbacks."""
+
+
+# What scikit-learn sets on the estimator during a fit, and takes away after it.
+DURING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
+
+
+def has_callbacks(estimator: Any) -> bool:
+    """Whether an estimator was given callbacks."""
+    return bool(getattr(estimator, "_skl_callbacks", None))
