@@ -248,7 +248,7 @@ def test_features_beyond_the_memory_budget_are_evaluated_anew(settings, surface,
     weights = rng.integers(0, 3, len(X))
     kept = TorchPolynomialRegressor(n_iter=200, **settings).fit(X, Y, weights)
     monkeypatch.setattr(torchpoly._rows, "_BUDGET", 0)
-    monkeypatch.setattr(torchpoly._rows, "vector_chunk_size", lambda n_columns: 70)
+    monkeypatch.setattr(torchpoly._design_matrix, "vector_chunk_size", lambda n_columns: 70)
     rebuilt = TorchPolynomialRegressor(n_iter=200, **settings).fit(X, Y, weights)
     np.testing.assert_allclose(rebuilt.predict(X), kept.predict(X), atol=1e-6)
 

@@ -132,39 +132,40 @@ def to_numpy(values: Any) -> Floats:
     return values.cpu().numpy() if isinstance(values, TENSOR) else values
 
 
-def sent(chunks: Iterable[tuple[Any, ...]], device: Device) -> Iterator[tuple[Any, ...]]:
-    """Yield chunks of arrays on a device; the next one is read and copied while the device is at work.
+def prefetch(blocks: Iterable[tuple[Any, ...]], device: Device) -> Iterator[tuple[Any, ...]]:
+    """Yield blocks of arrays on a device; the next one is read and copied while the device is at work.
 
     On the CPU they stay as they are. CUDA and XPU devices copy from page-locked memory in a stream
     of its own.
 
     Parameters
     ----------
-    chunks : iterable of tuple of ndarray or None
-        Each is read when the work on the one before has been handed to the device.
-    device : torch.device
+    blocks : iterable of tuple
+        What names the block, which stays as it is, and its arrays or None. A block is read when the
+        work on the one before has been handed to the device.
+    device : torch.device or None
     """
     if device is None:
-        yield from chunks
+        yield from blocks
     elif device.type not in ("cuda", "xpu"):
-        for arrays in chunks:
-            yield tuple(None if array is None else _tensor(array).to(device) for array in arrays)
+        for name, *arrays in blocks:
+            yield name, *(None if array is None else _tensor(array).to(device) for array in arrays)
     else:
         import torch
 
         backend: Any = getattr(torch, device.type)
         copying, computing = backend.Stream(device), backend.current_stream(device)
         at_work: deque[Any] = deque()
-        for arrays in chunks:
+        for name, *arrays in blocks:
             locked = [None if array is None else _tensor(array).pin_memory() for array in arrays]
             with backend.stream(copying):
-                moved = tuple(None if array is None else array.to(device, non_blocking=True) for array in locked)
+                moved = [None if array is None else array.to(device, non_blocking=True) for array in locked]
             computing.wait_stream(copying)
             for array in moved:
                 if array is not None:
-                    # Its memory belongs to the copying stream, which is to know who else reads it.
+                    # Its memory belongs to the copying stream, which has to know who else reads it.
                     array.record_stream(computing)
-            yield moved
+            yield name, *moved
             at_work.append(backend.Event())
             at_work[-1].record(computing)
             if len(at_work) >= _IN_FLIGHT:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from torchpoly._basis import Basis
-from torchpoly._device import Device, empty, on_device, to_device, to_numpy
-from torchpoly._domain import Array, Floats, row_chunks, vector_chunk_size
+from torchpoly._design_matrix import DesignMatrix
+from torchpoly._device import Device, on_device, to_device, to_numpy
+from torchpoly._domain import Domain, Floats
 
 # A factor of no more elements, 64 MiB, is held, and one of not many more terms than rows: the work
 # on the rows' own Gram matrix takes as much.
@@ -116,26 +116,19 @@ class EvaluatedFactor:
     def __matmul__(self, other: Floats) -> Floats:
         return self.combine(self.values(other))
 
+    @cached_property
+    def _design(self) -> DesignMatrix:
+        """The features, without the roots of shares."""
+        basis = replace(self.basis, domain=Domain.identity(len(self.variables)))
+        return DesignMatrix(basis, self.variables.T, device=self.device)
+
     def combine(self, weights: Floats) -> Floats:
         """Return combinations of the rows, of shape (n_terms, n_combinations)."""
-        scaled = self.roots[:, None] * weights
-
-        def work(size: int) -> Floats:
-            total: Any = 0.0
-            for rows, features in self._chunks(size):
-                total = total + features @ to_device(scaled[rows], self.device)
-            return to_numpy(total)
-
-        return on_device(self.device, self._chunk_size, work)
+        return self._design.rmatvec(to_device((self.roots[:, None] * weights).T, self.device))
 
     def values(self, coefficients: Floats) -> Floats:
         """Return polynomials at the rows, times the roots of shares, of shape (n_rows, n_polynomials)."""
-
-        def work(size: int) -> Floats:
-            moved = to_device(coefficients, self.device)
-            return np.concatenate([to_numpy(features.T @ moved) for _, features in self._chunks(size)])
-
-        return self.roots[:, None] * on_device(self.device, self._chunk_size, work)
+        return np.ascontiguousarray(self.roots[:, None] * to_numpy(self._design.matvec(coefficients)).T)
 
     @property
     def norm_weights(self) -> Floats:
@@ -183,17 +176,6 @@ class EvaluatedFactor:
     def is_finite(self) -> bool:
         """Whether no feature was too large for the products."""
         return bool(np.isfinite(self.kernel).all())
-
-    @property
-    def _chunk_size(self) -> int:
-        return min(vector_chunk_size(self.basis.n_terms), len(self.roots))
-
-    def _chunks(self, size: int) -> Iterator[tuple[Any, Array]]:
-        """Yield slices of the rows with their features, in a buffer that all share."""
-        buffer = empty(self.basis.n_terms, size, self.device)
-        for rows in row_chunks(len(self.roots), size):
-            variables = to_device(self.variables[:, rows], self.device)
-            yield rows, self.basis.evaluate(variables, out=buffer[:, : variables.shape[1]])
 
 
 GramFactor = HeldFactor | EvaluatedFactor

@@ -5,14 +5,15 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
-from torchpoly._device import Device, empty, on_device, to_device, to_numpy
-from torchpoly._domain import SCAN_ROWS, Domain, Floats, accelerator_chunk_size, row_chunks, vector_chunk_size
+from torchpoly._blocks import evaluate_blocks
+from torchpoly._device import Device, on_device, to_device, to_numpy
+from torchpoly._domain import SCAN_ROWS, Array, Domain, Floats, accelerator_chunk_size, row_chunks, vector_chunk_size
 from torchpoly._monomials import to_monomials
 
 # Rows so many half-widths outside the box of a narrow axis are far outside.
@@ -61,37 +62,52 @@ class FittedPolynomial:
     def _predict(self, X: NDArray, device: Device, extrapolation: str, size: int) -> NDArray:
         predictions = np.empty((len(X), self.coefficients.shape[1]), dtype=X.dtype)
         coefficients = to_device(self.coefficients, device)
-        features = empty(self.basis.n_terms, size, device)
         limits = None if extrapolation == "continue" else self.basis.domain.limits
+
+        def inside(rows: Any) -> NDArray:
+            return X[rows] if extrapolation == "continue" else np.clip(X[rows], self.low, self.high)
+
+        blocks = ((rows, inside(rows)) for rows in row_chunks(len(X), size))
         # Far from the data, values are infinite; why is no news.
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            for rows in row_chunks(len(X), size):
-                inside = X[rows] if extrapolation == "continue" else np.clip(X[rows], self.low, self.high)
-                variables = self.basis.domain.scale(inside)
-                if limits is not None:
-                    np.clip(variables, -limits[:, None], limits[:, None], out=variables)
-                chunk = self.basis.evaluate(to_device(variables, device), out=features[:, : variables.shape[1]])
-                values = to_numpy(coefficients.T @ chunk)
+            for rows, features in evaluate_blocks(self.basis, blocks, size, device, limits=limits):
+                values = to_numpy(coefficients.T @ features)
                 if extrapolation == "linear":
-                    outside = np.flatnonzero((X[rows] != inside).any(axis=1))
-                    steps = self.basis.domain.scale_steps((X[rows] - inside)[outside])
-                    if limits is not None:
-                        # How copies are rounded would be the slope's greatest part.
-                        steps[np.isfinite(limits)] = 0.0
-                    slopes = to_device(self.slopes, device) @ chunk[:, outside]
-                    values[:, outside] += (to_numpy(slopes) * steps[:, None]).sum(axis=0)
+                    self._add_slopes(values, features, X[rows] - inside(rows), device)
                 undefined = np.isnan(values).any(axis=0)
                 if undefined.any():
-                    values[:, undefined] = self._beyond_floats(variables[:, undefined], values[:, undefined])
+                    values[:, undefined] = self._beyond_floats(inside(rows)[undefined], limits, values[:, undefined])
                 predictions[rows] = values.T * self.targets.half_width + self.targets.center
         return predictions
 
-    def _beyond_floats(self, variables: Floats, values: Floats) -> Floats:
+    def _add_slopes(self, values: Floats, features: Array, moves: NDArray, device: Device) -> None:
+        """Add what the slopes at the nearest points of the box give for the moves from there.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_targets, n_rows)
+            Changed in place.
+        features : ndarray or Tensor of shape (n_terms, n_rows)
+            At the nearest points of the box.
+        moves : ndarray of shape (n_rows, n_features)
+        device : torch.device or None
+        """
+        outside = np.flatnonzero(moves.any(axis=1))
+        steps = self.basis.domain.scale_steps(moves[outside])
+        if (limits := self.basis.domain.limits) is not None:
+            # How copies are rounded would be the slope's greatest part.
+            steps[np.isfinite(limits)] = 0.0
+        slopes = to_device(self.slopes, device) @ features[:, outside]
+        values[:, outside] += (to_numpy(slopes) * steps[:, None]).sum(axis=0)
+
+    def _beyond_floats(self, X: NDArray, limits: Floats | None, values: Floats) -> Floats:
         """Return infinities of the right sign where terms that overflow have cancelled to NaN.
 
         So far out, the terms of the highest degree of which the sum is not 0 decide.
         """
-        variables = np.nan_to_num(variables)
+        variables = np.nan_to_num(self.basis.domain.scale(X))
+        if limits is not None:
+            np.clip(variables, -limits[:, None], limits[:, None], out=variables)
         directions = variables / np.maximum(np.abs(variables).max(axis=0), 1.0)
         powers = self.basis.indices.powers
         leading = 2.0 ** np.maximum(powers - 1, 0).sum(axis=1) if self.basis.family == "chebyshev" else 1.0

@@ -359,7 +359,7 @@ class Model:
         if self.basis != "orthonormal":
             origins, mixing = [coordinates @ origin for origin in origins], None
             projection = reading.projection()
-        rows = Rows.of(reading.basis, mixing, data, scale_targets=loss_class(self.loss).scales_targets)
+        rows = Rows.of(reading, mixing, data, scale_targets=loss_class(self.loss).scales_targets)
         if warm is None:
             zero = self.zero(len(origins[0]), data.targets)
             origins = [zero] if self.is_textbook else [zero, *origins]

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torchpoly._basis import Basis
 from torchpoly._conditioning import MAX_CONDITION
 from torchpoly._device import Device
-from torchpoly._domain import Box, Domain, Floats, chunk_size, count_rows
+from torchpoly._domain import Box, Domain, Floats, count_rows
 from torchpoly._fitted import PolynomialFamily
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics, ridge_path
 from torchpoly._principal_axes import asks_for_principal_axes
-from torchpoly._reading import Data, Reading, read_gram
+from torchpoly._reading import Data, Reading, fits_one_chunk, read_gram
 
 # The matrices of the groups or folds that are held at the same time take about these bytes.
 _BUDGET = 2**29
@@ -117,7 +117,7 @@ class Fold:
         A fit of so few rows that it holds them all refines its optimum by their residuals. So do
         test rows far outside of the training rows ask for digits.
         """
-        if self.n_rows > chunk_size(n_terms + len(self.statistics.target)):
+        if not fits_one_chunk(self.n_rows, n_terms + len(self.statistics.target)):
             return 1.0
         squares = np.diagonal(cast(Floats, self.test.features))[:n_terms]
         return _UNREFINED / float(squares.max())

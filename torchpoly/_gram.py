@@ -184,7 +184,7 @@ def residual_products(chunk: Array, coefficients: Floats, total_weight: float) -
     Parameters
     ----------
     chunk : ndarray or Tensor of shape (n_terms + n_targets, n_rows)
-        As :func:`design_chunks` yields it.
+        As :meth:`DesignMatrix.weighted_blocks` yields it.
     coefficients : ndarray of shape (n_terms, n_targets)
         Of the polynomial that is subtracted from the targets.
     total_weight : float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from torchpoly._coordinates import (
     on_span,
     without_null,
 )
-from torchpoly._device import Device, empty, namespace, on_device, sent, to_device
+from torchpoly._design_matrix import DesignMatrix
+from torchpoly._device import Device, on_device, to_numpy
 from torchpoly._domain import (
     SCAN_ROWS,
     Array,
@@ -41,6 +42,11 @@ def count_chunks(indices: IndexSet, n_rows: int, n_targets: int) -> int:
     """Return in how many chunks the rows are read at most."""
     n_terms = indices.n_terms
     return 1 if n_rows < n_terms else -(-n_rows // chunk_size(n_terms + n_targets))
+
+
+def fits_one_chunk(n_rows: int, n_columns: int) -> bool:
+    """Whether one chunk holds so many rows of so many features and targets, which a fit then keeps."""
+    return n_rows <= chunk_size(n_columns)
 
 
 @dataclass(frozen=True)
@@ -132,14 +138,14 @@ class Data:
         few, n_columns = self.n_rows < basis.n_terms, basis.n_terms + self.Y.shape[1]
         if few and not is_held(basis.n_terms, self.n_rows):
             return self.of_positive_weight()._evaluated_anew(basis)
-        if not few and len(self.X) > chunk_size(n_columns):
+        if not few and not fits_one_chunk(len(self.X), n_columns):
             return Reading(basis, mixing, read_gram(basis, self, mixing), None)
         # For so little, no other device is worth its while.
         data = replace(self.of_positive_weight() if few else self, device=None)
         total_weight = sum_weights(data.X, data.weights)
         n_terms = basis.n_terms if mixing is None else mixing.shape[1]
         with np.errstate(over="ignore", invalid="ignore"):
-            rows = next(design_chunks(basis, data, len(data.X), mixing))
+            rows = next(data.blocks(basis, len(data.X), mixing))
             if few:
                 statistics = GramStatistics.from_few_rows(rows, basis.norm_weights, total_weight)
             else:
@@ -147,10 +153,16 @@ class Data:
         _refuse_overflow(basis, statistics)
         return Reading(basis, mixing, statistics, rows)
 
-    def chunk_size(self, n_columns: int) -> int:
-        """Return how many rows of so many features are worked on at a time."""
-        size = chunk_size if self.device is None else accelerator_chunk_size
-        return min(size(n_columns), len(self.X))
+    def blocks(self, basis: Basis, size: int, mixing: Floats | None = None) -> Iterator[Array]:
+        """Yield features, with targets below, times the root of the weight, for blocks of at most `size` rows.
+
+        See :meth:`DesignMatrix.weighted_blocks`.
+        """
+        design = DesignMatrix(basis, self.X, self.weights, self.device, mixing)
+        for block in design.weighted_blocks(self.Y, self.targets, size):
+            if self.on_chunk is not None:
+                self.on_chunk()
+            yield block
 
     def _evaluated_anew(self, basis: Basis) -> Reading:
         """Return few rows, all of positive weight, of many terms, which are evaluated at each use."""
@@ -174,51 +186,6 @@ class Data:
         """Return some of the rows."""
         weights = None if self.weights is None else self.weights[rows]
         return replace(self, X=self.X[rows], Y=self.Y[rows], weights=weights)
-
-
-def design_chunks(basis: Basis, data: Data, size: int, mixing: Floats | None = None) -> Iterator[Array]:
-    """Yield the rows' features with their targets below, times the root of the weight.
-
-    On the CPU, NumPy computes them: its element-wise loops run on one thread, as fast as torch's
-    on two, and its matrix products share the thread pool that scikit-learn has just used. Other
-    devices are torch's.
-
-    Parameters
-    ----------
-    basis : Basis
-        The features.
-    data : Data
-    size : int
-        Greatest number of rows in a chunk.
-    mixing : ndarray of shape (n_terms, n_mixed), optional
-        Combinations ``mixing.T @ features`` are yielded in place of the features.
-
-    Yields
-    ------
-    ndarray or Tensor of shape (n_terms + n_targets, n_rows)
-        Valid until the next one: all share one buffer.
-    """
-    n_terms, device = basis.n_terms, data.device
-    buffer = empty(n_terms + data.Y.shape[1], min(size, len(data.X)), device)
-    mixed = None if mixing is None else to_device(mixing, device)
-    scaling: list[Any] = [
-        domain.scale if device is None else domain.on(device) for domain in (basis.domain, data.targets)
-    ]
-    scale, scale_targets = scaling
-
-    def read() -> Iterator[tuple[Any, Any, Any]]:
-        for rows in row_chunks(len(data.X), size, data.weights):
-            yield data.X[rows], data.Y[rows], None if data.weights is None else np.sqrt(data.weights[rows])
-
-    for X, Y, roots in sent(read(), device):
-        chunk = buffer[:, : len(X)]
-        basis.evaluate(scale(X), out=chunk[:n_terms])
-        chunk[n_terms:] = scale_targets(Y)
-        if roots is not None:
-            chunk *= roots
-        if data.on_chunk is not None:
-            data.on_chunk()
-        yield chunk if mixed is None else namespace(chunk).concatenate([mixed.T @ chunk[:n_terms], chunk[n_terms:]])
 
 
 @dataclass(frozen=True)
@@ -245,6 +212,13 @@ class Reading:
     statistics: GramStatistics
     rows: Array | None
     first: Reading | None = None
+
+    @property
+    def terms_at_rows(self) -> Floats | None:
+        """The terms at all rows, of shape (n_terms, n_rows), times the roots of weights; None where not at hand."""
+        if self.rows is None or self.mixing is not None or not isinstance(self.statistics.features, np.ndarray):
+            return None
+        return to_numpy(self.rows[: self.basis.n_terms])
 
     @property
     def plain(self) -> Reading:
@@ -302,10 +276,11 @@ def read_gram(basis: Basis, data: Data, mixing: Floats | None = None) -> GramSta
     n_terms = basis.n_terms if mixing is None else mixing.shape[1]
 
     def work(size: int) -> GramStatistics:
-        return GramStatistics.from_chunks(design_chunks(basis, data, size, mixing), n_terms, total_weight)
+        return GramStatistics.from_chunks(data.blocks(basis, size, mixing), n_terms, total_weight)
 
+    size = chunk_size if data.device is None else accelerator_chunk_size
     with np.errstate(over="ignore", invalid="ignore"):
-        statistics = on_device(data.device, data.chunk_size(basis.n_terms + data.Y.shape[1]), work)
+        statistics = on_device(data.device, size(basis.n_terms + data.Y.shape[1]), work)
     _refuse_overflow(basis, statistics)
     return statistics
 

@@ -76,7 +76,7 @@ class RowObjective:
         self.follows_curvature = False
         self._rounding = rounding
         self.dual_gap: Floats | None = None
-        predictions = rows.predict(self._origin)
+        predictions = rows.design.matvec(self._origin)
         loss.start(predictions, rows.targets, rows.shares, stages)
         if stages is not Stages.NONE:
             self._follow_curvature(predictions)
@@ -84,7 +84,7 @@ class RowObjective:
     def _best(self, origins: Sequence[Floats]) -> Floats:
         """Return the origin of the least loss for each target, or for all where their losses are one."""
         rows = self._rows
-        losses = [self._loss(rows.predict(origin), rows.targets, rows.shares).losses for origin in origins]
+        losses = [self._loss(rows.design.matvec(origin), rows.targets, rows.shares).losses for origin in origins]
         best = np.nan_to_num(losses, nan=np.inf).argmin(axis=0)
         return np.stack(origins)[best, :, np.arange(len(best))].T if len(best) > 1 else origins[best[0]]
 
@@ -99,9 +99,9 @@ class RowObjective:
         The loss is averaged over targets, in the units of y, without the penalty.
         """
         combined = self._combined(parameters)
-        predictions = self._rows.predict(combined)
+        predictions = self._rows.design.matvec(combined)
         values, losses, slopes = self._loss(predictions, self._rows.targets, self._rows.shares)
-        value, slope = values.sum(), self._rows.gather(slopes)
+        value, slope = values.sum(), self._rows.design.rmatvec(slopes)
         if self._alpha:
             penalty = self._alpha * self._loss.penalty_units * self._penalty(combined)
             value += np.vdot(penalty, combined)
@@ -119,7 +119,7 @@ class RowObjective:
 
     def _penalty(self, coefficients: Floats) -> Floats:
         """Return half the gradient of the squared norm by the coefficients of the features."""
-        return pull_penalty(self._rows.mixing, coefficients, self._rows.basis.norm_weights)
+        return pull_penalty(self._rows.coordinates, coefficients, self._rows.design.basis.norm_weights)
 
     def _combined(self, parameters: Floats) -> Floats:
         """Return the coefficients of the features, in an array of their own."""
@@ -151,7 +151,7 @@ class RowObjective:
         """Go on from these parameters, which become 0, in new coordinates, and maybe in the loss's next stage."""
         self._origin = self._combined(parameters)
         parameters[:] = 0.0
-        predictions = self._rows.predict(self._origin)
+        predictions = self._rows.design.matvec(self._origin)
         if narrower:
             self._loss.narrow(predictions, self._rows.targets, self._rows.shares)
         self._curvature = None
@@ -212,7 +212,7 @@ class RowObjective:
         if self._curvature is None:
             self._curvature = self._secant()
             if self._batch_size is not None:
-                self._curvature *= 1 + self._rows.greatest_square() / self._batch_size
+                self._curvature *= 1 + float(self._rows.design.squares().max()) / self._batch_size
         return self._curvature
 
     def _secant(self) -> float:
@@ -229,11 +229,11 @@ class RowObjective:
     def _follow_curvature(self, predictions: Array) -> None:
         """Make the features orthonormal under the loss's second derivatives."""
         curvatures = self._loss.curvatures(predictions, self._rows.targets)
-        if curvatures is None or self._rows.mixing is None:
+        if curvatures is None or self._rows.coordinates is None:
             return
         penalty: Floats | float = 0.0
         if self._alpha:
-            penalty = 2.0 * self._alpha * self._penalty(np.eye(self._rows.n_features))
+            penalty = 2.0 * self._alpha * self._penalty(np.eye(self._rows.design.n_features))
         grams = self._rows.gram(curvatures * self._rows.shares)
         self._coordinates = np.stack([InverseRoots(gram + penalty).complete for gram in grams])
         self.follows_curvature, self._curvature = True, 0.5

@@ -92,11 +92,11 @@ class QuantileProgram:
         self.high, self.low = quantile, quantile - 1.0
         self.targets, self.weights = to_numpy(rows.targets)[0], to_numpy(rows.shares)
         # Features that training did not make orthonormal under the rows are combined to such.
-        gram = None if rows.mixing is not None else rows.gram(rows.shares[None])[0]
+        gram = None if rows.coordinates is not None else rows.gram(rows.shares[None])[0]
         self._mixing = None if gram is None else InverseRoots(gram).truncated
-        self.rank = rows.n_features if self._mixing is None else self._mixing.shape[1]
+        self.rank = rows.design.n_features if self._mixing is None else self._mixing.shape[1]
         # Orthonormal features of a row have at most the norm that its weight leaves them.
-        self.norms = 1 / np.sqrt(self.weights) if self._mixing is not None else np.sqrt(rows.squares())
+        self.norms = 1 / np.sqrt(self.weights) if self._mixing is not None else np.sqrt(rows.design.squares())
 
     def loss(self, residuals: Floats) -> float:
         """Return the primal value."""
@@ -190,7 +190,7 @@ class QuantileProgram:
         return np.arange(self.rank)
 
     def _residuals(self, coefficients: Floats) -> Floats:
-        return self.targets - to_numpy(self._rows.predict(coefficients[:, None]))[0]
+        return self.targets - to_numpy(self._rows.design.matvec(coefficients[:, None]))[0]
 
     def _mixed(self, combination: Floats) -> Floats:
         """Return coefficients of the rows' features, from those of the orthonormal ones."""
@@ -199,11 +199,11 @@ class QuantileProgram:
     def predict(self, combinations: Floats) -> Floats:
         """Return values of combinations of orthonormal features, of shape (..., rank)."""
         mixed = self._mixed(combinations.reshape(-1, self.rank).T)
-        return to_numpy(self._rows.predict(mixed)).reshape(*combinations.shape[:-1], -1)
+        return to_numpy(self._rows.design.matvec(mixed)).reshape(*combinations.shape[:-1], -1)
 
     def gather(self, slopes: Floats) -> Floats:
         """Return ``F' (w s)`` of the orthonormal features F."""
-        products = self._rows.gather(like((self.weights * slopes)[None], self._rows.targets))[:, 0]
+        products = self._rows.design.rmatvec(like((self.weights * slopes)[None], self._rows.targets))[:, 0]
         return products if self._mixing is None else self._mixing.T @ products
 
     def gram(self, chosen: NDArray[np.bool_]) -> Floats:
@@ -213,7 +213,7 @@ class QuantileProgram:
 
     def columns(self, chosen: Indices) -> Floats:
         """Return the orthonormal features of some rows, of shape (rank, n_chosen)."""
-        features = to_numpy(self._rows.features(chosen))
+        features = to_numpy(self._rows.design.columns(chosen))
         return features.copy() if self._mixing is None else self._mixing.T @ features
 
 
