@@ -13,9 +13,9 @@ import torchpoly._reading
 import torchpoly._rows
 from torchpoly import TorchPolynomialRegressor
 from torchpoly._callable_loss import CallableLoss
-from torchpoly._domain import Domain
 from torchpoly._losses import LOSSES, Stages
 from torchpoly._optimizers import optimizer_names
+from torchpoly._target_statistics import mean_and_deviation
 
 
 def squared(y_pred, y_true):
@@ -292,7 +292,7 @@ def loss_of(settings, targets):
         kind, defaults = LOSSES[settings["loss"]], {"epsilon": 1.35, "quantile": 0.5}
         options = {name: settings.get(name, defaults[name]) for name in kind.parameters}
         return kind(np.ones(len(targets)), **options)
-    scale = Domain.standardizing(targets.T)
+    scale = mean_and_deviation(targets.T)
     return CallableLoss(settings["loss"], scale, single_target=len(targets) == 1, weighted=True)
 
 

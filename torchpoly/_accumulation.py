@@ -10,10 +10,12 @@ import numpy as np
 from torchpoly._basis import Basis
 from torchpoly._conditioning import MAX_CONDITION, NULL_ROUNDING, Source, well_conditioned
 from torchpoly._coordinates import rounding_share
-from torchpoly._domain import Box, Domain
+from torchpoly._domain import Box
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics
 from torchpoly._reading import Data, Reading, read_gram
+from torchpoly._target_scaling import TargetScaling
+from torchpoly._target_statistics import mean_and_deviation
 
 # A fit keeps what it has read where that takes no more than these bytes: 2896 terms.
 _KEPT = 2**26
@@ -37,7 +39,7 @@ class Accumulation:
     basis : Basis
         On the domain of these rows.
     statistics : GramStatistics
-    targets : Domain
+    targets : TargetScaling
         What the targets are scaled by: mean 0 and variance 1 over these rows.
     box : Box
     n_rows : int
@@ -48,7 +50,7 @@ class Accumulation:
 
     basis: Basis
     statistics: GramStatistics
-    targets: Domain
+    targets: TargetScaling
     box: Box
     n_rows: int
     has_lost_terms: bool = False
@@ -56,7 +58,7 @@ class Accumulation:
     @classmethod
     def of(cls, model: Model, data: Data, box: Box) -> Accumulation:
         """Read rows of positive weight, scaled by their own ranges, those of the box."""
-        targets = Domain.standardizing(data.Y, data.weights)
+        targets = mean_and_deviation(data.Y, data.weights)
         basis = model.features(box)
         return cls(basis, read_gram(basis, replace(data, targets=targets)), targets, box, data.n_rows)
 
@@ -103,7 +105,7 @@ class Accumulation:
         far_above = n_lost and self.n_rows >= len(values) and condition > _CLEARLY_SEPARATE
         return bool(condition > MAX_CONDITION or far_above or (n_lost and self.has_lost_terms))
 
-    def with_lost_terms(self, parts: Sequence[Accumulation], source: Callable[[Domain], Source]) -> Accumulation:
+    def with_lost_terms(self, parts: Sequence[Accumulation], source: Callable[[TargetScaling], Source]) -> Accumulation:
         """Return the union of parts, and whether its Gram matrix has lost terms of a part.
 
         More rows tell more terms apart, so a rank below that of a part is rounding: the part's rows lie
@@ -135,17 +137,15 @@ class Accumulation:
         """Number of terms that the Gram matrix tells apart."""
         return len(self.statistics.cross) - self.statistics.formed().roots().null.shape[1]
 
-    def _changed(self, basis: Basis, targets: Domain) -> GramStatistics:
+    def _changed(self, basis: Basis, targets: TargetScaling) -> GramStatistics:
         """Return the statistics in another basis and other units."""
         change = None
         if not (basis.indices == self.basis.indices and basis.domain.covers_like(self.basis.domain)):
             change = self.basis.change_to(basis, self.box.values)
-        scale = self.targets.half_width / targets.half_width
-        return self.statistics.formed().changed(
-            change, scale, (self.targets.center - targets.center) / targets.half_width
-        )
+        scale = self.targets.scale / targets.scale
+        return self.statistics.formed().changed(change, scale, (self.targets.center - targets.center) / targets.scale)
 
-    def _targets_with(self, other: Accumulation) -> Domain:
+    def _targets_with(self, other: Accumulation) -> TargetScaling:
         """Return the mean and standard deviation of the targets of both."""
         both = self, other
         weights = np.array([part.statistics.total_weight for part in both])
@@ -154,19 +154,19 @@ class Accumulation:
         origin = self.targets.center
         with np.errstate(over="ignore"):
             distance = np.abs(other.targets.center - origin)
-        unit = np.maximum(np.maximum(self.targets.half_width, other.targets.half_width), distance)
+        unit = np.maximum(np.maximum(self.targets.scale, other.targets.scale), distance)
         if not np.isfinite(unit).all():
             raise ValueError("y is further from that of the rows before than floats hold. Divide all of y by a number.")
-        scales = np.array([part.targets.half_width / unit for part in both])
+        scales = np.array([part.targets.scale / unit for part in both])
         means = np.array([(part.targets.center - origin) / unit for part in both])
         means += scales * np.array([part.statistics.cross[0] for part in both])
         variances = scales**2 * np.array([part.statistics.target - part.statistics.cross[0] ** 2 for part in both])
         mean = (shares * means).sum(axis=0)
         variance = (shares * (variances + (means - mean) ** 2)).sum(axis=0)
         spread = np.where(variance > 0.0, np.sqrt(np.abs(variance)), 1.0 / unit)
-        return Domain(origin + unit * mean, unit * spread, None, self.targets.shift)
+        return TargetScaling(origin + unit * mean, unit * spread)
 
-    def pose(self, model: Model, source: Callable[[Domain], Source] | None = None) -> Problem:
+    def pose(self, model: Model, source: Callable[[TargetScaling], Source] | None = None) -> Problem:
         """Return the problem of fitting these rows.
 
         Parameters
@@ -177,9 +177,9 @@ class Accumulation:
         """
         statistics, targets = self.statistics, self.targets
         if model.is_textbook:
-            units = np.ones_like(targets.half_width)
-            statistics = statistics.changed(None, targets.half_width, np.zeros_like(units))
-            targets = replace(targets, half_width=units)
+            units = np.ones_like(targets.scale)
+            statistics = statistics.changed(None, targets.scale, np.zeros_like(units))
+            targets = replace(targets, scale=units)
         reading, extremes = Reading(self.basis, None, statistics, None), None
         if source is not None and model.needs_well_conditioned:
             rows = source(targets)

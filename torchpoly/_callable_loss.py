@@ -13,8 +13,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from torchpoly._device import like, namespace, to_numpy
-from torchpoly._domain import Array, Domain, Floats
+from torchpoly._domain import Array, Floats
 from torchpoly._losses import Evaluation, Loss, Stages
+from torchpoly._target_scaling import TargetScaling
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,7 @@ class CallableLoss(Loss):
     function : callable
         ``function(y_pred, y_true)`` returns a tensor: a value for each sample, for each sample and
         target, or for all.
-    targets : Domain
+    targets : TargetScaling
         What y is scaled by.
     single_target : bool
         Whether `function` gets tensors of shape (n_rows,) rather than (n_rows, n_targets).
@@ -53,7 +54,7 @@ class CallableLoss(Loss):
 
     scales_targets = False
 
-    def __init__(self, function: LossFunction, targets: Domain, *, single_target: bool, weighted: bool) -> None:
+    def __init__(self, function: LossFunction, targets: TargetScaling, *, single_target: bool, weighted: bool) -> None:
         self._function = function
         self._targets = targets
         self._single_target = single_target
@@ -67,7 +68,7 @@ class CallableLoss(Loss):
     @property
     def penalty_units(self) -> Floats:  # type: ignore[override]
         """Coefficients are penalised in the units of y, values are in those of the loss."""
-        return self._targets.half_width**2 / (1.0 if self._unit is None else self._unit)
+        return self._targets.scale**2 / (1.0 if self._unit is None else self._unit)
 
     def start(self, predictions: Array, targets: Array, shares: Array, stages: Stages) -> None:
         """Find the unit there, and refuse a loss that has no value."""
@@ -106,7 +107,7 @@ class CallableLoss(Loss):
         floor = like(_LEAST_CURVATURE * means[:, None], sizes)
         return xp.maximum(sizes, floor) / like(np.broadcast_to(cast(Floats, self._unit), means.shape)[:, None], sizes)
 
-    def take_link(self, targets: Array, shares: Array) -> tuple[Floats, Domain] | None:
+    def take_link(self, targets: Array, shares: Array) -> tuple[Floats, TargetScaling] | None:
         """Prepare for a loss whose second derivatives change; return None for others.
 
         Under a logarithmic link predictions differ by about 1. In units of a y of 1e10, they would
@@ -117,7 +118,7 @@ class CallableLoss(Loss):
         -------
         constant : ndarray of shape (n_targets,)
             In the units of y.
-        scale : Domain
+        scale : TargetScaling
             What predictions are scaled by from now on.
         """
         probes = np.zeros_like(self._targets.center), self._targets.center
@@ -127,7 +128,7 @@ class CallableLoss(Loss):
         constant = self._best_constant(targets, shares)
         lengths = np.minimum(1.0, self._lengths(constant, targets, shares))
         center = np.where(lengths < 1.0, constant, self._targets.center)
-        self._targets = replace(self._targets, center=center, half_width=self._targets.half_width * lengths)
+        self._targets = replace(self._targets, center=center, scale=self._targets.scale * lengths)
         return constant, self._targets
 
     def _best_constant(self, targets: Array, shares: Array) -> Floats:
@@ -167,7 +168,7 @@ class CallableLoss(Loss):
 
     def _constant(self, constants: Floats, targets: Array) -> Array:
         """Return predictions that are constant, in units of training."""
-        scaled = (constants - self._targets.center) / self._targets.half_width
+        scaled = (constants - self._targets.center) / self._targets.scale
         return like(np.repeat(scaled[:, None], targets.shape[1], axis=1), targets)
 
     def _lengths(self, constant: Floats, targets: Array, shares: Array) -> Floats:
@@ -202,7 +203,7 @@ class CallableLoss(Loss):
             size = np.sqrt(squares if len(losses) == len(squares) else squares.sum(keepdims=True)) / 2
             sizes.append(np.where(np.isfinite(size), size, 0.0))
         # A link such as the exponential bends in steps of 1, whatever the units of y.
-        self.reach = 1e-3 / max(0.1, float(self._targets.half_width.max())) if sizes[2].any() else 1e-2
+        self.reach = 1e-3 / max(0.1, float(self._targets.scale.max())) if sizes[2].any() else 1e-2
         if self._bends:
             length = np.minimum(1.0, sizes[2] / np.maximum(sizes[3], 1e-300))
             sizes = [sizes[1] * length, sizes[2] * length**2]
@@ -220,7 +221,7 @@ class CallableLoss(Loss):
         """Return the losses, their slopes, and if asked for second and third derivatives by predictions, else 0."""
         import torch
 
-        center, unit = like(self._targets.center, predictions), like(self._targets.half_width, predictions)
+        center, unit = like(self._targets.center, predictions), like(self._targets.scale, predictions)
         y_pred, y_true = (
             torch.as_tensor(rows[0] if self._single_target else rows.T)
             for rows in (predictions * unit[:, None] + center[:, None], targets)

@@ -21,6 +21,7 @@ from torchpoly._device import resolve_device
 from torchpoly._domain import Domain, Floats, distinct, union_of_ranges
 from torchpoly._gram import GramStatistics
 from torchpoly._reading import Data, Reading, read_gram
+from torchpoly._target_scaling import TargetScaling
 
 # So many results are merged at a time.
 _FAN_IN = 8
@@ -143,7 +144,7 @@ def _of_partition(
             return None
         shares, unit = check_weights(weights, rows)
         Y = values.reshape(len(values), -1)
-        data = Data(rows, Y, shares, Domain.identity(Y.shape[1]), resolve_device(device))
+        data = Data(rows, Y, shares, TargetScaling.identity(Y.shape[1]), resolve_device(device))
         data = data.of_positive_weight() if box is None else data.of_positive_weight().within(*box)
         return function(data, unit) if data.n_rows else None
 
@@ -162,13 +163,13 @@ class PartitionedRows:
     partitions : Partitions
     n_rows : int
         Number of rows of positive weight.
-    targets : Domain
+    targets : TargetScaling
         What the targets are scaled by.
     """
 
     partitions: Partitions
     n_rows: int
-    targets: Domain
+    targets: TargetScaling
 
     @property
     def precision(self) -> float:

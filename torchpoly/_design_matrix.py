@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torchpoly._basis import Basis
 from torchpoly._blocks import evaluate_blocks
 from torchpoly._device import Device, Result, empty, namespace, on_device, to_device, to_numpy
-from torchpoly._domain import Array, Domain, Floats, count_rows, row_chunks, vector_chunk_size
+from torchpoly._domain import Array, Floats, count_rows, row_chunks, vector_chunk_size
+from torchpoly._target_scaling import TargetScaling
 
 
 @dataclass
@@ -185,13 +186,13 @@ class DesignMatrix:
         for rows, block in self._iter_columns(size):
             yield rows, self._features(block)
 
-    def weighted_blocks(self, Y: NDArray, targets: Domain, size: int) -> Iterator[Array]:
+    def weighted_blocks(self, Y: NDArray, targets: TargetScaling, size: int) -> Iterator[Array]:
         """Yield ``sqrt(w) * [F; y]``, the features with targets below, for blocks of at most `size` rows.
 
         Parameters
         ----------
         Y : ndarray of shape (n_samples, n_targets)
-        targets : Domain
+        targets : TargetScaling
             What Y is scaled by.
         size : int
 
@@ -201,7 +202,7 @@ class DesignMatrix:
             Valid until the next block.
         """
         n_terms = self.basis.n_terms
-        scale: Any = targets.scale if self.device is None else targets.on(self.device)
+        scale: Any = targets.transform if self.device is None else targets.on(self.device)
         for _, block, of_targets, roots in self._evaluated(size, Y):
             block[n_terms:] = scale(of_targets)
             if roots is not None:

@@ -220,50 +220,10 @@ class Domain:
 
         Columns that do not vary by more than rounding carry no information and get no variable.
         """
-        center, half_width = _window(box.low, box.high)
+        center, half_width = middle_and_half(box.low, box.high)
         varies = box.varies
         axes = None if varies.all() else np.eye(len(box))[:, varies]
         return cls(center, np.where(varies, half_width, 1.0), axes, np.zeros(np.count_nonzero(varies)))
-
-    @classmethod
-    def standardizing(cls, Y: NDArray, weights: Floats | None = None) -> Domain:
-        """Map each column of Y to weighted mean 0 and variance 1; one that does not vary to 0."""
-        windows = cls._windows(Y, weights)
-        mean, square = np.zeros((2, Y.shape[1]))
-        for rows in row_chunks(len(Y), SCAN_ROWS, weights):
-            scaled = windows.scale(Y[rows])
-            weighted = scaled if weights is None else scaled * weights[rows]
-            mean += weighted.sum(axis=1)
-            square += (weighted * scaled).sum(axis=1)
-        total_weight = sum_weights(Y, weights)
-        mean /= total_weight
-        # On the window [-1, 1], squares neither overflow nor vanish, and since both ends are
-        # attained, the variance is at least about 2 / n: the difference keeps its digits.
-        variance = square / total_weight - mean * mean
-        spread = np.where(variance > 0, np.sqrt(np.abs(variance)), 1.0)
-        center = windows.center + windows.half_width * mean
-        return cls(center, windows.half_width * spread, None, windows.shift)
-
-    @classmethod
-    def centering(cls, Y: NDArray, weights: Floats | None = None) -> Domain:
-        """Map the median of each column of Y to 0, and to 1 how far from it values typically are.
-
-        Outliers move neither.
-        """
-        windows = cls._windows(Y, weights)
-        kept = slice(None) if weights is None else np.flatnonzero(weights)
-        scaled = windows.scale(Y[kept])
-        shares = np.ones(scaled.shape[1]) if weights is None else weights[kept]
-        middle = np.array([weighted_median(row, shares) for row in scaled])
-        spread = np.array([typical_size(row, shares) for row in scaled - middle[:, None]])
-        center = windows.center + windows.half_width * middle
-        return cls(center, windows.half_width * np.where(spread > 0, spread, 1.0), None, windows.shift)
-
-    @classmethod
-    def _windows(cls, Y: NDArray, weights: Floats | None) -> Domain:
-        """Map the range of each column of Y to [-1, 1], or to 0."""
-        center, half_width = _window(*column_ranges(Y, weights))
-        return cls(center, np.where(half_width > 0, half_width, 1.0), None, np.zeros(Y.shape[1]))
 
     @property
     def n_variables(self) -> int:
@@ -283,11 +243,6 @@ class Domain:
         """Whether another domain of the same columns, without axes of its own, has the same windows."""
         pairs = [(self.center, other.center), (self.half_width, other.half_width), (self.columns, other.columns)]
         return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
-
-    def repeated(self, times: int) -> Domain:
-        """Return the domain of so many copies of the columns, side by side."""
-        center, half_width, shift = (np.tile(values, times) for values in (self.center, self.half_width, self.shift))
-        return Domain(center, half_width, None, shift)
 
     def scale(self, X: NDArray) -> Floats:
         """Return the basis variables of the rows of X, of shape (n_variables, n_rows)."""
@@ -364,7 +319,7 @@ def union_of_ranges(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) ->
     return np.minimum(one[0], other[0]), np.maximum(one[1], other[1])
 
 
-def _window(low: Floats, high: Floats) -> tuple[Floats, Floats]:
+def middle_and_half(low: Floats, high: Floats) -> tuple[Floats, Floats]:
     """Return the middle and half of each range."""
     # Halved before they are added, so that ranges near the largest float do not overflow.
     return low / 2 + high / 2, high / 2 - low / 2

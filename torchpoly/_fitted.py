@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torchpoly._basis import Basis
 from torchpoly._blocks import evaluate_blocks
 from torchpoly._device import Device, on_device, to_device, to_numpy
-from torchpoly._domain import SCAN_ROWS, Array, Domain, Floats, accelerator_chunk_size, row_chunks, vector_chunk_size
+from torchpoly._domain import SCAN_ROWS, Array, Floats, accelerator_chunk_size, row_chunks, vector_chunk_size
 from torchpoly._monomials import to_monomials
+from torchpoly._target_scaling import TargetScaling
 
 # Rows so many half-widths outside the box of a narrow axis are far outside.
 _FAR = 3.0
@@ -32,15 +33,15 @@ class FittedPolynomial:
         The features.
     coefficients : ndarray of shape (n_terms, n_targets)
         Coefficients of the basis.
-    targets : Domain
-        Target j is ``targets.center[j] + targets.half_width[j] * coefficients[:, j] @ features``.
+    targets : TargetScaling
+        Target j is ``targets.center[j] + targets.scale[j] * coefficients[:, j] @ features``.
     low, high : ndarray of shape (n_features,)
         The box of the training data: least and greatest value of each column of X.
     """
 
     basis: Basis
     coefficients: Floats
-    targets: Domain
+    targets: TargetScaling
     low: Floats
     high: Floats
 
@@ -77,7 +78,7 @@ class FittedPolynomial:
                 undefined = np.isnan(values).any(axis=0)
                 if undefined.any():
                     values[:, undefined] = self._beyond_floats(inside(rows)[undefined], limits, values[:, undefined])
-                predictions[rows] = values.T * self.targets.half_width + self.targets.center
+                predictions[rows] = values.T * self.targets.scale + self.targets.center
         return predictions
 
     def _add_slopes(self, values: Floats, features: Array, moves: NDArray, device: Device) -> None:
@@ -173,7 +174,7 @@ class FittedPolynomial:
     @cached_property
     def monomials(self) -> Floats:
         """The coefficients of the monomials of X, of shape (n_targets, n_monomials)."""
-        columns = zip(self.coefficients.T, self.targets.half_width, self.targets.center, strict=True)
+        columns = zip(self.coefficients.T, self.targets.scale, self.targets.center, strict=True)
         return np.array([to_monomials(self.basis, column, scale, offset) for column, scale, offset in columns])
 
     def reach(self, powers: NDArray[np.int64]) -> Floats:
@@ -195,7 +196,7 @@ class FittedPolynomial:
             return np.full((len(self.targets.center), 1 + len(powers)), np.inf)
         with np.errstate(over="ignore", under="ignore"):
             greatest = np.prod((np.abs(domain.center) + domain.half_width) ** powers, axis=1)
-            return np.r_[1.0, greatest] / self.targets.half_width[:, None]
+            return np.r_[1.0, greatest] / self.targets.scale[:, None]
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ class PolynomialFamily:
     ----------
     basis : Basis
     coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
-    targets : Domain
+    targets : TargetScaling
         What the targets are scaled by.
     device : torch.device or None
         Where features are computed.
@@ -214,7 +215,7 @@ class PolynomialFamily:
 
     basis: Basis
     coefficients: Floats
-    targets: Domain
+    targets: TargetScaling
     device: Device
 
     def predict(self, X: NDArray, chosen: NDArray[np.intp]) -> NDArray:

@@ -24,6 +24,8 @@ from torchpoly._objective import GramObjective
 from torchpoly._reading import Data, Reading
 from torchpoly._row_objective import RowObjective
 from torchpoly._rows import Rows
+from torchpoly._target_scaling import TargetScaling
+from torchpoly._target_statistics import mean_and_deviation, median_and_deviation
 
 # From predictions further off, in deviations of y, training does not start.
 _GREATEST_START = 1e70
@@ -68,7 +70,7 @@ class Problem:
         The features.
     mixing : ndarray of shape (n_terms, n_mixed) or None
         What the objective's coefficients combine; None stands for the features.
-    targets : Domain
+    targets : TargetScaling
         What the targets are scaled by.
     box : Box
         Of the rows of positive weight.
@@ -81,7 +83,7 @@ class Problem:
     parts: list[Part]
     basis: Basis
     mixing: Floats | None
-    targets: Domain
+    targets: TargetScaling
     box: Box
     read: Reading | None = None
     extremes: NDArray[np.intp] | None = None
@@ -117,12 +119,12 @@ class Problem:
         return lambda: objective.batches(random.permutation(n_rows))
 
 
-def _rounding(targets: Domain) -> Floats:
+def _rounding(targets: TargetScaling) -> Floats:
     """Return the size of mean products of features and targets that are rounding.
 
     Targets have a spread of 1, but beside a large offset they are rounded to a share of that.
     """
-    return (_ROUNDING + 2 * np.abs(targets.center) / targets.half_width) * EPSILON
+    return (_ROUNDING + 2 * np.abs(targets.center) / targets.scale) * EPSILON
 
 
 def average_curves(curves: list[Floats]) -> Floats:
@@ -214,7 +216,7 @@ class Model:
         """
         predictions = warm.predict(data.X, data.device).astype(np.float64)
         with np.errstate(over="ignore"):
-            greatest = np.abs(data.targets.scale(predictions)).max()
+            greatest = np.abs(data.targets.transform(predictions)).max()
         return data.with_more_targets(predictions) if greatest < _GREATEST_START else data
 
     def data(
@@ -278,19 +280,19 @@ class Model:
     def _losses(self, data: Data, single_target: bool, in_stages: bool) -> list[Loss]:
         """Return the loss of all targets, or one for each where they have stages of their own."""
         if isinstance(self.loss, str):
-            units = data.targets.half_width
+            units = data.targets.scale
             parts = np.split(units, len(units)) if in_stages else [units]
             return [LOSSES[self.loss](part, **self.loss_options) for part in parts]
         weighted = data.weights is not None and len(np.unique(data.weights[data.weights > 0])) > 1
         return [CallableLoss(self.loss, data.targets, single_target=single_target, weighted=weighted)]
 
-    def _targets(self, Y: NDArray, weights: Floats | None) -> Domain:
+    def _targets(self, Y: NDArray, weights: Floats | None) -> TargetScaling:
         """Return the scale of the targets, which outliers do not move where the loss is robust."""
         if self._is_robust:
-            targets = Domain.centering(Y, weights)
+            targets = median_and_deviation(Y, weights)
         else:
-            targets = Domain.standardizing(Y, weights)
-        return replace(targets, half_width=np.ones_like(targets.half_width)) if self.is_textbook else targets
+            targets = mean_and_deviation(Y, weights)
+        return replace(targets, scale=np.ones_like(targets.scale)) if self.is_textbook else targets
 
     @property
     def is_textbook(self) -> bool:
@@ -309,18 +311,18 @@ class Model:
             return IndexSet(n_features, self.degree, self.interaction_only)
         return IndexSet.on_values(values, self.degree, self.interaction_only)
 
-    def zero(self, n_terms: int, targets: Domain) -> Floats:
+    def zero(self, n_terms: int, targets: TargetScaling) -> Floats:
         """Return the coefficients at which training starts: 0, and with raw powers so for y as it is."""
         origin = np.zeros((n_terms, len(targets.center)))
         if self.is_textbook:
             origin[0] = -targets.center
         return origin
 
-    def on_gram(self, reading: Reading, targets: Domain, box: Box, warm: Floats | None = None) -> Problem:
+    def on_gram(self, reading: Reading, targets: TargetScaling, box: Box, warm: Floats | None = None) -> Problem:
         """Pose least squares, for which what has been read is enough. Parameters are those of :meth:`pose_read`."""
         orthonormal = self.basis == "orthonormal"
         objective_over = GramObjective.orthonormal if orthonormal else GramObjective.in_basis
-        objective = objective_over(reading, self.alpha, targets.half_width)
+        objective = objective_over(reading, self.alpha, targets.scale)
         if not self.is_textbook:
             # Optimizers that divide the gradient by its own size would take rounding for a direction to go.
             is_rounding = np.abs(objective.linear) < _rounding(targets)
@@ -365,7 +367,7 @@ class Model:
             origins = [zero] if self.is_textbook else [zero, *origins]
             if not loss_class(self.loss).scales_targets:
                 # A loss that takes the logarithm of a rate, say, is at home near y_pred = 0.
-                origins.append(-rows.constant * data.targets.center / data.targets.half_width)
+                origins.append(-rows.constant * data.targets.center / data.targets.scale)
         stages = Stages.NONE if not in_stages else Stages.LAST if warm is not None else Stages.ALL
         scale, parts = data.targets, []
         # Of the starts, a loss of the user's own may overflow at some.
@@ -380,8 +382,8 @@ class Model:
                 if link is not None:  # a callable is the only loss, of all targets
                     constant, scale = link
                     moves = rows.constant * (data.targets.center - scale.center)
-                    starts = [(start * data.targets.half_width + moves) / scale.half_width for start in starts]
-                    starts.append(rows.constant * (constant - scale.center) / scale.half_width)
+                    starts = [(start * data.targets.scale + moves) / scale.scale for start in starts]
+                    starts.append(rows.constant * (constant - scale.center) / scale.scale)
                 rounding: Floats | float = 0.0
                 if not (in_stages or self.is_textbook or self._is_robust):
                     rounding = 2 * _rounding(data.targets)[own]

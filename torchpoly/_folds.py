@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from torchpoly._basis import Basis
 from torchpoly._conditioning import MAX_CONDITION
 from torchpoly._device import Device
-from torchpoly._domain import Box, Domain, Floats, count_rows
+from torchpoly._domain import Box, Floats, count_rows
 from torchpoly._fitted import PolynomialFamily
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics, ridge_path
 from torchpoly._principal_axes import asks_for_principal_axes
 from torchpoly._reading import Data, Reading, fits_one_chunk, read_gram
+from torchpoly._target_scaling import TargetScaling
 
 # The matrices of the groups or folds that are held at the same time take about these bytes.
 _BUDGET = 2**29
@@ -49,7 +50,7 @@ class Fold:
         On the domain of the training rows, as a fit of them alone has it.
     box : Box
         Of the training rows of positive weight.
-    targets : Domain
+    targets : TargetScaling
         What a fit of the training rows alone scales targets by.
     statistics : GramStatistics
         Of the training rows, in this basis, with targets scaled so.
@@ -59,7 +60,7 @@ class Fold:
         In which `training` and `test` are.
     change : ndarray of shape (n_terms, n_terms) or None
         The coefficients in the common basis of the terms of `basis`; None if they are the same.
-    units : Domain
+    units : TargetScaling
         What the targets of `training` and `test` are scaled by.
     training, test : GramStatistics
         Of the training rows and of the test rows.
@@ -69,12 +70,12 @@ class Fold:
 
     basis: Basis
     box: Box
-    targets: Domain
+    targets: TargetScaling
     statistics: GramStatistics
     n_rows: int
     common: Basis
     change: Floats | None
-    units: Domain
+    units: TargetScaling
     training: GramStatistics
     test: GramStatistics
     device: Device
@@ -132,8 +133,8 @@ class Fold:
         """
         if self.change is not None:
             coefficients = np.tensordot(self.change, coefficients, 1)
-        coefficients = coefficients * (self.targets.half_width / self.units.half_width)
-        coefficients[0] += (self.targets.center - self.units.center) / self.units.half_width
+        coefficients = coefficients * (self.targets.scale / self.units.scale)
+        coefficients[0] += (self.targets.center - self.units.center) / self.units.scale
         return PolynomialFamily(self.common, coefficients, self.units, self.device)
 
 
@@ -303,9 +304,9 @@ class Pass:
             change = self.common.change_to(basis, [None] * len(box))
             if np.abs(change).sum(axis=0).max() > _MAX_CHANGE:
                 return None
-        spread = 1 / units.half_width if self.model.is_textbook else np.sqrt(variance)
+        spread = 1 / units.scale if self.model.is_textbook else np.sqrt(variance)
         statistics = training.changed(change, 1 / spread, -mean / spread)
-        targets = Domain(units.center + units.half_width * mean, units.half_width * spread, None, units.shift)
+        targets = TargetScaling(units.center + units.scale * mean, units.scale * spread)
         n_rows = sum(int(count) * group.n_rows for count, group in zip(used, self.groups, strict=True))
         test, device = self._union(tested), self.data.device
         return Fold(basis, box, targets, statistics, n_rows, self.common, change, units, training, test, device)

@@ -14,7 +14,8 @@ from typing import ClassVar, NamedTuple, cast
 import numpy as np
 
 from torchpoly._device import like, namespace, to_numpy
-from torchpoly._domain import Array, Domain, Floats, typical_size
+from torchpoly._domain import Array, Floats, typical_size
+from torchpoly._target_scaling import TargetScaling
 
 # Residuals below this, in units of training, are rounding: no scale or width is smaller.
 _RESOLUTION = 1e-8
@@ -97,7 +98,7 @@ class Loss(ABC):
         """
         return None
 
-    def take_link(self, targets: Array, shares: Array) -> tuple[Floats, Domain] | None:
+    def take_link(self, targets: Array, shares: Array) -> tuple[Floats, TargetScaling] | None:
         """Prepare for predictions under a link; None for a loss that has none."""
         return None
 

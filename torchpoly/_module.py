@@ -54,7 +54,7 @@ class PolynomialModule(nn.Module):
             "shift": domain.shift,
             "coefficients": polynomial.coefficients,
             "offset": polynomial.targets.center,
-            "scale": polynomial.targets.half_width,
+            "scale": polynomial.targets.scale,
         }
         # Without axes of their own there is no product, which would be by 1 for one column: ONNX Runtime
         # merges such a factor with others in single precision.

@@ -24,13 +24,14 @@ from torchpoly._conditioning import Source
 from torchpoly._dask import PartitionedRows
 from torchpoly._dask_fit import accumulate, partitions_of
 from torchpoly._device import resolve_device
-from torchpoly._domain import Box, Domain
+from torchpoly._domain import Box
 from torchpoly._estimator_base import PolynomialBase
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data
 from torchpoly._sklearn_compat import fit_context
 from torchpoly._surroundings import as_before_if_it_fails, undisturbed
+from torchpoly._target_scaling import TargetScaling
 
 
 def _keeps_gram_matrices(estimator: Any) -> bool:
@@ -146,7 +147,7 @@ class PartialFit(PolynomialBase):
 
     def _accumulate(
         self, model: Model, X: Any, y: Any, sample_weight: Any, so_far: Accumulation | None
-    ) -> tuple[Accumulation, Callable[[Domain], Source], bool]:
+    ) -> tuple[Accumulation, Callable[[TargetScaling], Source], bool]:
         """Return what is known of these rows alone, the rows themselves, and whether y has one dimension."""
         reset = so_far is None
         if is_collection(X, y, sample_weight):
@@ -163,7 +164,7 @@ class PartialFit(PolynomialBase):
         check_memory(model.indices(len(box), everything.values), sys.maxsize)
         self._check_same_terms(so_far, model, None if y.ndim == 1 else y.shape[1])
         Y = y.reshape(len(y), -1)
-        data = Data(X, Y, weights, Domain.identity(Y.shape[1]), device).of_positive_weight()
+        data = Data(X, Y, weights, TargetScaling.identity(Y.shape[1]), device).of_positive_weight()
         rows = Accumulation.of(model, data, box).weighing(unit)
         return rows, lambda targets: replace(data, targets=targets), y.ndim == 1
 

@@ -33,6 +33,7 @@ from torchpoly._domain import (
 from torchpoly._few_rows import EvaluatedFactor, HeldFactor, is_held
 from torchpoly._gram import GramStatistics, orthonormal_coordinates
 from torchpoly._index_set import IndexSet
+from torchpoly._target_scaling import TargetScaling
 
 # So many rows tell where about most values of a column lie.
 _SAMPLE_ROWS = 2**14
@@ -59,7 +60,7 @@ class Data:
     Y : ndarray of shape (n_samples, n_targets)
     weights : ndarray of shape (n_samples,) or None
         Rows of weight 0 are left out.
-    targets : Domain
+    targets : TargetScaling
         What the targets are scaled by.
     device : torch.device or None
         Where the features are computed.
@@ -70,7 +71,7 @@ class Data:
     X: NDArray
     Y: NDArray
     weights: Floats | None
-    targets: Domain
+    targets: TargetScaling
     device: Device
     on_chunk: Callable[[], object] | None = None
 
@@ -170,7 +171,7 @@ class Data:
         shares = np.full(len(self.X), 1.0) if self.weights is None else self.weights
         roots = np.sqrt(shares / total_weight)
         gram = EvaluatedFactor(basis, basis.domain.scale(self.X), roots, self.device)
-        targets = roots * self.targets.scale(self.Y)
+        targets = roots * self.targets.transform(self.Y)
         with np.errstate(over="ignore", invalid="ignore"):
             statistics = GramStatistics(gram, gram.combine(targets.T), np.square(targets).sum(axis=1), total_weight)
         if self.on_chunk is not None:

@@ -48,7 +48,7 @@ class Rows:
         if weights is not None and not weights.all():
             Y, weights = Y[weights > 0.0], weights[weights > 0.0]
         shares = np.full(len(Y), 1 / len(Y)) if weights is None else weights / weights.sum()
-        targets = data.targets.scale(Y) if scale_targets else np.array(Y.T, dtype=np.float64, order="C")
+        targets = data.targets.transform(Y) if scale_targets else np.array(Y.T, dtype=np.float64, order="C")
         design = DesignMatrix(reading.basis, data.X, data.weights, data.device)
         if isinstance(coordinates, RowCoordinates):
             design = replace(design, kept=to_device(coordinates.at_rows, data.device))

@@ -144,7 +144,7 @@ class Scoring:
         if not (variances > _MIN_VARIANCE * statistics.target).all():
             return
         errors, exact = _mean_squared_errors(statistics, polynomials.coefficients)
-        chosen, units = np.flatnonzero(exact), polynomials.targets.half_width
+        chosen, units = np.flatnonzero(exact), polynomials.targets.scale
         values = {name: formula(errors[chosen], variances, units).tolist() for name, formula in formulas.items()}
         for position, index in enumerate(chosen):
             every = {name: scored[position] for name, scored in values.items()}

@@ -15,12 +15,14 @@ from sklearn.pipeline import Pipeline
 from torchpoly._candidates import Candidate
 from torchpoly._checks import check_weights, validated
 from torchpoly._device import Device
-from torchpoly._domain import Box, Domain, chunk_size, count_rows
+from torchpoly._domain import Box, chunk_size, count_rows
 from torchpoly._fitting import Model
 from torchpoly._folds import Fold, Pass, Split, read_fold, read_folds
 from torchpoly._reading import Data
 from torchpoly._regressor import TorchPolynomialRegressor
 from torchpoly._sklearn_compat import check_method_params, safe_split
+from torchpoly._target_scaling import TargetScaling
+from torchpoly._target_statistics import mean_and_deviation
 
 # The rows of several splits are transformed at a time where they take no more than about these bytes.
 _BUDGET = 2**28
@@ -115,7 +117,7 @@ class PlainSource:
         X, y, self.attributes = _validate(estimator, X, y)
         weights, self._weight_unit = check_weights(sample_weight, X)
         Y = y.reshape(len(y), -1)
-        self._data = Data(X, Y, weights, Domain.standardizing(Y, weights), None)
+        self._data = Data(X, Y, weights, mean_and_deviation(Y, weights), None)
         self._box = Box.of(X, weights)
         self._single_target = y.ndim == 1
         self._places = splits
@@ -273,7 +275,7 @@ def _transform(
 
     Y = np.concatenate([y, y_test]).reshape(len(y) + len(y_test), -1)
     places = np.arange(len(X)), np.arange(len(X), len(Y))
-    data = Data(np.concatenate([X, X_test]), Y, weights, Domain.identity(Y.shape[1]), None)
+    data = Data(np.concatenate([X, X_test]), Y, weights, TargetScaling.identity(Y.shape[1]), None)
     return SplitRows(split, data, places, y.ndim == 1, complete, X_scored)
 
 
