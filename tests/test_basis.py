@@ -7,7 +7,8 @@ from numpy.polynomial import chebyshev
 from sklearn.preprocessing import PolynomialFeatures
 
 from torchpoly._basis import Basis
-from torchpoly._domain import Box, Domain
+from torchpoly._box import Box
+from torchpoly._domain import Domain
 from torchpoly._gram import GramStatistics, residual_products
 from torchpoly._index_set import IndexSet
 

@@ -17,8 +17,8 @@ from torchpoly import (
     TorchPolynomialRegressor,
     _basis,
     _device,
-    _domain,
     _few_rows,
+    _rows_of_arrays,
 )
 
 GPUS = [
@@ -31,7 +31,7 @@ DEVICES = ["cpu:0", *GPUS]
 @pytest.fixture
 def rows(rng, monkeypatch):
     """More rows than a chunk of the CPU or of an accelerator holds, far from 0, with two targets and weights."""
-    monkeypatch.setattr(_domain, "_ACCELERATOR_ELEMENTS", 2**16)
+    monkeypatch.setattr(_rows_of_arrays, "_ACCELERATOR_ELEMENTS", 2**16)
     X = rng.normal(size=(20_000, 3)) * [1.0, 100.0, 0.01] + [0.0, 1e6, 3.0]
     Z = (X - X.mean(axis=0)) / X.std(axis=0)
     Y = np.column_stack([np.sin(Z[:, 0]) * Z[:, 1], Z[:, 2] ** 3 - Z[:, 0]]) + 0.1 * rng.normal(size=(20_000, 2))

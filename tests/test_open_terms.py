@@ -16,7 +16,7 @@ from sklearn.preprocessing import PolynomialFeatures
 
 from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor, _few_rows
 from torchpoly._basis import Basis
-from torchpoly._domain import Box
+from torchpoly._box import Box
 from torchpoly._index_set import IndexSet
 
 # --- Columns that others determine -------------------------------------------------------------------

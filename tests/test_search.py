@@ -34,8 +34,9 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor, _checks, _lockstep, _search, _split_rows
+from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor, _checks, _search, _split_rows
 from torchpoly._domain import Domain
+from torchpoly._optimizers import OptimizerSpec
 
 
 def both(estimator, grid, X, y, *, fit=None, **options):
@@ -70,13 +71,13 @@ def assert_same(ours, theirs, X, rtol=1e-6):
 @pytest.fixture
 def fallbacks(monkeypatch):
     """Return the parameters of the candidates that a search evaluates as GridSearchCV does, fit by fit."""
-    evaluated, fit_and_score = [], _search._fit_and_score
+    evaluated, fit_and_score = [], _search.fit_and_score
 
     def counting(*args, **kwargs):
         evaluated.append(kwargs["parameters"])
         return fit_and_score(*args, **kwargs)
 
-    monkeypatch.setattr(_search, "_fit_and_score", counting)
+    monkeypatch.setattr(_search, "fit_and_score", counting)
     return evaluated
 
 
@@ -448,7 +449,7 @@ class FailsAmongOthers(torch.optim.SGD):
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_warns_if_an_optimizer_fails_for_many_at_a_time_only(surface, fallbacks, monkeypatch):
     X, Y = surface
-    monkeypatch.setattr(_lockstep, "_ELEMENTWISE", {FailsAmongOthers})
+    monkeypatch.setattr(OptimizerSpec, "is_elementwise", True)
     estimator = TorchPolynomialRegressor(2, optimizer=FailsAmongOthers, lr=0.1, n_iter=5)
     search = PolynomialGridSearchCV(estimator, {"degree": [1, 2]}, cv=2)
     with pytest.warns(UserWarning, match="No fit took the fast path.*too many"):

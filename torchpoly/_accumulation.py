@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from torchpoly._basis import Basis
+from torchpoly._box import Box
 from torchpoly._conditioning import MAX_CONDITION, NULL_ROUNDING, Source, well_conditioned
 from torchpoly._coordinates import rounding_share
-from torchpoly._domain import Box
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics
 from torchpoly._reading import Data, Reading, read_gram

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.polynomial import chebyshev, polynomial
 from numpy.typing import NDArray
 
+from torchpoly._box import Box
 from torchpoly._device import namespace
-from torchpoly._domain import Array, Box, Domain, Floats
+from torchpoly._domain import Domain
 from torchpoly._index_set import IndexSet, divisors
+from torchpoly._rows_of_arrays import Array, Floats
 
 
 @dataclass(frozen=True)

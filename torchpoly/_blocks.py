@@ -7,7 +7,7 @@ from typing import Any
 
 from torchpoly._basis import Basis
 from torchpoly._device import Device, empty, namespace, prefetch, to_device
-from torchpoly._domain import Floats
+from torchpoly._rows_of_arrays import Floats
 
 
 def evaluate_blocks(

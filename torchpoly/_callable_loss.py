@@ -13,8 +13,8 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from torchpoly._device import like, namespace, to_numpy
-from torchpoly._domain import Array, Floats
 from torchpoly._losses import Evaluation, Loss, Stages
+from torchpoly._rows_of_arrays import Array, Floats
 from torchpoly._target_scaling import TargetScaling
 
 if TYPE_CHECKING:

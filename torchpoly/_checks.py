@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import assert_all_finite, validate_data
 
 from torchpoly._array_api import to_host
-from torchpoly._domain import Floats, chunk_size, vector_chunk_size
 from torchpoly._few_rows import KERNEL_ELEMENTS, is_held
 from torchpoly._index_set import IndexSet
+from torchpoly._rows_of_arrays import Floats, chunk_size, vector_chunk_size
 from torchpoly._sklearn_compat import check_sample_weight
 
 # What rows are kept in; everything else becomes the first.

@@ -9,10 +9,11 @@ import numpy as np
 
 from torchpoly._basis import Basis
 from torchpoly._coordinates import EPSILON, InverseRoots, without_null
-from torchpoly._domain import Domain, Floats
+from torchpoly._domain import Domain
 from torchpoly._few_rows import GramFactor
 from torchpoly._principal_axes import asks_for_principal_axes, in_independent_variables
 from torchpoly._reading import Reading
+from torchpoly._rows_of_arrays import Floats
 
 # Beyond this condition number of their Gram matrix, terms are combined and read again.
 MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2

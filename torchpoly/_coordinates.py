@@ -8,8 +8,8 @@ from typing import cast
 
 import numpy as np
 
-from torchpoly._domain import Floats
 from torchpoly._few_rows import GramFactor, HeldFactor, inverse_weights
+from torchpoly._rows_of_arrays import Floats
 
 EPSILON = float(np.finfo(np.float64).eps)
 # Norms of rows that are further apart leave the lighter ones fewer digits.

@@ -18,9 +18,10 @@ from torchpoly._basis import Basis
 from torchpoly._checks import DTYPES, check_targets, check_weights
 from torchpoly._collections import Columns, aligned, blocks, check_partitions, is_collection, is_frame
 from torchpoly._device import resolve_device
-from torchpoly._domain import Domain, Floats, distinct, union_of_ranges
+from torchpoly._domain import Domain
 from torchpoly._gram import GramStatistics
 from torchpoly._reading import Data, Reading, read_gram
+from torchpoly._rows_of_arrays import Floats, distinct, union_of_ranges
 from torchpoly._target_scaling import TargetScaling
 
 # So many results are merged at a time.

@@ -16,17 +16,18 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
 from torchpoly._accumulation import Accumulation
+from torchpoly._box import Box
 from torchpoly._callbacks import FitTasks
 from torchpoly._checks import check_memory
 from torchpoly._collections import Columns
 from torchpoly._dask import PartitionedRows, Partitions, predict
 from torchpoly._device import device_or_cpu
-from torchpoly._domain import Box, Floats
 from torchpoly._estimator_base import PolynomialBase
 from torchpoly._fitted import FittedPolynomial
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data
+from torchpoly._rows_of_arrays import Floats
 from torchpoly._sklearn_compat import check_feature_names, check_n_features, has_callbacks
 
 _NEEDED = {"loss": "squared_error", "batch_size": None, "warm_start": False}

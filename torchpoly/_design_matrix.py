@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torchpoly._basis import Basis
 from torchpoly._blocks import evaluate_blocks
 from torchpoly._device import Device, Result, empty, namespace, on_device, to_device, to_numpy
-from torchpoly._domain import Array, Floats, count_rows, row_chunks, vector_chunk_size
+from torchpoly._rows_of_arrays import Array, Floats, count_rows, row_chunks, vector_chunk_size
 from torchpoly._target_scaling import TargetScaling
 
 

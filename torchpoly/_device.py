@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._domain import Array, Floats
+from torchpoly._rows_of_arrays import Array, Floats
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ import unicodedata
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._domain import Floats
+from torchpoly._rows_of_arrays import Floats
 
 
 def write_equations(

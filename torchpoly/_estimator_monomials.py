@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
-from torchpoly._domain import Floats
 from torchpoly._equation import write_equations
 from torchpoly._estimator_base import PolynomialBase
+from torchpoly._rows_of_arrays import Floats
 
 
 class Monomials(PolynomialBase):

@@ -13,12 +13,12 @@ from sklearn.base import clone
 
 from torchpoly._candidates import Candidate
 from torchpoly._checks import check_memory
-from torchpoly._domain import Floats
 from torchpoly._fallbacks import Fallbacks, Result
 from torchpoly._fold_training import FoldTraining
 from torchpoly._folds import Fold
 from torchpoly._gram import GramStatistics
 from torchpoly._lockstep import train_in_lockstep
+from torchpoly._rows_of_arrays import Floats
 from torchpoly._scores import Scoring
 from torchpoly._split_rows import SplitRows, SplitSource
 

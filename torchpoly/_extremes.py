@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from torchpoly._box import Box
 from torchpoly._conditioning import Source, well_conditioned
-from torchpoly._domain import Box, Domain
+from torchpoly._domain import Domain
 from torchpoly._reading import Reading
 
 # Values so many lengths beyond the shortest interval that holds half of them are extreme: of normal ones

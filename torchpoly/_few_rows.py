@@ -11,7 +11,8 @@ import numpy as np
 from torchpoly._basis import Basis
 from torchpoly._design_matrix import DesignMatrix
 from torchpoly._device import Device, on_device, to_device, to_numpy
-from torchpoly._domain import Domain, Floats
+from torchpoly._domain import Domain
+from torchpoly._rows_of_arrays import Floats
 
 # A factor of no more elements, 64 MiB, is held, and one of not many more terms than rows: the work
 # on the rows' own Gram matrix takes as much.

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torchpoly._basis import Basis
 from torchpoly._blocks import evaluate_blocks
 from torchpoly._device import Device, on_device, to_device, to_numpy
-from torchpoly._domain import SCAN_ROWS, Array, Floats, accelerator_chunk_size, row_chunks, vector_chunk_size
 from torchpoly._monomials import to_monomials
+from torchpoly._rows_of_arrays import SCAN_ROWS, Array, Floats, accelerator_chunk_size, row_chunks, vector_chunk_size
 from torchpoly._target_scaling import TargetScaling
 
 # Rows so many half-widths outside the box of a narrow axis are far outside.

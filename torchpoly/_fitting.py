@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from torchpoly._basis import Basis
+from torchpoly._box import Box
 from torchpoly._callable_loss import CallableLoss, LossFunction
 from torchpoly._conditioning import Source, well_conditioned
 from torchpoly._coordinates import EPSILON, Coordinates, TermCoordinates
 from torchpoly._device import Device
-from torchpoly._domain import Box, Domain, Floats
+from torchpoly._domain import Domain
 from torchpoly._extremes import columns_with_extremes
 from torchpoly._fitted import FittedPolynomial
 from torchpoly._index_set import IndexSet
@@ -24,6 +25,7 @@ from torchpoly._objective import GramObjective
 from torchpoly._reading import Data, Reading
 from torchpoly._row_objective import RowObjective
 from torchpoly._rows import Rows
+from torchpoly._rows_of_arrays import Floats
 from torchpoly._target_scaling import TargetScaling
 from torchpoly._target_statistics import mean_and_deviation, median_and_deviation
 

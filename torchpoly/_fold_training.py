@@ -11,11 +11,11 @@ from typing import cast
 import numpy as np
 
 from torchpoly._candidates import Candidate
-from torchpoly._domain import Floats
 from torchpoly._fitting import Model, Part, Problem
 from torchpoly._folds import Fold
 from torchpoly._lockstep import Lane
 from torchpoly._objective import GramObjective
+from torchpoly._rows_of_arrays import Floats
 
 
 class FoldTraining:

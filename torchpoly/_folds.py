@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
+from torchpoly._box import Box
 from torchpoly._conditioning import MAX_CONDITION
 from torchpoly._device import Device
-from torchpoly._domain import Box, Floats, count_rows
 from torchpoly._fitted import PolynomialFamily
 from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics, ridge_path
 from torchpoly._principal_axes import asks_for_principal_axes
 from torchpoly._reading import Data, Reading, fits_one_chunk, read_gram
+from torchpoly._rows_of_arrays import Floats, count_rows
 from torchpoly._target_scaling import TargetScaling
 
 # The matrices of the groups or folds that are held at the same time take about these bytes.

@@ -12,17 +12,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from torchpoly._coordinates import (
-    Coordinates,
-    InverseRoots,
-    RowCoordinates,
-    TermCoordinates,
-    interpolating,
-    penalised,
-)
+from torchpoly._coordinates import Coordinates, InverseRoots, RowCoordinates, TermCoordinates, interpolating, penalised
 from torchpoly._device import to_numpy
-from torchpoly._domain import Array, Floats
 from torchpoly._few_rows import EvaluatedFactor, GramFactor, HeldFactor
+from torchpoly._rows_of_arrays import Array, Floats
 
 # Products with at most so many multiplications run in slices of rows that OpenBLAS does not share
 # among threads: for so little work, waking its pool costs more than it gains, up to 25 ms after

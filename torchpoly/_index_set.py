@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._domain import Floats
+from torchpoly._rows_of_arrays import Floats
 
 # The cap of a variable that may have any exponent.
 NO_CAP = sys.maxsize

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from torchpoly._domain import Floats
 from torchpoly._objective import GramObjective
 from torchpoly._optimizers import OptimizerSpec
+from torchpoly._rows_of_arrays import Floats
 from torchpoly._training import build, default_rate, warn_not_converged
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple, cast
 import numpy as np
 
 from torchpoly._device import like, namespace, to_numpy
-from torchpoly._domain import Array, Floats, typical_size
+from torchpoly._rows_of_arrays import Array, Floats, typical_size
 from torchpoly._target_scaling import TargetScaling
 
 # Residuals below this, in units of training, are rounding: no scale or width is smaller.

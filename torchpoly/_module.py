@@ -7,8 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from torchpoly._domain import Floats
 from torchpoly._fitted import FittedPolynomial
+from torchpoly._rows_of_arrays import Floats
 
 
 class PolynomialModule(nn.Module):

@@ -14,8 +14,9 @@ from fractions import Fraction
 import numpy as np
 
 from torchpoly._basis import Basis
-from torchpoly._domain import Domain, Floats
+from torchpoly._domain import Domain
 from torchpoly._index_set import IndexSet
+from torchpoly._rows_of_arrays import Floats
 
 # A monomial is the sorted tuple of its factors: x0**2 * x3 is (0, 0, 3), the constant is ().
 Monomial = tuple[int, ...]

@@ -14,10 +14,10 @@ import numpy as np
 
 from torchpoly._coordinates import Coordinates, RowCoordinates, pull_penalty
 from torchpoly._device import to_numpy
-from torchpoly._domain import Array, Floats
 from torchpoly._few_rows import EvaluatedFactor, GramFactor, HeldFactor
 from torchpoly._gram import largest_eigenvalue, residual_products
 from torchpoly._reading import Reading
+from torchpoly._rows_of_arrays import Array, Floats
 
 
 @dataclass(frozen=True)

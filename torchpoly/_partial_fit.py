@@ -18,13 +18,13 @@ from sklearn.utils.metaestimators import available_if
 
 from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import namespace_of
+from torchpoly._box import Box
 from torchpoly._checks import check_memory, check_weights, validated
 from torchpoly._collections import is_collection
 from torchpoly._conditioning import Source
 from torchpoly._dask import PartitionedRows
 from torchpoly._dask_fit import accumulate, partitions_of
 from torchpoly._device import resolve_device
-from torchpoly._domain import Box
 from torchpoly._estimator_base import PolynomialBase
 from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer

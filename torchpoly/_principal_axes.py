@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
-from torchpoly._domain import Domain, Floats
+from torchpoly._domain import Domain
 from torchpoly._index_set import IndexSet
+from torchpoly._rows_of_arrays import Floats
 
 if TYPE_CHECKING:
     from torchpoly._conditioning import Source

@@ -10,18 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
-from torchpoly._coordinates import (
-    Coordinates,
-    TermCoordinates,
-    on_span,
-    without_null,
-)
+from torchpoly._coordinates import Coordinates, TermCoordinates, on_span, without_null
 from torchpoly._design_matrix import DesignMatrix
 from torchpoly._device import Device, on_device, to_numpy
-from torchpoly._domain import (
+from torchpoly._domain import Domain
+from torchpoly._few_rows import EvaluatedFactor, HeldFactor, is_held
+from torchpoly._gram import GramStatistics, orthonormal_coordinates
+from torchpoly._index_set import IndexSet
+from torchpoly._rows_of_arrays import (
     SCAN_ROWS,
     Array,
-    Domain,
     Floats,
     accelerator_chunk_size,
     chunk_size,
@@ -30,9 +28,6 @@ from torchpoly._domain import (
     row_chunks,
     sum_weights,
 )
-from torchpoly._few_rows import EvaluatedFactor, HeldFactor, is_held
-from torchpoly._gram import GramStatistics, orthonormal_coordinates
-from torchpoly._index_set import IndexSet
 from torchpoly._target_scaling import TargetScaling
 
 # So many rows tell where about most values of a column lie.

@@ -12,19 +12,20 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from torchpoly._array_api import like_input, namespace_of, refuse_other_namespace, to_host
+from torchpoly._box import Box
 from torchpoly._callable_loss import LossFunction
 from torchpoly._callbacks import FitTasks
 from torchpoly._checks import DTYPES, check_memory, check_weights, refuse_class, validated
 from torchpoly._collections import is_collection
 from torchpoly._dask_fit import fit_collections, predict_collection, score_collections
 from torchpoly._device import DEVICE, OPTIMIZER, device_or_cpu, resolve_device
-from torchpoly._domain import Box, Floats, count_rows
 from torchpoly._estimator_monomials import Monomials
 from torchpoly._fitted import EXTRAPOLATIONS, FittedPolynomial
 from torchpoly._losses import LOSSES
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 from torchpoly._partial_fit import PartialFit
 from torchpoly._reading import count_chunks
+from torchpoly._rows_of_arrays import Floats, count_rows
 from torchpoly._sklearn_compat import Interval, StrOptions, fit_context, has_callbacks
 from torchpoly._surroundings import as_before_if_it_fails, undisturbed, within_floats
 

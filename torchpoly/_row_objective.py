@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._coordinates import InverseRoots, pull_penalty
-from torchpoly._domain import Array, Floats
 from torchpoly._losses import Loss, Stages
 from torchpoly._rows import Rows
+from torchpoly._rows_of_arrays import Array, Floats
 from torchpoly._simplex import QuantileProgram
 
 

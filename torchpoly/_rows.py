@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torchpoly._coordinates import Coordinates, RowCoordinates
 from torchpoly._design_matrix import DesignMatrix
 from torchpoly._device import to_device, to_numpy
-from torchpoly._domain import Array, Floats
 from torchpoly._reading import Data, Reading
+from torchpoly._rows_of_arrays import Array, Floats
 
 # Features of all rows are kept where they take no more than these bytes.
 _BUDGET = 2**28

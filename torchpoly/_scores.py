@@ -13,9 +13,9 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import mean_squared_error, r2_score, root_mean_squared_error
 
-from torchpoly._domain import Floats
 from torchpoly._fitted import PolynomialFamily
 from torchpoly._gram import GramStatistics
+from torchpoly._rows_of_arrays import Floats
 from torchpoly._sklearn_compat import (
     MultimetricScorer,
     PassthroughScorer,

@@ -11,8 +11,8 @@ from scipy.optimize import lsq_linear
 
 from torchpoly._coordinates import EPSILON, InverseRoots
 from torchpoly._device import like, to_numpy
-from torchpoly._domain import Floats
 from torchpoly._rows import Rows
+from torchpoly._rows_of_arrays import Floats
 
 Indices = NDArray[np.intp]
 

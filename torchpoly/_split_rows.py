@@ -12,14 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
+from torchpoly._box import Box
 from torchpoly._candidates import Candidate
 from torchpoly._checks import check_weights, validated
 from torchpoly._device import Device
-from torchpoly._domain import Box, chunk_size, count_rows
 from torchpoly._fitting import Model
 from torchpoly._folds import Fold, Pass, Split, read_fold, read_folds
 from torchpoly._reading import Data
 from torchpoly._regressor import TorchPolynomialRegressor
+from torchpoly._rows_of_arrays import chunk_size, count_rows
 from torchpoly._sklearn_compat import check_method_params, safe_split
 from torchpoly._target_scaling import TargetScaling
 from torchpoly._target_statistics import mean_and_deviation

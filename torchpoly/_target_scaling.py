@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._domain import Floats
+from torchpoly._rows_of_arrays import Floats
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._domain import (
+from torchpoly._rows_of_arrays import (
     SCAN_ROWS,
     Floats,
     column_ranges,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from torchpoly._domain import Floats
 from torchpoly._optimizers import OptimizerSpec
+from torchpoly._rows_of_arrays import Floats
 
 if TYPE_CHECKING:
     from torch import Tensor
