@@ -9,9 +9,8 @@ import numpy as np
 
 from torchpoly._basis import Basis
 from torchpoly._box import Box
-from torchpoly._conditioning import MAX_CONDITION, NULL_ROUNDING, Source, well_conditioned
+from torchpoly._conditioning import MAX_CONDITION, NULL_ROUNDING, Source
 from torchpoly._coordinates import rounding_share
-from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics
 from torchpoly._reading import Data, Reading, read_gram
 from torchpoly._target_scaling import TargetScaling
@@ -56,19 +55,17 @@ class Accumulation:
     has_lost_terms: bool = False
 
     @classmethod
-    def of(cls, model: Model, data: Data, box: Box) -> Accumulation:
+    def of(cls, basis: Basis, data: Data, box: Box) -> Accumulation:
         """Read rows of positive weight, scaled by their own ranges, those of the box."""
         targets = mean_and_deviation(data.Y, data.weights)
-        basis = model.features(box)
         return cls(basis, read_gram(basis, replace(data, targets=targets)), targets, box, data.n_rows)
 
     @classmethod
-    def of_problem(cls, problem: Problem, n_rows: int, weight_unit: float) -> Accumulation | None:
-        """Return what a fit has read with weights in this unit, if more may come and it is not too large to keep."""
-        read = problem.read
-        if read is None or read.statistics.n_bytes > _KEPT:
+    def of_reading(cls, reading: Reading, targets: TargetScaling, box: Box, n_rows: int) -> Accumulation | None:
+        """Return what a fit has read, if it is not too large to keep."""
+        if reading.statistics.n_bytes > _KEPT:
             return None
-        return cls(read.basis, read.statistics, problem.targets, problem.box, n_rows).weighing(weight_unit)
+        return cls(reading.basis, reading.statistics, targets, box, n_rows)
 
     def __add__(self, other: Accumulation) -> Accumulation:
         """Return what is known of the rows of both.
@@ -165,24 +162,3 @@ class Accumulation:
         variance = (shares * (variances + (means - mean) ** 2)).sum(axis=0)
         spread = np.where(variance > 0.0, np.sqrt(np.abs(variance)), 1.0 / unit)
         return TargetScaling(origin + unit * mean, unit * spread)
-
-    def pose(self, model: Model, source: Callable[[TargetScaling], Source] | None = None) -> Problem:
-        """Return the problem of fitting these rows.
-
-        Parameters
-        ----------
-        model : Model
-        source : callable, optional
-            Returns the rows with targets scaled by a domain, if they can be read again.
-        """
-        statistics, targets = self.statistics, self.targets
-        if model.is_textbook:
-            units = np.ones_like(targets.scale)
-            statistics = statistics.changed(None, targets.scale, np.zeros_like(units))
-            targets = replace(targets, scale=units)
-        reading, extremes = Reading(self.basis, None, statistics, None), None
-        if source is not None and model.needs_well_conditioned:
-            rows = source(targets)
-            reading = well_conditioned(reading, rows)
-            extremes = model.columns_with_extremes(reading, rows)
-        return replace(model.on_gram(reading, targets, self.box), extremes=extremes)

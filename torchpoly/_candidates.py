@@ -10,10 +10,10 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from torchpoly._device import Device, resolve_device
-from torchpoly._fitting import Model
 from torchpoly._optimizers import OptimizerSpec, resolve_optimizer
 from torchpoly._regressor import TorchPolynomialRegressor
 from torchpoly._sklearn_compat import has_callbacks, validate_parameter_constraints
+from torchpoly._spec import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Candidate:
     steps : dict of str to object
         The parameters that the grid sets on the steps of a pipeline before it.
     spec : OptimizerSpec
-    model : Model
+    model : ModelSpec
     device : torch.device or None
     """
 
@@ -37,7 +37,7 @@ class Candidate:
     estimator: TorchPolynomialRegressor
     steps: dict[str, Any]
     spec: OptimizerSpec
-    model: Model
+    model: ModelSpec
     device: Device
 
     @property

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from torchpoly._accumulation import Accumulation
 from torchpoly._box import Box
+from torchpoly._building import build_from_sum
 from torchpoly._callbacks import FitTasks
 from torchpoly._checks import check_memory
 from torchpoly._collections import Columns
@@ -24,11 +25,11 @@ from torchpoly._dask import PartitionedRows, Partitions, predict
 from torchpoly._device import device_or_cpu
 from torchpoly._estimator_base import PolynomialBase
 from torchpoly._fitted import FittedPolynomial
-from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data
 from torchpoly._rows_of_arrays import Floats
 from torchpoly._sklearn_compat import check_feature_names, check_n_features, has_callbacks
+from torchpoly._spec import ModelSpec
 
 _NEEDED = {"loss": "squared_error", "batch_size": None, "warm_start": False}
 
@@ -49,7 +50,7 @@ def fit_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: An
     everything = accumulate(model, partitions)
     if tasks is not None:
         tasks.read_chunk()
-    problem = everything.pose(model, partial(PartitionedRows, partitions, everything.n_rows))
+    problem = build_from_sum(model, everything, partial(PartitionedRows, partitions, everything.n_rows))
     estimator._train(problem, spec, everything.n_rows, partitions.targets.number is None, tasks)
 
 
@@ -85,7 +86,7 @@ def score_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: 
     return partitions.reduce(partial(Moments.of, values_at, estimator._polynomial.targets.center), add).r2
 
 
-def accumulate(model: Model, partitions: Partitions) -> Accumulation:
+def accumulate(model: ModelSpec, partitions: Partitions) -> Accumulation:
     """Return what least squares need to know of the rows in partitions."""
 
     def checked(box: Box) -> Box:
@@ -93,7 +94,8 @@ def accumulate(model: Model, partitions: Partitions) -> Accumulation:
         return box
 
     def of_rows(data: Data, unit: float) -> Accumulation:
-        return Accumulation.of(model, data, checked(Box.of(data.X, data.weights))).weighing(unit)
+        box = checked(Box.of(data.X, data.weights))
+        return Accumulation.of(model.features(box), data, box).weighing(unit)
 
     def merge(one: Accumulation, other: Accumulation) -> Accumulation:
         checked(one.box | other.box)

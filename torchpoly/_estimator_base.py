@@ -16,10 +16,11 @@ from torchpoly._callable_loss import LossFunction
 from torchpoly._callbacks import FitTasks
 from torchpoly._domain import VERY_NARROW
 from torchpoly._fitted import FittedPolynomial
-from torchpoly._fitting import Model, Problem, average_curves, loss_class
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec
+from torchpoly._problem import Problem, average_curves
 from torchpoly._saved_state import from_plain, to_plain
 from torchpoly._sklearn_compat import CallbackSupportMixin, validate_parameter_constraints
+from torchpoly._spec import ModelSpec, loss_class
 from torchpoly._training import minimise
 
 if TYPE_CHECKING:
@@ -94,9 +95,9 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
         saved = {name: state[name] for name in _RECORDS if state.get(name) is not None}
         super().__setstate__(state | {name: from_plain(_RECORDS[name], record) for name, record in saved.items()})
 
-    def _model(self) -> Model:
+    def _model(self) -> ModelSpec:
         options = {name: getattr(self, name) for name in loss_class(self.loss).parameters}
-        return Model(self.degree, self.loss, options, self.alpha, self.basis, self.interaction_only)
+        return ModelSpec(self.degree, self.loss, options, self.alpha, self.basis, self.interaction_only)
 
     def _train(
         self,
@@ -137,7 +138,10 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
         kept = {"n_features_in_", "feature_names_in_"}
         for name in [name for name in vars(self) if name == "_accumulated" or (name[-1] == "_" and name not in kept)]:
             delattr(self, name)
-        self._read = Accumulation.of_problem(problem, n_rows, weight_unit)
+        self._read = None
+        if problem.read is not None:
+            read = Accumulation.of_reading(problem.read, problem.targets, problem.box, n_rows)
+            self._read = None if read is None else read.weighing(weight_unit)
         self._namespace = None
         self.__dict__.update(fitted(average_curves(curves)))
         if tasks is not None:

@@ -11,11 +11,12 @@ from typing import cast
 import numpy as np
 
 from torchpoly._candidates import Candidate
-from torchpoly._fitting import Model, Part, Problem
 from torchpoly._folds import Fold
 from torchpoly._lockstep import Lane
 from torchpoly._objective import GramObjective
+from torchpoly._problem import Part, Problem
 from torchpoly._rows_of_arrays import Floats
+from torchpoly._spec import ModelSpec
 
 
 class FoldTraining:
@@ -86,7 +87,7 @@ class FoldTraining:
         objective = cast(GramObjective, part.objective)
         self.lanes.append((group, Lane(objective, part.parameters, first.spec, estimator.n_iter, estimator.tol)))
 
-    def problem(self, model: Model) -> Problem | None:
+    def problem(self, model: ModelSpec) -> Problem | None:
         """Return what a fit alone would minimise, with parameters of its own; None where it would read more."""
         key = model.degree, model.alpha, model.basis
         if key not in self._problems:

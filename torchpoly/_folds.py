@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
 from torchpoly._box import Box
+from torchpoly._building import build_from_gram
 from torchpoly._conditioning import MAX_CONDITION
 from torchpoly._device import Device
 from torchpoly._fitted import PolynomialFamily
-from torchpoly._fitting import Model, Problem
 from torchpoly._gram import GramStatistics, ridge_path
 from torchpoly._principal_axes import asks_for_principal_axes
+from torchpoly._problem import Problem
 from torchpoly._reading import Data, Reading, fits_one_chunk, read_gram
 from torchpoly._rows_of_arrays import Floats, count_rows
+from torchpoly._spec import ModelSpec
 from torchpoly._target_scaling import TargetScaling
 
 # The matrices of the groups or folds that are held at the same time take about these bytes.
@@ -99,7 +101,7 @@ class Fold:
         coefficients, conditions = ridge_path(statistics, alphas, basis.norm_weights)
         return coefficients, conditions < _MAX_CONDITION * self._digits_left(len(coefficients))
 
-    def pose(self, model: Model) -> Problem | None:
+    def pose(self, model: ModelSpec) -> Problem | None:
         """Return the least squares problem of a fit of the training rows; None where that would read them twice."""
         basis = self.basis.of_degree(model.degree)
         if basis.n_terms > self.n_rows:
@@ -111,7 +113,7 @@ class Fold:
                 return None
             if not model.alpha and asks_for_principal_axes(basis, statistics.covariance(basis.domain.n_variables)):
                 return None
-        return model.on_gram(Reading(basis, None, statistics, None), self.targets, self.box)
+        return build_from_gram(model, Reading(basis, None, statistics, None), self.targets, self.box)
 
     def _digits_left(self, n_terms: int) -> float:
         """Return the share of a condition number that may be used up without the rows.
@@ -139,12 +141,12 @@ class Fold:
         return PolynomialFamily(self.common, coefficients, self.units, self.device)
 
 
-def read_fold(model: Model, training: Data, test: Data) -> Fold | None:
+def read_fold(model: ModelSpec, training: Data, test: Data) -> Fold | None:
     """Read the rows of one split on their own; None where either part has no row of positive weight.
 
     Parameters
     ----------
-    model : Model
+    model : ModelSpec
         Least squares of the greatest degree.
     training, test : Data
         Whose `targets` are not used.
@@ -161,12 +163,12 @@ def read_fold(model: Model, training: Data, test: Data) -> Fold | None:
     return Fold(basis, box, targets, statistics, len(training.X), basis, None, targets, statistics, tested, test.device)
 
 
-def read_folds(model: Model, data: Data, splits: Sequence[Split]) -> Iterator[Pass]:
+def read_folds(model: ModelSpec, data: Data, splits: Sequence[Split]) -> Iterator[Pass]:
     """Read the rows once for all splits that share their groups.
 
     Parameters
     ----------
-    model : Model
+    model : ModelSpec
         Least squares of the greatest degree.
     data : Data
     splits : list of tuple of ndarray of int
@@ -246,7 +248,7 @@ class Pass:
 
     Parameters
     ----------
-    model : Model
+    model : ModelSpec
         Least squares of the greatest degree.
     data : Data
         All rows.
@@ -259,7 +261,7 @@ class Pass:
         How often each group is in the training and in the test set of each split.
     """
 
-    model: Model
+    model: ModelSpec
     data: Data
     common: Basis
     splits: dict[int, Split]

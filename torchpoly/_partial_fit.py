@@ -19,6 +19,7 @@ from sklearn.utils.metaestimators import available_if
 from torchpoly._accumulation import Accumulation
 from torchpoly._array_api import namespace_of
 from torchpoly._box import Box
+from torchpoly._building import build_from_sum
 from torchpoly._checks import check_memory, check_weights, validated
 from torchpoly._collections import is_collection
 from torchpoly._conditioning import Source
@@ -26,10 +27,10 @@ from torchpoly._dask import PartitionedRows
 from torchpoly._dask_fit import accumulate, partitions_of
 from torchpoly._device import resolve_device
 from torchpoly._estimator_base import PolynomialBase
-from torchpoly._fitting import Model
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import Data
 from torchpoly._sklearn_compat import fit_context
+from torchpoly._spec import ModelSpec
 from torchpoly._surroundings import as_before_if_it_fails, undisturbed
 from torchpoly._target_scaling import TargetScaling
 
@@ -141,12 +142,12 @@ class PartialFit(PolynomialBase):
                 LinAlgWarning,
                 stacklevel=4,
             )
-        self._train(everything.pose(model), spec, everything.n_rows, single_target)
+        self._train(build_from_sum(model, everything), spec, everything.n_rows, single_target)
         self._accumulated, self._namespace = everything, namespace
         self.__dict__.pop("_read", None)
 
     def _accumulate(
-        self, model: Model, X: Any, y: Any, sample_weight: Any, so_far: Accumulation | None
+        self, model: ModelSpec, X: Any, y: Any, sample_weight: Any, so_far: Accumulation | None
     ) -> tuple[Accumulation, Callable[[TargetScaling], Source], bool]:
         """Return what is known of these rows alone, the rows themselves, and whether y has one dimension."""
         reset = so_far is None
@@ -165,10 +166,10 @@ class PartialFit(PolynomialBase):
         self._check_same_terms(so_far, model, None if y.ndim == 1 else y.shape[1])
         Y = y.reshape(len(y), -1)
         data = Data(X, Y, weights, TargetScaling.identity(Y.shape[1]), device).of_positive_weight()
-        rows = Accumulation.of(model, data, box).weighing(unit)
+        rows = Accumulation.of(model.features(box), data, box).weighing(unit)
         return rows, lambda targets: replace(data, targets=targets), y.ndim == 1
 
-    def _check_same_terms(self, so_far: Accumulation | None, model: Model, n_targets: int | None) -> None:
+    def _check_same_terms(self, so_far: Accumulation | None, model: ModelSpec, n_targets: int | None) -> None:
         """Refuse rows for other terms or targets than those of the rows before."""
         if so_far is None:
             return

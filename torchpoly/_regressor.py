@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from torchpoly._array_api import like_input, namespace_of, refuse_other_namespace, to_host
 from torchpoly._box import Box
+from torchpoly._building import build_from_rows
 from torchpoly._callable_loss import LossFunction
 from torchpoly._callbacks import FitTasks
 from torchpoly._checks import DTYPES, check_memory, check_weights, refuse_class, validated
@@ -391,7 +392,8 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
             n_chunks = count_chunks(indices, len(X), n_targets)
             tasks = FitTasks(self, *as_given, n_chunks)
 
-        problem = self._model().pose(
+        problem = build_from_rows(
+            self._model(),
             X,
             y,
             weights,

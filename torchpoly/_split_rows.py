@@ -16,12 +16,12 @@ from torchpoly._box import Box
 from torchpoly._candidates import Candidate
 from torchpoly._checks import check_weights, validated
 from torchpoly._device import Device
-from torchpoly._fitting import Model
 from torchpoly._folds import Fold, Pass, Split, read_fold, read_folds
 from torchpoly._reading import Data
 from torchpoly._regressor import TorchPolynomialRegressor
 from torchpoly._rows_of_arrays import chunk_size, count_rows
 from torchpoly._sklearn_compat import check_method_params, safe_split
+from torchpoly._spec import ModelSpec
 from torchpoly._target_scaling import TargetScaling
 from torchpoly._target_statistics import mean_and_deviation
 
@@ -84,7 +84,7 @@ class SplitSource(Protocol):
     def rows(self, split: int) -> SplitRows:
         """Return the rows of a split."""
 
-    def folds(self, model: Model, device: Device) -> Iterator[tuple[int, Fold | None]]:
+    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, Fold | None]]:
         """Yield what the rows of each split, in order, say of least squares up to the degree of a model.
 
         None stands for a split of which either part has no row of positive weight.
@@ -140,7 +140,7 @@ class PlainSource:
         estimator.__dict__.update(self.attributes)
         return estimator
 
-    def folds(self, model: Model, device: Device) -> Iterator[tuple[int, Fold | None]]:
+    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, Fold | None]]:
         """Read the rows once for all splits that share groups of them."""
         for run in read_folds(model, replace(self._data, device=device), self._places):
             for split in run.splits:
@@ -191,7 +191,7 @@ class PipelineSource:
         """Return the rows of a split."""
         return self._rows[split]
 
-    def folds(self, model: Model, device: Device) -> Iterator[tuple[int, Fold | None]]:
+    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, Fold | None]]:
         """Read the rows of each split."""
         for split, rows in self._rows.items():
             training, test = (replace(data, device=device) for data in (rows.training, rows.test))
