@@ -163,7 +163,7 @@ def _build_on_rows(
     mixing: Coordinates | None = coordinates
     if reading.mixing is not None:
         mixing = TermCoordinates(reading.mixing @ cast(TermCoordinates, coordinates).matrix)
-    least_squares = coordinates.pull(reading.statistics.cross)
+    least_squares = coordinates.rmatvec(reading.statistics.cross)
     origins = [least_squares if warm is None else _warm_start(spec, reading, coordinates, warm)]
     projection = None
     if spec.basis != "orthonormal":
@@ -208,9 +208,9 @@ def _warm_start(spec: ModelSpec, reading: Reading, coordinates: Coordinates, pro
     """
     if spec.alpha:
         unpenalized = reading.orthonormal_coordinates(0.0)
-        coefficients = unpenalized @ unpenalized.pull(products)
+        coefficients = unpenalized @ unpenalized.rmatvec(products)
         products = products + spec.alpha * reading.basis.norm_weights[:, None] * coefficients
-    return coordinates.pull(products)
+    return coordinates.rmatvec(products)
 
 
 def _with_predictions(data: Data, warm: FittedPolynomial) -> Data:

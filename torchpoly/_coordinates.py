@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from torchpoly._few_rows import GramFactor, HeldFactor, inverse_weights
+from torchpoly._few_rows import DenseFactor, GramFactor, inverse_weights
 from torchpoly._rows_of_arrays import Floats
 
 EPSILON = float(np.finfo(np.float64).eps)
@@ -149,11 +149,11 @@ class TermCoordinates:
     def __matmul__(self, parameters: Floats) -> Floats:
         return self.matrix @ parameters
 
-    def pull(self, products: Floats) -> Floats:
+    def rmatvec(self, products: Floats) -> Floats:
         """Return ``T.T @ products``."""
         return self.matrix.T @ products
 
-    def pull_penalty(self, parameters: Floats, norm_weights: Floats) -> Floats:
+    def penalty_gradient(self, parameters: Floats, norm_weights: Floats) -> Floats:
         """Return ``T.T @ P @ T @ parameters``: half the gradient of the squared norm of the coefficients."""
         return self.matrix.T @ (norm_weights[:, None] * (self.matrix @ parameters))
 
@@ -183,7 +183,7 @@ def _complement(vector: Floats) -> Floats:
     return np.linalg.qr(vector[:, None], mode="complete")[0][:, 1:]
 
 
-def interpolating(factor: HeldFactor) -> TermCoordinates:
+def interpolating(factor: DenseFactor) -> TermCoordinates:
     """Return T of least norm such that ``T.T @ G @ T`` is the identity, from a singular value decomposition.
 
     The constant is free, so it takes the weighted means of the rows out of the other terms.
@@ -225,7 +225,7 @@ class RowCoordinates:
 
     Parameters
     ----------
-    factor : HeldFactor or EvaluatedFactor
+    factor : DenseFactor or MatrixFreeFactor
         F.
     mixing : ndarray of shape (n_rows, rank)
         M.
@@ -305,26 +305,26 @@ class RowCoordinates:
     def __matmul__(self, parameters: Floats) -> Floats:
         coefficients = self._combined(parameters)
         for _ in range(self.n_refinements):
-            residuals = self.values @ parameters - self.factor.values(coefficients)
+            residuals = self.values @ parameters - self.factor.matvec(coefficients)
             coefficients += self._combined(self.values.T @ residuals)
         return coefficients
 
     def _combined(self, parameters: Floats) -> Floats:
-        coefficients = self.factor.combine(self.mixing @ parameters)
+        coefficients = self.factor.rmatvec(self.mixing @ parameters)
         coefficients *= inverse_weights(self.factor.norm_weights)[:, None]
         coefficients[0] = self.constant[0] @ parameters
         return coefficients
 
-    def pull(self, products: Floats) -> Floats:
+    def rmatvec(self, products: Floats) -> Floats:
         """Return ``T.T @ products``."""
         varying = inverse_weights(self.factor.norm_weights)[:, None] * products
-        return self.mixing.T @ self.factor.values(varying) + self.constant.T @ products[:1]
+        return self.mixing.T @ self.factor.matvec(varying) + self.constant.T @ products[:1]
 
-    def pull_rows(self, weights: Floats) -> Floats:
+    def rmatvec_at_rows(self, weights: Floats) -> Floats:
         """Return ``T.T @ F @ weights``, for which the rows' values are enough."""
         return self.values.T @ weights
 
-    def pull_penalty(self, parameters: Floats, norm_weights: Floats) -> Floats:
+    def penalty_gradient(self, parameters: Floats, norm_weights: Floats) -> Floats:
         """Return ``T.T @ P @ T @ parameters``: half the gradient of the squared norm of the coefficients."""
         return cast(Floats, self.penalty) * parameters
 
@@ -337,11 +337,11 @@ class RowCoordinates:
 Coordinates = TermCoordinates | RowCoordinates
 
 
-def pull_penalty(coordinates: Coordinates | None, parameters: Floats, norm_weights: Floats) -> Floats:
+def penalty_gradient(coordinates: Coordinates | None, parameters: Floats, norm_weights: Floats) -> Floats:
     """Return half the gradient of the squared norm of the basis's coefficients.
 
     Without coordinates, the parameters are these coefficients.
     """
     if coordinates is not None:
-        return coordinates.pull_penalty(parameters, norm_weights)
+        return coordinates.penalty_gradient(parameters, norm_weights)
     return norm_weights[:, None] * parameters

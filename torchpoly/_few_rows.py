@@ -32,7 +32,7 @@ def inverse_weights(norm_weights: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class HeldFactor:
+class DenseFactor:
     """The Gram matrix ``rows @ rows.T``, by a factor that is small enough to hold.
 
     Parameters
@@ -47,14 +47,14 @@ class HeldFactor:
     norm_weights: Floats
 
     def __matmul__(self, other: Floats) -> Floats:
-        return self.combine(self.values(other))
+        return self.rmatvec(self.matvec(other))
 
-    def combine(self, weights: Floats) -> Floats:
-        """Return combinations of the rows, of shape (n_terms, n_combinations)."""
+    def rmatvec(self, weights: Floats) -> Floats:
+        """Return ``rows @ weights``, of shape (n_terms, n_vectors), of weights of shape (n_rows, n_vectors)."""
         return self.rows @ weights
 
-    def values(self, coefficients: Floats) -> Floats:
-        """Return polynomials at the rows, times the roots of shares, of shape (n_rows, n_polynomials)."""
+    def matvec(self, coefficients: Floats) -> Floats:
+        """Return ``rows.T @ coefficients``: polynomials at the rows, times the roots of shares, in columns."""
         return self.rows.T @ coefficients
 
     @property
@@ -94,7 +94,7 @@ class HeldFactor:
 
 
 @dataclass(frozen=True)
-class EvaluatedFactor:
+class MatrixFreeFactor:
     """The Gram matrix ``rows @ rows.T``, by a factor that is evaluated anew at each use.
 
     Parameters
@@ -115,7 +115,7 @@ class EvaluatedFactor:
     device: Device
 
     def __matmul__(self, other: Floats) -> Floats:
-        return self.combine(self.values(other))
+        return self.rmatvec(self.matvec(other))
 
     @cached_property
     def _design(self) -> DesignMatrix:
@@ -123,12 +123,12 @@ class EvaluatedFactor:
         basis = replace(self.basis, domain=Domain.identity(len(self.variables)))
         return DesignMatrix(basis, self.variables.T, device=self.device)
 
-    def combine(self, weights: Floats) -> Floats:
-        """Return combinations of the rows, of shape (n_terms, n_combinations)."""
+    def rmatvec(self, weights: Floats) -> Floats:
+        """Return ``rows @ weights``, of shape (n_terms, n_vectors), of weights of shape (n_rows, n_vectors)."""
         return self._design.rmatvec(to_device((self.roots[:, None] * weights).T, self.device))
 
-    def values(self, coefficients: Floats) -> Floats:
-        """Return polynomials at the rows, times the roots of shares, of shape (n_rows, n_polynomials)."""
+    def matvec(self, coefficients: Floats) -> Floats:
+        """Return ``rows.T @ coefficients``: polynomials at the rows, times the roots of shares, in columns."""
         return np.ascontiguousarray(self.roots[:, None] * to_numpy(self._design.matvec(coefficients)).T)
 
     @property
@@ -179,4 +179,4 @@ class EvaluatedFactor:
         return bool(np.isfinite(self.kernel).all())
 
 
-GramFactor = HeldFactor | EvaluatedFactor
+GramFactor = DenseFactor | MatrixFreeFactor

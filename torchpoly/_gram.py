@@ -14,7 +14,7 @@ import numpy as np
 
 from torchpoly._coordinates import Coordinates, InverseRoots, RowCoordinates, TermCoordinates, interpolating, penalised
 from torchpoly._device import to_numpy
-from torchpoly._few_rows import EvaluatedFactor, GramFactor, HeldFactor
+from torchpoly._few_rows import DenseFactor, GramFactor, MatrixFreeFactor
 from torchpoly._rows_of_arrays import Array, Floats
 
 # Products with at most so many multiplications run in slices of rows that OpenBLAS does not share
@@ -94,7 +94,9 @@ class GramStatistics:
         rows = to_numpy(chunk)
         rows /= np.sqrt(total_weight)
         features, target = np.split(rows, [len(norm_weights)])
-        return cls(HeldFactor(features, norm_weights), features @ target.T, (target * target).sum(axis=1), total_weight)
+        return cls(
+            DenseFactor(features, norm_weights), features @ target.T, (target * target).sum(axis=1), total_weight
+        )
 
     @property
     def n_bytes(self) -> int:
@@ -231,7 +233,7 @@ def orthonormal_coordinates(statistics: GramStatistics, alpha: float, norm_weigh
         scales = scaling(alpha, penalty)
         roots = statistics.penalized_roots(alpha, penalty)
         return TermCoordinates(scales * roots.least_norm(scales[:, 0] ** 2 * penalty))
-    if alpha or isinstance(gram, EvaluatedFactor):
+    if alpha or isinstance(gram, MatrixFreeFactor):
         return RowCoordinates.of(gram, alpha)
     return interpolating(gram)
 

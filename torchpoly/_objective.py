@@ -12,9 +12,9 @@ from typing import cast
 
 import numpy as np
 
-from torchpoly._coordinates import Coordinates, RowCoordinates, pull_penalty
+from torchpoly._coordinates import Coordinates, RowCoordinates, penalty_gradient
 from torchpoly._device import to_numpy
-from torchpoly._few_rows import EvaluatedFactor, GramFactor, HeldFactor
+from torchpoly._few_rows import DenseFactor, GramFactor, MatrixFreeFactor
 from torchpoly._gram import largest_eigenvalue, residual_products
 from torchpoly._reading import Reading
 from torchpoly._rows_of_arrays import Array, Floats
@@ -120,7 +120,7 @@ class GramObjective:
         value = float(np.vdot(distance, slope))
         loss = self._reference_loss + float(np.vdot(distance * self._loss_weights, slope))
         if self.alpha:
-            slopes = pull_penalty(self.coordinates, parameters, cast(Floats, self.norm_weights))
+            slopes = penalty_gradient(self.coordinates, parameters, cast(Floats, self.norm_weights))
             loss -= self.alpha * float(np.vdot(parameters * self._loss_weights, slopes))
         # Where all is explained, rounding can leave a difference below 0. Squared units overflow last.
         return value, loss * self._loss_unit if loss > 0.0 else 0.0
@@ -191,20 +191,20 @@ def _least_squares(reading: Reading, alpha: float) -> tuple[Coordinates, Floats,
     statistics, rows = reading.statistics, reading.rows
     coordinates = reading.orthonormal_coordinates(alpha)
     gram = statistics.features
-    if isinstance(gram, EvaluatedFactor):
+    if isinstance(gram, MatrixFreeFactor):
         return coordinates, *_of_few_rows(cast(RowCoordinates, coordinates), to_numpy(cast(Array, rows)).T, alpha)
-    optimum = coordinates.pull(statistics.cross)
+    optimum = coordinates.rmatvec(statistics.cross)
     if rows is None:
         return coordinates, optimum, statistics.target - np.square(optimum).sum(axis=0)
     coefficients = coordinates @ optimum
-    total_weight = 1.0 if isinstance(gram, HeldFactor) else statistics.total_weight
+    total_weight = 1.0 if isinstance(gram, DenseFactor) else statistics.total_weight
     cross, squares = residual_products(rows, coefficients, total_weight)
     penalty = 0.0
     if alpha:
         slopes = alpha * reading.basis.norm_weights[:, None] * coefficients
         cross = cross - slopes
         penalty = (slopes * coefficients).sum(axis=0)
-    correction = coordinates.pull(cross)
+    correction = coordinates.rmatvec(cross)
     return coordinates, optimum + correction, squares + penalty - np.square(correction).sum(axis=0)
 
 
@@ -218,12 +218,12 @@ def _of_few_rows(coordinates: RowCoordinates, targets: Floats, alpha: float) -> 
         Times the roots of shares.
     alpha : float
     """
-    optimum = coordinates.pull_rows(targets)
+    optimum = coordinates.rmatvec_at_rows(targets)
     if not alpha:
         return optimum, np.square(targets - coordinates.values @ optimum).sum(axis=0)
     coefficients = coordinates @ optimum
-    residuals = targets - coordinates.factor.values(coefficients)
+    residuals = targets - coordinates.factor.matvec(coefficients)
     slopes = alpha * coordinates.factor.norm_weights[:, None] * coefficients
-    correction = coordinates.pull_rows(residuals) - coordinates.pull(slopes)
+    correction = coordinates.rmatvec_at_rows(residuals) - coordinates.rmatvec(slopes)
     floor = np.square(residuals).sum(axis=0) + (slopes * coefficients).sum(axis=0)
     return optimum + correction, floor - np.square(correction).sum(axis=0)

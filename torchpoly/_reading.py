@@ -14,7 +14,7 @@ from torchpoly._coordinates import Coordinates, TermCoordinates, on_span, withou
 from torchpoly._design_matrix import DesignMatrix
 from torchpoly._device import Device, on_device, to_numpy
 from torchpoly._domain import Domain
-from torchpoly._few_rows import EvaluatedFactor, HeldFactor, is_held
+from torchpoly._few_rows import DenseFactor, MatrixFreeFactor, is_held
 from torchpoly._gram import GramStatistics, orthonormal_coordinates
 from torchpoly._index_set import IndexSet
 from torchpoly._rows_of_arrays import (
@@ -165,10 +165,10 @@ class Data:
         total_weight = sum_weights(self.X, self.weights)
         shares = np.full(len(self.X), 1.0) if self.weights is None else self.weights
         roots = np.sqrt(shares / total_weight)
-        gram = EvaluatedFactor(basis, basis.domain.scale(self.X), roots, self.device)
+        gram = MatrixFreeFactor(basis, basis.domain.scale(self.X), roots, self.device)
         targets = roots * self.targets.transform(self.Y)
         with np.errstate(over="ignore", invalid="ignore"):
-            statistics = GramStatistics(gram, gram.combine(targets.T), np.square(targets).sum(axis=1), total_weight)
+            statistics = GramStatistics(gram, gram.rmatvec(targets.T), np.square(targets).sum(axis=1), total_weight)
         if self.on_chunk is not None:
             self.on_chunk()
         _refuse_overflow(basis, statistics)
@@ -198,7 +198,7 @@ class Reading:
         Of the features or of their combinations.
     rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows) or None
         The chunk that holds all rows of features or of combinations, if one does; where the Gram
-        matrix is an :class:`EvaluatedFactor`, only the targets, of shape (n_targets, n_rows).
+        matrix is an :class:`MatrixFreeFactor`, only the targets, of shape (n_targets, n_rows).
     first : Reading or None
         What was read of the terms of the columns themselves, if that was not enough.
     """
@@ -242,9 +242,9 @@ class Reading:
             null = self.statistics.roots().null
             return lambda coefficients: without_null(coefficients, null, basis.norm_weights)
         if isinstance(coordinates, TermCoordinates):
-            means = cast(HeldFactor, gram).means
+            means = cast(DenseFactor, gram).means
             return lambda coefficients: on_span(coordinates, coefficients, basis.norm_weights, means)
-        return lambda coefficients: coordinates @ coordinates.pull(gram @ coefficients)
+        return lambda coefficients: coordinates @ coordinates.rmatvec(gram @ coefficients)
 
     def split(self, n_targets: int) -> tuple[Reading, Floats]:
         """Return the reading of the first targets, and the mean products of the features with the others."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._coordinates import InverseRoots, pull_penalty
+from torchpoly._coordinates import InverseRoots, penalty_gradient
 from torchpoly._losses import Loss, Stages
 from torchpoly._rows import Rows
 from torchpoly._rows_of_arrays import Array, Floats
@@ -119,7 +119,7 @@ class RowObjective:
 
     def _penalty(self, coefficients: Floats) -> Floats:
         """Return half the gradient of the squared norm by the coefficients of the features."""
-        return pull_penalty(self._rows.coordinates, coefficients, self._rows.design.basis.norm_weights)
+        return penalty_gradient(self._rows.coordinates, coefficients, self._rows.design.basis.norm_weights)
 
     def _combined(self, parameters: Floats) -> Floats:
         """Return the coefficients of the features, in an array of their own."""

@@ -30,7 +30,7 @@ class Rows:
     design : DesignMatrix
         The features.
     coordinates : TermCoordinates, RowCoordinates or None
-        The features are ``coordinates.pull(terms)``; None stands for the terms of the basis themselves.
+        The features are ``coordinates.rmatvec(terms)``; None stands for the terms of the basis themselves.
     targets : ndarray or Tensor of shape (n_targets, n_rows)
     shares : ndarray or Tensor of shape (n_rows,)
         Each row's share in the total weight.

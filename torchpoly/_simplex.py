@@ -112,7 +112,7 @@ class QuantileProgram:
         signed = np.where(residuals > 0.0, self.high, self.low)
         order = np.argsort(np.abs(residuals), kind="stable")
         # Slopes can sum up to this only on rows of about as large a weight.
-        needed = np.linalg.norm(self.gather(signed))
+        needed = np.linalg.norm(self.rmatvec(signed))
         n_needed = int(np.searchsorted(np.cumsum(self.weights[order]), needed))
         best = self.loss(residuals)
         if self.rank == len(order):
@@ -123,7 +123,7 @@ class QuantileProgram:
             slopes[free] = 0.0
             products, bounds = self.columns(free) * self.weights[free], (self.low, self.high)
             max_iter = max(1, min(100, _MAX_WORK // (self.rank**2 * len(free))))
-            slopes[free] = lsq_linear(products, -self.gather(slopes), bounds, method="bvls", max_iter=max_iter).x
+            slopes[free] = lsq_linear(products, -self.rmatvec(slopes), bounds, method="bvls", max_iter=max_iter).x
             best = min(best, self._gap(residuals, slopes))
         return best
 
@@ -165,7 +165,7 @@ class QuantileProgram:
         what their excess over the bounds asks, slopes stay in it.
         """
         for _ in range(2):
-            slopes = slopes - self.predict(self.gather(slopes))
+            slopes = slopes - self.matvec(self.rmatvec(slopes))
         shrinking = max(1.0, float(slopes.max()) / self.high, float(slopes.min()) / self.low)
         # Both values are 0 at residuals of 0, and sums of differences lose fewest digits.
         lost = np.maximum(self.high * residuals, self.low * residuals) - residuals * (slopes / shrinking)
@@ -196,12 +196,12 @@ class QuantileProgram:
         """Return coefficients of the rows' features, from those of the orthonormal ones."""
         return combination if self._mixing is None else self._mixing @ combination
 
-    def predict(self, combinations: Floats) -> Floats:
+    def matvec(self, combinations: Floats) -> Floats:
         """Return values of combinations of orthonormal features, of shape (..., rank)."""
         mixed = self._mixed(combinations.reshape(-1, self.rank).T)
         return to_numpy(self._rows.design.matvec(mixed)).reshape(*combinations.shape[:-1], -1)
 
-    def gather(self, slopes: Floats) -> Floats:
+    def rmatvec(self, slopes: Floats) -> Floats:
         """Return ``F' (w s)`` of the orthonormal features F."""
         products = self._rows.design.rmatvec(like((self.weights * slopes)[None], self._rows.targets))[:, 0]
         return products if self._mixing is None else self._mixing.T @ products
@@ -259,7 +259,7 @@ class _Vertex:
             return False
         self.slopes = np.where(signs > 0.0, program.high, program.low) * np.abs(signs)
         # What the weighted slopes of the basis have to be for the others'.
-        products = -self.edges @ program.gather(self.slopes)
+        products = -self.edges @ program.rmatvec(self.slopes)
         weights, lengths = program.weights[basis], np.linalg.norm(self.edges, axis=1)
         self.slopes[basis] = np.clip(products / weights, program.low, program.high)
         excess = np.maximum(products - program.high * weights, program.low * weights - products)
@@ -267,7 +267,7 @@ class _Vertex:
         leaving = int(excess.argmax())
         if excess[leaving] <= 0.0 or not residuals.any():
             return False
-        changes = np.sign(products[leaving]) * program.predict(self.edges[leaving])
+        changes = np.sign(products[leaving]) * program.matvec(self.edges[leaving])
         changes[np.abs(changes) <= _NO_CHANGE * lengths[leaving] * program.norms] = 0.0
         crossing = np.flatnonzero(signs * changes < 0.0)
         speeds = np.abs(changes[crossing])
@@ -282,7 +282,7 @@ class _Vertex:
         """Return the residuals, how the infinitesimal number moves them, and their signs: 0 in the basis only."""
         moves = self._start[:, self.basis] @ self.edges
         self.move = moves[0]
-        residuals, moved = self._start - self._program.predict(moves)
+        residuals, moved = self._start - self._program.matvec(moves)
         rounding = np.linalg.norm(self.noise[self.basis] @ np.abs(self.edges)) * self._program.norms
         residuals[np.abs(residuals) <= self.noise + rounding] = 0.0
         signs = np.sign(np.where(residuals == 0.0, moved, residuals))
@@ -301,8 +301,8 @@ class _Vertex:
         self._tried = loss
         middle = (program.high + program.low) / 2
         slopes = np.where(is_zero, middle, np.where(residuals > 0.0, program.high, program.low))
-        move = lstsq(program.gram(is_zero), program.gather(slopes))[0]
-        slopes -= np.where(is_zero, program.predict(move), 0.0)
+        move = lstsq(program.gram(is_zero), program.rmatvec(slopes))[0]
+        slopes -= np.where(is_zero, program.matvec(move), 0.0)
         is_within = bool(slopes.max() <= program.high and slopes.min() >= program.low)
         if is_within:
             self.slopes = slopes
