@@ -247,7 +247,7 @@ def test_features_beyond_the_memory_budget_are_evaluated_anew(settings, surface,
     X, Y = surface
     weights = rng.integers(0, 3, len(X))
     kept = TorchPolynomialRegressor(n_iter=200, **settings).fit(X, Y, weights)
-    monkeypatch.setattr(torchpoly._rows, "_BUDGET", 0)
+    monkeypatch.setattr(torchpoly._rows, "_MAX_KEPT_BYTES", 0)
     monkeypatch.setattr(torchpoly._design_matrix, "vector_chunk_size", lambda n_columns: 70)
     rebuilt = TorchPolynomialRegressor(n_iter=200, **settings).fit(X, Y, weights)
     np.testing.assert_allclose(rebuilt.predict(X), kept.predict(X), atol=1e-6)
@@ -305,10 +305,10 @@ def test_tensors_give_what_arrays_give(settings, rng):
     for convert in (np.asarray, torch.from_numpy):
         loss = loss_of(settings, targets)
         here = convert(predictions), convert(targets), convert(shares)
-        loss.start(*here, Stages.ALL)
-        curvatures = loss.curvatures(*here[:2])
-        curvatures = None if curvatures is None else np.asarray(curvatures)
-        evaluations.append((*map(np.asarray, loss(*here)), curvatures))
+        loss.initialize(*here, Stages.ALL)
+        hessian_weights = loss.hessian_weights(*here[:2])
+        hessian_weights = None if hessian_weights is None else np.asarray(hessian_weights)
+        evaluations.append((*map(np.asarray, loss(*here)), hessian_weights))
     for array, tensor in zip(*evaluations, strict=True):
         if array is not None:
             np.testing.assert_allclose(array, tensor, rtol=1e-12)
@@ -319,7 +319,7 @@ def test_slopes_are_derivatives(settings, rng):
     predictions, targets = rng.normal(size=(2, 1, 30))
     shares = rng.dirichlet(np.ones(30))
     loss = loss_of(settings, targets)
-    loss.start(predictions, targets, shares, Stages.ALL)
+    loss.initialize(predictions, targets, shares, Stages.ALL)
     direction = rng.normal(size=predictions.shape)
     ahead, behind = (loss(predictions + step * direction, targets, shares).values for step in (1e-6, -1e-6))
     slope = (loss(predictions, targets, shares).slopes * direction).sum()
@@ -338,7 +338,7 @@ def test_fits_on_tensors_are_those_on_arrays(settings, budget, surface, rng, mon
     on_arrays = TorchPolynomialRegressor(n_iter=100, extrapolation="linear", **settings).fit(X, Y, weights)
     far = 2 * X
     expected = on_arrays.predict(X), on_arrays.predict(far)
-    monkeypatch.setattr(torchpoly._rows, "_BUDGET", budget)
+    monkeypatch.setattr(torchpoly._rows, "_MAX_KEPT_BYTES", budget)
     on_tensors = TorchPolynomialRegressor(n_iter=100, extrapolation="linear", device="cpu:0", **settings)
     on_tensors.fit(X, Y, weights)
     np.testing.assert_allclose(on_tensors.predict(X), expected[0], atol=1e-6)

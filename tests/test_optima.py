@@ -124,7 +124,7 @@ def test_small_data_with_ties_and_weights_are_solved():
 @pytest.mark.parametrize("budget", [0, 2**28])
 @pytest.mark.parametrize("device", ["cpu", "cpu:0"])
 def test_wherever_features_are(basis, budget, device, monkeypatch):
-    monkeypatch.setattr(torchpoly._rows, "_BUDGET", budget)
+    monkeypatch.setattr(torchpoly._rows, "_MAX_KEPT_BYTES", budget)
     X, y = zero_inflated()
     X, y = X[:200], y[:200]
     model = TorchPolynomialRegressor(2, loss="absolute_error", basis=basis, device=device).fit(X, y)

@@ -165,8 +165,8 @@ def test_what_a_process_has_set_does_no_harm(hostile, surface):
             scores = search.fit(X, Y).cv_results_["mean_test_score"]
             return [model.predict(X) for model in (*models, batch)], values, scores
 
-    for mine, undisturbed in zip(results(HOSTILE[hostile]), results(nullcontext), strict=True):
-        assert_array_equal(mine, undisturbed)
+    for mine, default_torch_state in zip(results(HOSTILE[hostile]), results(nullcontext), strict=True):
+        assert_array_equal(mine, default_torch_state)
 
 
 def state():

@@ -402,12 +402,12 @@ def refusing(*calls):
     """Return what raises at some calls, of which the first is 0, and else validates."""
     n_calls = itertools.count()
 
-    def validated(*args, **kwargs):
+    def check_rows(*args, **kwargs):
         if next(n_calls) in calls:
             raise TypeError("of no kind")
-        return _checks.validated(*args, **kwargs)
+        return _checks.check_rows(*args, **kwargs)
 
-    return validated
+    return check_rows
 
 
 WITH_PIPELINE = make_pipeline(StandardScaler(), TorchPolynomialRegressor(2))
@@ -417,7 +417,7 @@ WITHOUT = TorchPolynomialRegressor(2)
 @pytest.mark.parametrize("estimator", [WITHOUT, WITH_PIPELINE], ids=["rows", "pipeline"])
 def test_warns_if_an_exception_keeps_all_fits_from_the_fast_path(estimator, surface, fallbacks, monkeypatch):
     X, Y = surface
-    monkeypatch.setattr(_split_rows, "validated", refusing(*range(9)))
+    monkeypatch.setattr(_split_rows, "check_rows", refusing(*range(9)))
     search = PolynomialGridSearchCV(estimator, {}, cv=2)
     with pytest.warns(UserWarning, match="No fit took the fast path.*TypeError: of no kind") as caught:
         search.fit(X, Y)
@@ -429,7 +429,7 @@ def test_warns_if_an_exception_keeps_all_fits_from_the_fast_path(estimator, surf
 @pytest.mark.filterwarnings("error")
 def test_prints_the_exception_that_keeps_some_fits_from_the_fast_path(surface, capsys, fallbacks, monkeypatch):
     X, Y = surface
-    monkeypatch.setattr(_split_rows, "validated", refusing(2))  # each split has training and test rows
+    monkeypatch.setattr(_split_rows, "check_rows", refusing(2))  # each split has training and test rows
     search = PolynomialGridSearchCV(WITH_PIPELINE, {}, cv=3, verbose=1).fit(X, Y)
     assert capsys.readouterr().out.splitlines()[1:] == ["1 of 3 fits fall back to scikit-learn: TypeError: of no kind"]
     assert len(fallbacks) == 1

@@ -12,7 +12,7 @@ from torchpoly._box import Box
 from torchpoly._conditioning import MAX_CONDITION, NULL_ROUNDING, Source
 from torchpoly._coordinates import rounding_share
 from torchpoly._gram import GramStatistics
-from torchpoly._reading import Data, Reading, read_gram
+from torchpoly._reading import NormalEquations, TrainingRows, read_gram
 from torchpoly._target_scaling import TargetScaling
 from torchpoly._target_statistics import mean_and_deviation
 
@@ -30,7 +30,7 @@ def _of_finite_weight(statistics: GramStatistics) -> GramStatistics:
 
 
 @dataclass(frozen=True)
-class Accumulation:
+class RunningGram:
     """What least squares need to know of some rows, of which more may come.
 
     Parameters
@@ -55,19 +55,19 @@ class Accumulation:
     has_lost_terms: bool = False
 
     @classmethod
-    def of(cls, basis: Basis, data: Data, box: Box) -> Accumulation:
+    def of(cls, basis: Basis, data: TrainingRows, box: Box) -> RunningGram:
         """Read rows of positive weight, scaled by their own ranges, those of the box."""
         targets = mean_and_deviation(data.Y, data.weights)
         return cls(basis, read_gram(basis, replace(data, targets=targets)), targets, box, data.n_rows)
 
     @classmethod
-    def of_reading(cls, reading: Reading, targets: TargetScaling, box: Box, n_rows: int) -> Accumulation | None:
+    def of_reading(cls, reading: NormalEquations, targets: TargetScaling, box: Box, n_rows: int) -> RunningGram | None:
         """Return what a fit has read, if it is not too large to keep."""
         if reading.statistics.n_bytes > _KEPT:
             return None
         return cls(reading.basis, reading.statistics, targets, box, n_rows)
 
-    def __add__(self, other: Accumulation) -> Accumulation:
+    def __add__(self, other: RunningGram) -> RunningGram:
         """Return what is known of the rows of both.
 
         On a box that holds both, the polynomials of either are combinations of its own ones with
@@ -78,11 +78,11 @@ class Accumulation:
         if basis.family == "chebyshev":
             basis = Basis.spanning(box, basis.indices.degree, basis.indices.interaction_only)
         targets = self._targets_with(other)
-        parts = [part._changed(basis, targets) for part in (self, other)]
-        statistics = _of_finite_weight(GramStatistics.of_union(parts, [1, 1]))
-        return Accumulation(basis, statistics, targets, box, self.n_rows + other.n_rows)
+        parts = [part._transformed(basis, targets) for part in (self, other)]
+        statistics = _of_finite_weight(GramStatistics.pooled(parts, [1, 1]))
+        return RunningGram(basis, statistics, targets, box, self.n_rows + other.n_rows)
 
-    def weighing(self, unit: float) -> Accumulation:
+    def weighing(self, unit: float) -> RunningGram:
         """Return the same rows with weights so many times as large."""
         statistics = replace(self.statistics, total_weight=unit * self.statistics.total_weight)
         return replace(self, statistics=_of_finite_weight(statistics))
@@ -94,15 +94,15 @@ class Accumulation:
         Of terms that are dependent on all rows, as powers of a binary column are, there is nothing to
         lose: these are as far below the others as rounding takes them.
         """
-        roots = self.statistics.roots()
-        if roots.condition < MAX_CONDITION:
+        whitening = self.statistics.whitening()
+        if whitening.condition < MAX_CONDITION:
             return False
-        values, n_lost = roots.eigensystem[0], roots.null.shape[1]
+        values, n_lost = whitening.eigensystem[0], whitening.null.shape[1]
         condition = values[-1] / values[n_lost]
         far_above = n_lost and self.n_rows >= len(values) and condition > _CLEARLY_SEPARATE
         return bool(condition > MAX_CONDITION or far_above or (n_lost and self.has_lost_terms))
 
-    def with_lost_terms(self, parts: Sequence[Accumulation], source: Callable[[TargetScaling], Source]) -> Accumulation:
+    def with_lost_terms(self, parts: Sequence[RunningGram], source: Callable[[TargetScaling], Source]) -> RunningGram:
         """Return the union of parts, and whether its Gram matrix has lost terms of a part.
 
         More rows tell more terms apart, so a rank below that of a part is rounding: the part's rows lie
@@ -111,17 +111,17 @@ class Accumulation:
 
         Parameters
         ----------
-        parts : list of Accumulation
+        parts : list of RunningGram
         source : callable
             Returns the rows of the last part with targets scaled by a domain.
         """
-        roots = self.statistics.roots()
-        if roots.condition < MAX_CONDITION or not (n_null := roots.null.shape[1]):
+        whitening = self.statistics.whitening()
+        if whitening.condition < MAX_CONDITION or not (n_null := whitening.null.shape[1]):
             return self
         lost = any(part.has_lost_terms or part.rank > self.rank for part in parts)
         if not lost:
-            values, rows = roots.eigensystem[0], source(self.targets)
-            squares = rows.squares_of(self.basis, roots.null)
+            values, rows = whitening.eigensystem[0], source(self.targets)
+            squares = rows.squares_of(self.basis, whitening.null)
             sizes = 2.0 + np.max(np.abs(self.basis.domain.center / self.basis.domain.half_width))
             rounding = NULL_ROUNDING * sizes * rows.precision
             # Null vectors are off by rounding in the directions of the least other eigenvalues.
@@ -132,21 +132,23 @@ class Accumulation:
     @property
     def rank(self) -> int:
         """Number of terms that the Gram matrix tells apart."""
-        return len(self.statistics.cross) - self.statistics.formed().roots().null.shape[1]
+        return len(self.statistics.cross) - self.statistics.formed().whitening().null.shape[1]
 
-    def _changed(self, basis: Basis, targets: TargetScaling) -> GramStatistics:
+    def _transformed(self, basis: Basis, targets: TargetScaling) -> GramStatistics:
         """Return the statistics in another basis and other units."""
         change = None
         if not (basis.indices == self.basis.indices and basis.domain.covers_like(self.basis.domain)):
             change = self.basis.change_to(basis, self.box.values)
         scale = self.targets.scale / targets.scale
-        return self.statistics.formed().changed(change, scale, (self.targets.center - targets.center) / targets.scale)
+        return self.statistics.formed().transformed(
+            change, scale, (self.targets.center - targets.center) / targets.scale
+        )
 
-    def _targets_with(self, other: Accumulation) -> TargetScaling:
+    def _targets_with(self, other: RunningGram) -> TargetScaling:
         """Return the mean and standard deviation of the targets of both."""
         both = self, other
         weights = np.array([part.statistics.total_weight for part in both])
-        shares = (weights / weights.sum())[:, None]
+        proportions = (weights / weights.sum())[:, None]
         # From the center of the first, in units in which neither spreads nor their distance overflow when squared.
         origin = self.targets.center
         with np.errstate(over="ignore"):
@@ -158,7 +160,7 @@ class Accumulation:
         means = np.array([(part.targets.center - origin) / unit for part in both])
         means += scales * np.array([part.statistics.cross[0] for part in both])
         variances = scales**2 * np.array([part.statistics.target - part.statistics.cross[0] ** 2 for part in both])
-        mean = (shares * means).sum(axis=0)
-        variance = (shares * (variances + (means - mean) ** 2)).sum(axis=0)
+        mean = (proportions * means).sum(axis=0)
+        variance = (proportions * (variances + (means - mean) ** 2)).sum(axis=0)
         spread = np.where(variance > 0.0, np.sqrt(np.abs(variance)), 1.0 / unit)
         return TargetScaling(origin + unit * mean, unit * spread)

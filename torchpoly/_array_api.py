@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def to_host(values: Any) -> Any:
+def to_host_array(values: Any) -> Any:
     """Return a tensor, or with scikit-learn's dispatch any such array, as NumPy's; everything else as it is.
 
     On the CPU that is a view.
@@ -50,7 +50,7 @@ def namespace_of(X: Any) -> tuple[str, str] | None:
     return xp.__name__, str(device(X) or "cpu")
 
 
-def refuse_other_namespace(X: Any, fitted: tuple[str, str] | None, method: str) -> None:
+def check_namespace(X: Any, fitted: tuple[str, str] | None, method: str) -> None:
     """Refuse an array of another library or device than in fit, as scikit-learn's estimators do under its dispatch.
 
     Raises

@@ -9,17 +9,17 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._accumulation import Accumulation
+from torchpoly._accumulation import RunningGram
 from torchpoly._box import Box
 from torchpoly._conditioning import Source, well_conditioned
-from torchpoly._coordinates import EPSILON, Coordinates, TermCoordinates
+from torchpoly._coordinates import EPSILON, Coordinates, PrimalCoordinates
 from torchpoly._device import Device
 from torchpoly._extremes import columns_with_extremes
 from torchpoly._fitted import FittedPolynomial
 from torchpoly._losses import Stages
 from torchpoly._objective import GramObjective
 from torchpoly._problem import Part, Problem
-from torchpoly._reading import Data, Reading
+from torchpoly._reading import NormalEquations, TrainingRows
 from torchpoly._row_objective import RowObjective
 from torchpoly._rows import Rows
 from torchpoly._rows_of_arrays import Floats
@@ -30,7 +30,7 @@ from torchpoly._target_scaling import TargetScaling
 _GREATEST_START = 1e70
 
 # Mean products of features and targets, of variance 1, are rounded to so many units in the last place.
-_ROUNDING = 128
+_PRODUCT_ROUNDING = 128
 
 
 def build_from_rows(
@@ -88,24 +88,24 @@ def build_from_rows(
     return _with_extremes(problem, reading, data) if spec.needs_well_conditioned else problem
 
 
-def build_from_sum(
-    spec: ModelSpec, rows: Accumulation, source: Callable[[TargetScaling], Source] | None = None
+def build_from_running_gram(
+    spec: ModelSpec, rows: RunningGram, source: Callable[[TargetScaling], Source] | None = None
 ) -> Problem:
     """Return the problem of fitting rows that were read in parts.
 
     Parameters
     ----------
     spec : ModelSpec
-    rows : Accumulation
+    rows : RunningGram
     source : callable, optional
         Returns the rows with scaled targets, if they can be read again.
     """
     statistics, targets = rows.statistics, rows.targets
-    if spec.is_textbook:
+    if spec.is_monomial:
         units = np.ones_like(targets.scale)
-        statistics = statistics.changed(None, targets.scale, np.zeros_like(units))
+        statistics = statistics.transformed(None, targets.scale, np.zeros_like(units))
         targets = replace(targets, scale=units)
-    reading = Reading(rows.basis, None, statistics, None)
+    reading = NormalEquations(rows.basis, None, statistics, None)
     if source is None or not spec.needs_well_conditioned:
         return build_from_gram(spec, reading, targets, rows.box)
     again = source(targets)
@@ -114,14 +114,14 @@ def build_from_sum(
 
 
 def build_from_gram(
-    spec: ModelSpec, reading: Reading, targets: TargetScaling, box: Box, warm: Floats | None = None
+    spec: ModelSpec, reading: NormalEquations, targets: TargetScaling, box: Box, warm: Floats | None = None
 ) -> Problem:
     """Return the problem of least squares, for which what has been read of the rows is enough.
 
     Parameters
     ----------
     spec : ModelSpec
-    reading : Reading
+    reading : NormalEquations
     targets : TargetScaling
     box : Box
     warm : ndarray of shape (n_terms, n_targets) or None
@@ -130,24 +130,24 @@ def build_from_gram(
     orthonormal = spec.basis == "orthonormal"
     objective_over = GramObjective.orthonormal if orthonormal else GramObjective.in_basis
     objective = objective_over(reading, spec.alpha, targets.scale)
-    if not spec.is_textbook:
+    if not spec.is_monomial:
         # Optimizers that divide the gradient by its own size would take rounding for a direction to go.
-        is_rounding = np.abs(objective.linear) < _rounding(targets)
-        objective = replace(objective, linear=np.where(is_rounding, 0.0, objective.linear))
+        is_rounding = np.abs(objective.rhs) < _rounding(targets)
+        objective = replace(objective, rhs=np.where(is_rounding, 0.0, objective.rhs))
     if warm is None:
-        parameters = spec.zero(len(objective.linear), targets)
+        parameters = spec.initial_parameters(len(objective.rhs), targets)
     else:
         coordinates = reading.orthonormal_coordinates(spec.alpha)
         parameters = _warm_start(spec, reading, coordinates, warm)
         if not orthonormal:
             parameters = coordinates @ parameters
-    return Problem([Part(objective, parameters)], reading.basis, reading.mixing, targets, box, reading.plain)
+    return Problem([Part(objective, parameters)], reading.basis, reading.transform, targets, box, reading.plain)
 
 
 def _build_on_rows(
     spec: ModelSpec,
-    reading: Reading,
-    data: Data,
+    reading: NormalEquations,
+    data: TrainingRows,
     box: Box,
     *,
     single_target: bool,
@@ -160,19 +160,19 @@ def _build_on_rows(
     A cold start is at the best of the least squares and constants.
     """
     coordinates = reading.orthonormal_coordinates(spec.alpha)
-    mixing: Coordinates | None = coordinates
-    if reading.mixing is not None:
-        mixing = TermCoordinates(reading.mixing @ cast(TermCoordinates, coordinates).matrix)
+    transform: Coordinates | None = coordinates
+    if reading.transform is not None:
+        transform = PrimalCoordinates(reading.transform @ cast(PrimalCoordinates, coordinates).matrix)
     least_squares = coordinates.rmatvec(reading.statistics.cross)
     origins = [least_squares if warm is None else _warm_start(spec, reading, coordinates, warm)]
     projection = None
     if spec.basis != "orthonormal":
-        origins, mixing = [coordinates @ origin for origin in origins], None
+        origins, transform = [coordinates @ origin for origin in origins], None
         projection = reading.projection()
-    rows = Rows.of(reading, mixing, data, scale_targets=loss_class(spec.loss).scales_targets)
+    rows = Rows.of(reading, transform, data, scale_targets=loss_class(spec.loss).scales_targets)
     if warm is None:
-        zero = spec.zero(len(origins[0]), data.targets)
-        origins = [zero] if spec.is_textbook else [zero, *origins]
+        initial_parameters = spec.initial_parameters(len(origins[0]), data.targets)
+        origins = [initial_parameters] if spec.is_monomial else [initial_parameters, *origins]
         if not loss_class(spec.loss).scales_targets:
             # A loss that takes the logarithm of a rate, say, is at home near y_pred = 0.
             origins.append(-rows.constant * data.targets.center / data.targets.scale)
@@ -185,22 +185,22 @@ def _build_on_rows(
             own = slice(None) if len(losses) == 1 else slice(target, target + 1)
             rows_of_part = replace(rows, targets=rows.targets[own])
             starts = [origin[:, own] for origin in origins]
-            may_bend = in_stages and not spec.is_textbook
-            link = loss.take_link(rows.targets, rows.shares) if may_bend else None
+            may_bend = in_stages and not spec.is_monomial
+            link = loss.take_link(rows.targets, rows.normalized_weights) if may_bend else None
             if link is not None:  # a callable is the only loss, of all targets
                 constant, scale = link
                 moves = rows.constant * (data.targets.center - scale.center)
                 starts = [(start * data.targets.scale + moves) / scale.scale for start in starts]
                 starts.append(rows.constant * (constant - scale.center) / scale.scale)
             rounding: Floats | float = 0.0
-            if not (in_stages or spec.is_textbook or spec.is_robust):
+            if not (in_stages or spec.is_monomial or spec.is_robust):
                 rounding = 2 * _rounding(data.targets)[own]
             objective = RowObjective(rows_of_part, loss, starts, spec.alpha, stages, batch_size, projection, rounding)
             parts.append(Part(objective, np.zeros(objective.shape), loss))
     return Problem(parts, reading.basis, None, scale, box)
 
 
-def _warm_start(spec: ModelSpec, reading: Reading, coordinates: Coordinates, products: Floats) -> Floats:
+def _warm_start(spec: ModelSpec, reading: NormalEquations, coordinates: Coordinates, products: Floats) -> Floats:
     """Return the polynomial so far in these coordinates T, for which ``T' (G + alpha P) T`` is the identity.
 
     With its coefficients c, and their products with the features G c, that is
@@ -213,7 +213,7 @@ def _warm_start(spec: ModelSpec, reading: Reading, coordinates: Coordinates, pro
     return coordinates.rmatvec(products)
 
 
-def _with_predictions(data: Data, warm: FittedPolynomial) -> Data:
+def _with_predictions(data: TrainingRows, warm: FittedPolynomial) -> TrainingRows:
     """Return the data with what the polynomial so far predicts.
 
     In other units than these, that can be out of all proportion: then training starts anew.
@@ -224,7 +224,7 @@ def _with_predictions(data: Data, warm: FittedPolynomial) -> Data:
     return data.with_more_targets(predictions) if greatest < _GREATEST_START else data
 
 
-def _with_extremes(problem: Problem, reading: Reading, source: Source) -> Problem:
+def _with_extremes(problem: Problem, reading: NormalEquations, source: Source) -> Problem:
     """Return the problem with the columns of which a few values hide terms."""
     return replace(problem, extremes=columns_with_extremes(reading, source))
 
@@ -234,4 +234,4 @@ def _rounding(targets: TargetScaling) -> Floats:
 
     Targets have a spread of 1, but beside a large offset they are rounded to a share of that.
     """
-    return (_ROUNDING + 2 * np.abs(targets.center) / targets.scale) * EPSILON
+    return (_PRODUCT_ROUNDING + 2 * np.abs(targets.center) / targets.scale) * EPSILON

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-from torchpoly._device import like, namespace, to_numpy
+from torchpoly._device import asarray_like, namespace, to_numpy
 from torchpoly._losses import Evaluation, Loss, Stages
 from torchpoly._rows_of_arrays import Array, Floats
 from torchpoly._target_scaling import TargetScaling
@@ -63,51 +63,53 @@ class CallableLoss(Loss):
         self._of_batches: CallableLoss | None = None
         self._is_reduced = False
         self._bends = False
-        self.reach = 1e-2
+        self.fd_step = 1e-2
 
     @property
     def penalty_units(self) -> Floats:  # type: ignore[override]
-        """Coefficients are penalised in the units of y, values are in those of the loss."""
+        """Coefficients are penalized in the units of y, values are in those of the loss."""
         return self._targets.scale**2 / (1.0 if self._unit is None else self._unit)
 
-    def start(self, predictions: Array, targets: Array, shares: Array, stages: Stages) -> None:
+    def initialize(self, predictions: Array, targets: Array, normalized_weights: Array, stages: Stages) -> None:
         """Find the unit there, and refuse a loss that has no value."""
-        losses, slopes = self._evaluate(predictions, targets, shares)
+        losses, slopes = self._evaluate(predictions, targets, normalized_weights)
         if not (np.isfinite(losses).all() and namespace(slopes).isfinite(slopes).all()):
             raise ValueError(
                 f"The 'loss' parameter got {self._name}, which where training starts returned {losses} or has a "
                 "gradient that is not finite. It starts at the best of three: y_pred is 0, the mean of y, or the least "
                 "squares. Check the function's logarithms, roots and powers."
             )
-        self._unit = self._unit_at(predictions, targets, shares)
-        self.is_final = stages is Stages.NONE
+        self._unit = self._unit_at(predictions, targets, normalized_weights)
+        self.is_last_stage = stages is Stages.NONE
 
     def stage_tol(self, share: float) -> float:
         """Return the default of `tol`."""
         return 1e-8
 
-    def narrow(self, predictions: Array, targets: Array, shares: Array) -> None:
+    def advance_stage(self, predictions: Array, targets: Array, normalized_weights: Array) -> None:
         """Take the unit here; if it is about the same, this is the last stage."""
-        before, self._unit = cast(Floats, self._unit), self._unit_at(predictions, targets, shares)
-        self.is_final = bool((np.abs(np.log(self._unit / before)) < np.log(10)).all())
+        before, self._unit = cast(Floats, self._unit), self._unit_at(predictions, targets, normalized_weights)
+        self.is_last_stage = bool((np.abs(np.log(self._unit / before)) < np.log(10)).all())
 
-    def curvatures(self, predictions: Array, targets: Array) -> Array | None:
+    def hessian_weights(self, predictions: Array, targets: Array) -> Array | None:
         """Return the sizes of the second derivatives where these change; None where they are the same."""
         if not self._bends:
             return None
         xp = namespace(predictions)
-        shares = like(np.full(predictions.shape[1], 1 / predictions.shape[1]), predictions)
-        _, first, second, _ = self._derivatives(predictions, targets, shares, curved=True)
-        sizes = xp.abs(second) / shares
+        normalized_weights = asarray_like(np.full(predictions.shape[1], 1 / predictions.shape[1]), predictions)
+        _, first, second, _ = self._derivatives(predictions, targets, normalized_weights, curved=True)
+        sizes = xp.abs(second) / normalized_weights
         means = to_numpy(sizes.mean(1))
-        slopes = to_numpy((xp.abs(first) / shares).mean(1))
+        slopes = to_numpy((xp.abs(first) / normalized_weights).mean(1))
         if not (np.isfinite(means) & (means > _STRAIGHT * slopes)).all():
             return None
         # Where a loss is straight for a while, steps are to stay within reason.
-        floor = like(_LEAST_CURVATURE * means[:, None], sizes)
-        return xp.maximum(sizes, floor) / like(np.broadcast_to(cast(Floats, self._unit), means.shape)[:, None], sizes)
+        floor = asarray_like(_LEAST_CURVATURE * means[:, None], sizes)
+        return xp.maximum(sizes, floor) / asarray_like(
+            np.broadcast_to(cast(Floats, self._unit), means.shape)[:, None], sizes
+        )
 
-    def take_link(self, targets: Array, shares: Array) -> tuple[Floats, TargetScaling] | None:
+    def take_link(self, targets: Array, normalized_weights: Array) -> tuple[Floats, TargetScaling] | None:
         """Prepare for a loss whose second derivatives change; return None for others.
 
         Under a logarithmic link predictions differ by about 1. In units of a y of 1e10, they would
@@ -122,16 +124,16 @@ class CallableLoss(Loss):
             What predictions are scaled by from now on.
         """
         probes = np.zeros_like(self._targets.center), self._targets.center
-        if not any(np.isfinite(self._lengths(constant, targets, shares)).any() for constant in probes):
+        if not any(np.isfinite(self._lengths(constant, targets, normalized_weights)).any() for constant in probes):
             return None
         self._bends = True
-        constant = self._best_constant(targets, shares)
-        lengths = np.minimum(1.0, self._lengths(constant, targets, shares))
+        constant = self._best_constant(targets, normalized_weights)
+        lengths = np.minimum(1.0, self._lengths(constant, targets, normalized_weights))
         center = np.where(lengths < 1.0, constant, self._targets.center)
         self._targets = replace(self._targets, center=center, scale=self._targets.scale * lengths)
         return constant, self._targets
 
-    def _best_constant(self, targets: Array, shares: Array) -> Floats:
+    def _best_constant(self, targets: Array, normalized_weights: Array) -> Floats:
         """Return the constant prediction of about the least loss, for each target in its units.
 
         Under a link, such as the logarithm, it is far from y. So constants of all sizes are tried, on
@@ -143,11 +145,13 @@ class CallableLoss(Loss):
         tried = np.r_[-sizes[::-1], 0.0, sizes]
         best = np.zeros(len(targets))
         for target in range(len(best)):
-            loss = partial(self._loss_at, best, target, targets[:, some], shares[some] / shares[some].sum())
+            loss = partial(
+                self._loss_at, best, target, targets[:, some], normalized_weights[some] / normalized_weights[some].sum()
+            )
             losses = [loss(constant) for constant in tried]
             if not np.isfinite(losses).any():
                 # The function may have something of its own for each row, and take no part of them.
-                loss = partial(self._loss_at, best, target, targets, shares)
+                loss = partial(self._loss_at, best, target, targets, normalized_weights)
                 losses = [loss(constant) for constant in tried]
             place = int(np.argmin(losses))
             bounds = low, high = tried[max(place - 1, 0)], tried[min(place + 1, len(tried) - 1)]
@@ -155,12 +159,14 @@ class CallableLoss(Loss):
             best[target] = found.x if found.fun < losses[place] else tried[place]
         return best
 
-    def _loss_at(self, constants: Floats, target: int, targets: Array, shares: Array, constant: float) -> float:
+    def _loss_at(
+        self, constants: Floats, target: int, targets: Array, normalized_weights: Array, constant: float
+    ) -> float:
         """Return the loss where a target has another constant; infinity where the function has no value."""
         moved = constants.copy()
         moved[target] = constant
         try:
-            losses = self._evaluate(self._constant(moved, targets), targets, shares)[0]
+            losses = self._evaluate(self._constant(moved, targets), targets, normalized_weights)[0]
         except Exception:
             return np.inf
         value = float(losses[target] if len(losses) > 1 else losses[0])
@@ -169,16 +175,16 @@ class CallableLoss(Loss):
     def _constant(self, constants: Floats, targets: Array) -> Array:
         """Return predictions that are constant, in units of training."""
         scaled = (constants - self._targets.center) / self._targets.scale
-        return like(np.repeat(scaled[:, None], targets.shape[1], axis=1), targets)
+        return asarray_like(np.repeat(scaled[:, None], targets.shape[1], axis=1), targets)
 
-    def _lengths(self, constant: Floats, targets: Array, shares: Array) -> Floats:
+    def _lengths(self, constant: Floats, targets: Array, normalized_weights: Array) -> Floats:
         """Return over how many units of training second derivatives at a constant change; infinity for never."""
-        derivatives = self._derivatives(self._constant(constant, targets), targets, shares, curved=True)
-        second, third = (np.sqrt(to_numpy((values * values / shares).sum(1))) for values in derivatives[2:])
+        derivatives = self._derivatives(self._constant(constant, targets), targets, normalized_weights, curved=True)
+        second, third = (np.sqrt(to_numpy((values * values / normalized_weights).sum(1))) for values in derivatives[2:])
         lengths = second / np.where(third > 0.0, third, np.nan)
         return np.where(np.isfinite(lengths) & (lengths > 0.0), lengths, np.inf)
 
-    def for_batches(self) -> CallableLoss:
+    def for_minibatch(self) -> CallableLoss:
         """Return the loss, with a unit of its own if the function may be a sum, which is less over a batch."""
         if not self._is_reduced:
             return self
@@ -187,41 +193,41 @@ class CallableLoss(Loss):
             self._of_batches._unit = None
         return self._of_batches
 
-    def __call__(self, predictions: Array, targets: Array, shares: Array) -> Evaluation:
+    def __call__(self, predictions: Array, targets: Array, normalized_weights: Array) -> Evaluation:
         """Evaluate the function and its gradient."""
-        losses, slopes = self._evaluate(predictions, targets, shares)
+        losses, slopes = self._evaluate(predictions, targets, normalized_weights)
         if self._unit is None:
-            self._unit = self._unit_at(predictions, targets, shares)
-        return Evaluation(losses / self._unit, losses, slopes / like(self._unit[:, None], slopes))
+            self._unit = self._unit_at(predictions, targets, normalized_weights)
+        return Evaluation(losses / self._unit, losses, slopes / asarray_like(self._unit[:, None], slopes))
 
-    def _unit_at(self, predictions: Array, targets: Array, shares: Array) -> Floats:
+    def _unit_at(self, predictions: Array, targets: Array, normalized_weights: Array) -> Floats:
         """Return the unit of each target that has a loss of its own, or of all: the greater of two."""
-        losses, *derivatives = self._derivatives(predictions, targets, shares, curved=True)
+        losses, *derivatives = self._derivatives(predictions, targets, normalized_weights, curved=True)
         sizes = [np.zeros_like(losses)]
         for derivative in derivatives:
-            squares = to_numpy((derivative * derivative / shares).sum(1))
+            squares = to_numpy((derivative * derivative / normalized_weights).sum(1))
             size = np.sqrt(squares if len(losses) == len(squares) else squares.sum(keepdims=True)) / 2
             sizes.append(np.where(np.isfinite(size), size, 0.0))
         # A link such as the exponential bends in steps of 1, whatever the units of y.
-        self.reach = 1e-3 / max(0.1, float(self._targets.scale.max())) if sizes[2].any() else 1e-2
+        self.fd_step = 1e-3 / max(0.1, float(self._targets.scale.max())) if sizes[2].any() else 1e-2
         if self._bends:
             length = np.minimum(1.0, sizes[2] / np.maximum(sizes[3], 1e-300))
             sizes = [sizes[1] * length, sizes[2] * length**2]
         greatest = np.max(sizes[:3], axis=0)
         return np.where(greatest > 0.0, greatest, 1.0)
 
-    def _evaluate(self, predictions: Array, targets: Array, shares: Array) -> tuple[Floats, Array]:
+    def _evaluate(self, predictions: Array, targets: Array, normalized_weights: Array) -> tuple[Floats, Array]:
         """Return the losses, of all targets or of each, and their slopes by predictions in units of training."""
-        losses, slopes, *_ = self._derivatives(predictions, targets, shares, curved=False)
+        losses, slopes, *_ = self._derivatives(predictions, targets, normalized_weights, curved=False)
         return losses, slopes
 
     def _derivatives(
-        self, predictions: Array, targets: Array, shares: Array, *, curved: bool
+        self, predictions: Array, targets: Array, normalized_weights: Array, *, curved: bool
     ) -> tuple[Floats, Array, Array, Array]:
         """Return the losses, their slopes, and if asked for second and third derivatives by predictions, else 0."""
         import torch
 
-        center, unit = like(self._targets.center, predictions), like(self._targets.scale, predictions)
+        center, unit = asarray_like(self._targets.center, predictions), asarray_like(self._targets.scale, predictions)
         y_pred, y_true = (
             torch.as_tensor(rows[0] if self._single_target else rows.T)
             for rows in (predictions * unit[:, None] + center[:, None], targets)
@@ -229,7 +235,7 @@ class CallableLoss(Loss):
         # Whatever mode the caller is in, this needs a gradient.
         with torch.inference_mode(False), torch.enable_grad():
             y_pred = y_pred.clone().requires_grad_()
-            losses = self._mean(self._call(y_pred, y_true.clone()), torch.as_tensor(shares))
+            losses = self._mean(self._call(y_pred, y_true.clone()), torch.as_tensor(normalized_weights))
             (first,) = torch.autograd.grad(losses.sum(), y_pred, materialize_grads=True, create_graph=curved)
             second = third = torch.zeros_like(first)
             # Of a loss that is a sum over samples, a row of second derivatives sums up to its diagonal.
@@ -279,12 +285,12 @@ class CallableLoss(Loss):
             )
         return result
 
-    def _mean(self, result: Tensor, shares: Tensor) -> Tensor:
+    def _mean(self, result: Tensor, normalized_weights: Tensor) -> Tensor:
         """Return the weighted mean over samples, of shape (n_targets,) or (1,)."""
         self._is_reduced = result.ndim == 0
         if self._is_reduced:
             return result.reshape(1)
-        return shares.to(result.dtype) @ result.reshape(len(result), -1)
+        return normalized_weights.to(result.dtype) @ result.reshape(len(result), -1)
 
     @property
     def _name(self) -> str:

@@ -52,11 +52,11 @@ class FitTasks:
         self._fitted = fitted
         self._phase = self._begin(self._fit.subcontext(task_name="train", max_subtasks=n_iter))
 
-    def begin(self) -> None:
+    def on_iteration_begin(self) -> None:
         """Tell that an iteration begins."""
         self._iteration = self._begin(self._phase.subcontext(task_name="iteration"))
 
-    def end(self, losses: Sequence[float]) -> bool:
+    def on_iteration_end(self, losses: Sequence[float]) -> bool:
         """Tell that an iteration has ended; return whether a callback asks to stop."""
         return self._end(self._iteration, reconstruction_attributes=lambda: self._fitted(losses))
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import assert_all_finite, validate_data
 
-from torchpoly._array_api import to_host
+from torchpoly._array_api import to_host_array
 from torchpoly._few_rows import KERNEL_ELEMENTS, is_held
 from torchpoly._index_set import IndexSet
 from torchpoly._rows_of_arrays import Floats, chunk_size, vector_chunk_size
@@ -34,9 +34,9 @@ def check_targets(y: NDArray) -> NDArray:
     return y
 
 
-def validated(estimator: Any, X: Any, y: Any, *, reset: bool = True) -> tuple[NDArray, NDArray]:
+def check_rows(estimator: Any, X: Any, y: Any, *, reset: bool = True) -> tuple[NDArray, NDArray]:
     """Return X and y as NumPy's arrays of finite numbers, or refuse them; record or check the columns of X."""
-    X, y = to_host(X), to_host(y)
+    X, y = to_host_array(X), to_host_array(y)
     X, y = validate_data(estimator, X, y, dtype=DTYPES, multi_output=True, y_numeric=True, reset=reset)
     return X, check_targets(y)
 
@@ -45,7 +45,7 @@ def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> tuple[Floats |
     """Return the weights relative to the greatest, and that, or refuse them; where there are none, None and 1."""
     if sample_weight is None:
         return None, 1.0
-    sample_weight = to_host(sample_weight)
+    sample_weight = to_host_array(sample_weight)
     weights = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     greatest = float(weights.max())
     if greatest == 0:
@@ -53,7 +53,7 @@ def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> tuple[Floats |
     return weights / greatest, greatest
 
 
-def refuse_class(loss: object) -> None:
+def check_not_class(loss: object) -> None:
     """Refuse a class of losses in the place of one of its instances."""
     if isinstance(loss, type):
         raise ValueError(

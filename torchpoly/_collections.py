@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from torchpoly._array_api import to_host
+from torchpoly._array_api import to_host_array
 
 _FIRST = "Give Dask arrays or dataframes, or all in memory."
 _COUNT = "or X as an array whose rows are counted by compute_chunk_sizes()"
@@ -125,7 +125,7 @@ def aligned(values: Any, X: Any, name: str) -> Any:
 
     lengths = None if is_frame(X) else X.chunks[0]
     if not is_collection(values):
-        values = np.asarray(to_host(values))
+        values = np.asarray(to_host_array(values))
         if lengths is None or np.isnan(lengths).any():
             raise ValueError(
                 f"{name!r} is in memory, and how many rows the partitions of X have is not known. Give a Dask "

@@ -8,11 +8,11 @@ from typing import Protocol
 import numpy as np
 
 from torchpoly._basis import Basis
-from torchpoly._coordinates import EPSILON, InverseRoots, without_null
+from torchpoly._coordinates import EPSILON, Whitening, without_null
 from torchpoly._domain import Domain
 from torchpoly._few_rows import GramFactor
 from torchpoly._principal_axes import asks_for_principal_axes, in_independent_variables
-from torchpoly._reading import Reading
+from torchpoly._reading import NormalEquations
 from torchpoly._rows_of_arrays import Floats
 
 # Beyond this condition number of their Gram matrix, terms are combined and read again.
@@ -22,7 +22,7 @@ NULL_ROUNDING = 450
 
 
 class Source(Protocol):
-    """Rows that can be read more than once: those of :class:`Data`, or of many partitions."""
+    """Rows that can be read more than once: those of :class:`TrainingRows`, or of many partitions."""
 
     @property
     def n_rows(self) -> int:
@@ -41,8 +41,8 @@ class Source(Protocol):
     def points(self, domain: Domain, at_most: int) -> Floats:
         """Return a number for each distinct row, or for the first found where they are more than `at_most`."""
 
-    def squares_of(self, basis: Basis, mixing: Floats) -> Floats:
-        """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""
+    def squares_of(self, basis: Basis, transform: Floats) -> Floats:
+        """Return the mean squares of combinations ``transform.T @ features`` over the rows."""
 
     def shortest_halves(self) -> Floats:
         """Return about the shortest interval that holds half of the rows, for each column, of shape (2, n_features)."""
@@ -50,11 +50,11 @@ class Source(Protocol):
     def within(self, low: Floats, high: Floats) -> Source:
         """Return the rows inside a box."""
 
-    def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
+    def read(self, basis: Basis, transform: Floats | None = None) -> NormalEquations:
         """Read the rows once."""
 
 
-def well_conditioned(first: Reading, source: Source) -> Reading:
+def well_conditioned(first: NormalEquations, source: Source) -> NormalEquations:
     """Read the rows once more where the Gram matrix has too few digits to tell terms apart.
 
     Columns that others determine are left out, and columns that nearly coincide are replaced by their
@@ -66,7 +66,7 @@ def well_conditioned(first: Reading, source: Source) -> Reading:
 
     Parameters
     ----------
-    first : Reading
+    first : NormalEquations
         What has been read of the terms of the columns themselves.
     source : Source
 
@@ -81,28 +81,28 @@ def well_conditioned(first: Reading, source: Source) -> Reading:
     reading = replace(reading, first=first.plain)
     if isinstance(reading.statistics.features, GramFactor):
         return reading
-    roots = reading.statistics.roots()
-    if roots.condition < MAX_CONDITION or _tells_apart_all_but_null(roots, basis, source):
+    whitening = reading.statistics.whitening()
+    if whitening.condition < MAX_CONDITION or _tells_apart_all_but_null(whitening, basis, source):
         return reading
-    mixing = roots.raised
-    reading = replace(source.read(basis, mixing), first=first.plain)
+    transform = whitening.raised
+    reading = replace(source.read(basis, transform), first=first.plain)
     for _ in range(_MAX_CORRECTIONS):
-        roots = reading.statistics.roots()
-        if roots.condition < MAX_CONDITION:
+        whitening = reading.statistics.whitening()
+        if whitening.condition < MAX_CONDITION:
             break
         # On the rows, null directions are 0: they would only add to the norm of the coefficients.
-        null = np.linalg.qr(mixing @ roots.null)[0]
-        mixing = without_null(mixing @ roots.truncated, null, basis.norm_weights)
-        reading = replace(source.read(basis, mixing), first=first.plain)
+        null = np.linalg.qr(transform @ whitening.null)[0]
+        transform = without_null(transform @ whitening.truncated, null, basis.norm_weights)
+        reading = replace(source.read(basis, transform), first=first.plain)
     return reading
 
 
-def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, source: Source) -> bool:
+def _tells_apart_all_but_null(whitening: Whitening, basis: Basis, source: Source) -> bool:
     """Whether the Gram matrix is well-conditioned but for combinations of terms that are 0 on all rows.
 
     Such are terms that are the same on all rows, as powers of a binary column are.
     """
-    values, null = roots.eigensystem[0], roots.null
+    values, null = whitening.eigensystem[0], whitening.null
     if values[null.shape[1]] * MAX_CONDITION <= values[-1]:
         return False
     if not null.size:
@@ -110,7 +110,7 @@ def _tells_apart_all_but_null(roots: InverseRoots, basis: Basis, source: Source)
     return bool(source.squares_of(basis, null).max() < (NULL_ROUNDING * EPSILON) ** 2)
 
 
-def _in_independent_variables(reading: Reading, source: Source) -> Basis:
+def _in_independent_variables(reading: NormalEquations, source: Source) -> Basis:
     """Return the basis in variables that tell terms apart: the basis itself unless columns nearly coincide.
 
     As few points as columns always lie in a plane. There the columns stay: on principal axes, the norm of

@@ -24,7 +24,7 @@ def rounding_share(n_terms: int) -> float:
 
 
 @dataclass(frozen=True)
-class InverseRoots:
+class Whitening:
     """The matrices T for which ``T.T @ gram @ T`` is the identity, or nearly so.
 
     Parameters
@@ -103,11 +103,11 @@ class InverseRoots:
         return vectors[:, values <= self.rounding]
 
 
-def penalised(gram: Floats, alpha: float, norm_weights: Floats) -> Floats:
+def penalized(gram: Floats, alpha: float, norm_weights: Floats) -> Floats:
     """Return ``G + alpha P``, where P is the diagonal matrix of the weights of the norm."""
-    penalised = gram.copy()
-    penalised[np.diag_indices_from(gram)] += alpha * norm_weights
-    return penalised
+    penalized = gram.copy()
+    penalized[np.diag_indices_from(gram)] += alpha * norm_weights
+    return penalized
 
 
 def without_null(matrix: Floats, null: Floats, norm_weights: Floats) -> Floats:
@@ -131,7 +131,7 @@ def without_null(matrix: Floats, null: Floats, norm_weights: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class TermCoordinates:
+class PrimalCoordinates:
     """Combinations of terms.
 
     Parameters
@@ -183,26 +183,26 @@ def _complement(vector: Floats) -> Floats:
     return np.linalg.qr(vector[:, None], mode="complete")[0][:, 1:]
 
 
-def interpolating(factor: DenseFactor) -> TermCoordinates:
+def interpolating(factor: DenseFactor) -> PrimalCoordinates:
     """Return T of least norm such that ``T.T @ G @ T`` is the identity, from a singular value decomposition.
 
     The constant is free, so it takes the weighted means of the rows out of the other terms.
     """
     scales = np.sqrt(inverse_weights(factor.norm_weights))[1:, None]
-    centered = scales * (factor.rows[1:] @ _complement(factor.roots))
+    centered = scales * (factor.rows[1:] @ _complement(factor.sqrt_weights))
     left, values, _ = np.linalg.svd(centered, full_matrices=False)
-    kept = values > rounding_share(len(factor.roots)) * values.max(initial=0.0)
+    kept = values > rounding_share(len(factor.sqrt_weights)) * values.max(initial=0.0)
     varying = scales * (left[:, kept] / values[kept])
     means = factor.means[None]
-    return TermCoordinates(np.block([[np.ones((1, 1)), -means @ varying], [np.zeros((len(varying), 1)), varying]]))
+    return PrimalCoordinates(np.block([[np.ones((1, 1)), -means @ varying], [np.zeros((len(varying), 1)), varying]]))
 
 
-def on_span(coordinates: TermCoordinates, coefficients: Floats, norm_weights: Floats, means: Floats) -> Floats:
+def on_span(coordinates: PrimalCoordinates, coefficients: Floats, norm_weights: Floats, means: Floats) -> Floats:
     """Return the coefficients of least norm with the same values on few rows: projected on the span of the rows.
 
     Parameters
     ----------
-    coordinates : TermCoordinates
+    coordinates : PrimalCoordinates
         Of :func:`interpolating`, with orthogonal columns but for the weights of the norm.
     coefficients : ndarray of shape (n_terms, n)
     norm_weights : ndarray of shape (n_terms,)
@@ -217,7 +217,7 @@ def on_span(coordinates: TermCoordinates, coefficients: Floats, norm_weights: Fl
 
 
 @dataclass(frozen=True)
-class RowCoordinates:
+class DualCoordinates:
     """Combinations of terms in the span of few rows.
 
     T would be as large as the rows' features F. But for the constant, which has a row of its own, it is
@@ -227,7 +227,7 @@ class RowCoordinates:
     ----------
     factor : DenseFactor or MatrixFreeFactor
         F.
-    mixing : ndarray of shape (n_rows, rank)
+    transform : ndarray of shape (n_rows, rank)
         M.
     values : ndarray of shape (n_rows, rank)
         The combinations at the rows, times the roots of shares: orthonormal columns without a penalty.
@@ -239,68 +239,68 @@ class RowCoordinates:
     """
 
     factor: GramFactor
-    mixing: Floats
+    transform: Floats
     values: Floats
     constant: Floats
     n_refinements: int = 0
     penalty: Floats | None = None
 
     @classmethod
-    def of(cls, factor: GramFactor, alpha: float) -> RowCoordinates:
+    def of(cls, factor: GramFactor, alpha: float) -> DualCoordinates:
         """Take them from the rows' kernel matrix ``K = F_0' P^-1 F_0``, F_0 the features without weights."""
-        if alpha or factor.roots.max() < _WIDELY * factor.roots.min():
+        if alpha or factor.sqrt_weights.max() < _WIDELY * factor.sqrt_weights.min():
             return cls._centered(factor, alpha)
         return cls._interpolating(factor)
 
     @classmethod
-    def _centered(cls, factor: GramFactor, alpha: float) -> RowCoordinates:
+    def _centered(cls, factor: GramFactor, alpha: float) -> DualCoordinates:
         """Return the coordinates in which the penalized Gram matrix is the identity.
 
         The constant takes the weighted means out: with ``V L V'`` the weighted kernel matrix of centered
         rows, ``M = V / sqrt(L**2 + alpha L)``, of which the squared norm of the coefficients is
         ``1 / (L + alpha)``.
         """
-        roots = factor.roots[None]
-        gram = roots.T * factor.kernel * roots
+        sqrt_weights = factor.sqrt_weights[None]
+        gram = sqrt_weights.T * factor.kernel * sqrt_weights
         # Eigenvectors of the centered matrix itself would mix with its null vector, the constant.
-        complement = _complement(factor.roots)
+        complement = _complement(factor.sqrt_weights)
         eigenvalues, vectors = _eigensystem(complement.T @ gram @ complement)
         vectors = complement @ vectors
         varying = vectors / np.sqrt(eigenvalues * (eigenvalues + alpha))
         # The means of the centered rows' polynomials, which the constant takes away.
-        means = roots @ gram @ varying
+        means = sqrt_weights @ gram @ varying
         return cls(
             factor,
             np.c_[np.zeros(len(gram)), varying],
-            np.c_[roots.T, vectors * np.sqrt(eigenvalues / (eigenvalues + alpha))],
+            np.c_[sqrt_weights.T, vectors * np.sqrt(eigenvalues / (eigenvalues + alpha))],
             np.c_[1.0, -means],
             n_refinements=0 if alpha else _n_refinements(eigenvalues),
             penalty=np.r_[0.0, 1 / (eigenvalues + alpha)][:, None] if alpha else None,
         )
 
     @classmethod
-    def _interpolating(cls, factor: GramFactor) -> RowCoordinates:
+    def _interpolating(cls, factor: GramFactor) -> DualCoordinates:
         """Return the interpolants of least norm of orthonormal values U.
 
         With ``K = V L V'`` for rows less their mean, values f are taken by the function with
         ``M = V L^-1 V' f``. Weights come in by U alone, so that light rows keep their digits.
         """
-        roots, kernel = factor.roots, factor.kernel
-        contrasts = _complement(np.ones(len(roots)))
+        sqrt_weights, kernel = factor.sqrt_weights, factor.kernel
+        contrasts = _complement(np.ones(len(sqrt_weights)))
         eigenvalues, vectors = _eigensystem(contrasts.T @ kernel @ contrasts)
         vectors = contrasts @ vectors
-        span = np.eye(len(roots))
-        if len(eigenvalues) + 1 < len(roots):
-            span = np.linalg.qr(roots[:, None] * np.c_[np.ones(len(roots)), vectors])[0]
-        at_rows = span / roots[:, None]
-        mixing = (vectors / eigenvalues) @ (vectors.T @ at_rows)
-        constant = at_rows.mean(axis=0) - kernel.mean(axis=0) @ mixing
-        return cls(factor, mixing / roots[:, None], span, constant[None], _n_refinements(eigenvalues))
+        span = np.eye(len(sqrt_weights))
+        if len(eigenvalues) + 1 < len(sqrt_weights):
+            span = np.linalg.qr(sqrt_weights[:, None] * np.c_[np.ones(len(sqrt_weights)), vectors])[0]
+        at_rows = span / sqrt_weights[:, None]
+        transform = (vectors / eigenvalues) @ (vectors.T @ at_rows)
+        constant = at_rows.mean(axis=0) - kernel.mean(axis=0) @ transform
+        return cls(factor, transform / sqrt_weights[:, None], span, constant[None], _n_refinements(eigenvalues))
 
     @property
     def rank(self) -> int:
         """Number of the combinations."""
-        return self.mixing.shape[1]
+        return self.transform.shape[1]
 
     def __matmul__(self, parameters: Floats) -> Floats:
         coefficients = self._combined(parameters)
@@ -310,7 +310,7 @@ class RowCoordinates:
         return coefficients
 
     def _combined(self, parameters: Floats) -> Floats:
-        coefficients = self.factor.rmatvec(self.mixing @ parameters)
+        coefficients = self.factor.rmatvec(self.transform @ parameters)
         coefficients *= inverse_weights(self.factor.norm_weights)[:, None]
         coefficients[0] = self.constant[0] @ parameters
         return coefficients
@@ -318,7 +318,7 @@ class RowCoordinates:
     def rmatvec(self, products: Floats) -> Floats:
         """Return ``T.T @ products``."""
         varying = inverse_weights(self.factor.norm_weights)[:, None] * products
-        return self.mixing.T @ self.factor.matvec(varying) + self.constant.T @ products[:1]
+        return self.transform.T @ self.factor.matvec(varying) + self.constant.T @ products[:1]
 
     def rmatvec_at_rows(self, weights: Floats) -> Floats:
         """Return ``T.T @ F @ weights``, for which the rows' values are enough."""
@@ -331,10 +331,10 @@ class RowCoordinates:
     @property
     def at_rows(self) -> Floats:
         """The combinations at the rows, of shape (rank, n_rows)."""
-        return self.values.T / self.factor.roots
+        return self.values.T / self.factor.sqrt_weights
 
 
-Coordinates = TermCoordinates | RowCoordinates
+Coordinates = PrimalCoordinates | DualCoordinates
 
 
 def penalty_gradient(coordinates: Coordinates | None, parameters: Floats, norm_weights: Floats) -> Floats:

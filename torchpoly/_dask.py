@@ -20,7 +20,7 @@ from torchpoly._collections import Columns, aligned, blocks, check_partitions, i
 from torchpoly._device import resolve_device
 from torchpoly._domain import Domain
 from torchpoly._gram import GramStatistics
-from torchpoly._reading import Data, Reading, read_gram
+from torchpoly._reading import NormalEquations, TrainingRows, read_gram
 from torchpoly._rows_of_arrays import Floats, distinct, union_of_ranges
 from torchpoly._target_scaling import TargetScaling
 
@@ -77,7 +77,7 @@ class Partitions:
             check_partitions(len(parts[2]), len(parts[0]), "sample_weight")
         return cls(columns, targets, device, list(zip(*parts, strict=True)))
 
-    def reduce(self, of_rows: Callable[[Data, float], Any], merge: Callable[[Any, Any], Any]) -> Any:
+    def reduce(self, of_rows: Callable[[TrainingRows, float], Any], merge: Callable[[Any, Any], Any]) -> Any:
         """Compute something of each partition on its worker, and merge the results as a tree.
 
         Parameters
@@ -143,9 +143,9 @@ def _of_partition(
         values = check_targets(values)
         if weights is not None and np.shape(weights) == (len(rows),) and not np.any(weights):
             return None
-        shares, unit = check_weights(weights, rows)
+        row_weights, unit = check_weights(weights, rows)
         Y = values.reshape(len(values), -1)
-        data = Data(rows, Y, shares, TargetScaling.identity(Y.shape[1]), resolve_device(device))
+        data = TrainingRows(rows, Y, row_weights, TargetScaling.identity(Y.shape[1]), resolve_device(device))
         data = data.of_positive_weight() if box is None else data.of_positive_weight().within(*box)
         return function(data, unit) if data.n_rows else None
 
@@ -191,9 +191,9 @@ class PartitionedRows:
         """Return the covariance matrix of the variables of a domain."""
         return self.read(Basis.linear(domain)).statistics.covariance(domain.n_variables)
 
-    def squares_of(self, basis: Basis, mixing: Floats) -> Floats:
-        """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""
-        return np.diagonal(cast(Floats, self.read(basis, mixing).statistics.features))
+    def squares_of(self, basis: Basis, transform: Floats) -> Floats:
+        """Return the mean squares of combinations ``transform.T @ features`` over the rows."""
+        return np.diagonal(cast(Floats, self.read(basis, transform).statistics.features))
 
     def shortest_halves(self) -> Floats:
         """Return the medians over partitions of the shortest intervals that hold half of their rows."""
@@ -204,15 +204,15 @@ class PartitionedRows:
         n_rows = self.partitions.reduce(lambda data, _: data.within(low, high).n_rows, add)
         return replace(self, partitions=replace(self.partitions, box=(low, high)), n_rows=n_rows)
 
-    def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
+    def read(self, basis: Basis, transform: Floats | None = None) -> NormalEquations:
         """Read the rows once more."""
 
-        def statistics(data: Data, unit: float) -> GramStatistics:
-            read = read_gram(basis, replace(data, targets=self.targets), mixing)
+        def statistics(data: TrainingRows, unit: float) -> GramStatistics:
+            read = read_gram(basis, replace(data, targets=self.targets), transform)
             return replace(read, total_weight=unit * read.total_weight)
 
-        read = self.partitions.reduce(statistics, lambda one, other: GramStatistics.of_union([one, other], [1, 1]))
-        return Reading(basis, mixing, read, None)
+        read = self.partitions.reduce(statistics, lambda one, other: GramStatistics.pooled([one, other], [1, 1]))
+        return NormalEquations(basis, transform, read, None)
 
 
 def predict(X: Any, columns: Columns, values_at: Callable[[NDArray], NDArray], n_targets: int | None) -> Any:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.utils.validation import check_is_fitted
 
-from torchpoly._accumulation import Accumulation
+from torchpoly._accumulation import RunningGram
 from torchpoly._box import Box
-from torchpoly._building import build_from_sum
+from torchpoly._building import build_from_running_gram
 from torchpoly._callbacks import FitTasks
 from torchpoly._checks import check_memory
 from torchpoly._collections import Columns
@@ -26,7 +26,7 @@ from torchpoly._device import device_or_cpu
 from torchpoly._estimator_base import PolynomialBase
 from torchpoly._fitted import FittedPolynomial
 from torchpoly._optimizers import resolve_optimizer
-from torchpoly._reading import Data
+from torchpoly._reading import TrainingRows
 from torchpoly._rows_of_arrays import Floats
 from torchpoly._sklearn_compat import check_feature_names, check_n_features, has_callbacks
 from torchpoly._spec import ModelSpec
@@ -50,7 +50,7 @@ def fit_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: An
     everything = accumulate(model, partitions)
     if tasks is not None:
         tasks.read_chunk()
-    problem = build_from_sum(model, everything, partial(PartitionedRows, partitions, everything.n_rows))
+    problem = build_from_running_gram(model, everything, partial(PartitionedRows, partitions, everything.n_rows))
     estimator._train(problem, spec, everything.n_rows, partitions.targets.number is None, tasks)
 
 
@@ -86,18 +86,18 @@ def score_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: 
     return partitions.reduce(partial(Moments.of, values_at, estimator._polynomial.targets.center), add).r2
 
 
-def accumulate(model: ModelSpec, partitions: Partitions) -> Accumulation:
+def accumulate(model: ModelSpec, partitions: Partitions) -> RunningGram:
     """Return what least squares need to know of the rows in partitions."""
 
     def checked(box: Box) -> Box:
         check_memory(model.indices(len(box), box.values), sys.maxsize)
         return box
 
-    def of_rows(data: Data, unit: float) -> Accumulation:
+    def of_rows(data: TrainingRows, unit: float) -> RunningGram:
         box = checked(Box.of(data.X, data.weights))
-        return Accumulation.of(model.features(box), data, box).weighing(unit)
+        return RunningGram.of(model.basis_for(box), data, box).weighing(unit)
 
-    def merge(one: Accumulation, other: Accumulation) -> Accumulation:
+    def merge(one: RunningGram, other: RunningGram) -> RunningGram:
         checked(one.box | other.box)
         return one + other
 
@@ -132,13 +132,13 @@ class Moments:
     residuals: Floats
 
     @classmethod
-    def of(cls, values_at: Callable[[NDArray], NDArray], origin: Floats, data: Data, unit: float) -> Moments:
+    def of(cls, values_at: Callable[[NDArray], NDArray], origin: Floats, data: TrainingRows, unit: float) -> Moments:
         """Take them of rows whose weights are relative to a unit, and of the predictions at these rows."""
-        shares = np.full(len(data.Y), unit) if data.weights is None else unit * data.weights
-        residuals = shares @ np.square(data.Y - values_at(data.X).astype(np.float64))
+        row_weights = np.full(len(data.Y), unit) if data.weights is None else unit * data.weights
+        residuals = row_weights @ np.square(data.Y - values_at(data.X).astype(np.float64))
         Y = data.Y - origin
-        mean = np.average(Y, axis=0, weights=shares)
-        return cls(len(Y), shares.sum(), mean, shares @ np.square(Y - mean), residuals)
+        mean = np.average(Y, axis=0, weights=row_weights)
+        return cls(len(Y), row_weights.sum(), mean, row_weights @ np.square(Y - mean), residuals)
 
     def __add__(self, other: Moments) -> Moments:
         n_rows, weight = self.n_rows + other.n_rows, self.weight + other.weight

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
 from torchpoly._blocks import evaluate_blocks
-from torchpoly._device import Device, Result, empty, namespace, on_device, to_device, to_numpy
+from torchpoly._device import Device, Result, empty, halving_on_out_of_memory, namespace, to_device, to_numpy
 from torchpoly._rows_of_arrays import Array, Floats, count_rows, row_chunks, vector_chunk_size
 from torchpoly._target_scaling import TargetScaling
 
@@ -96,7 +96,7 @@ class DesignMatrix:
         def work(_: int) -> Array:
             return self._transformed(self.basis.evaluate(to_device(self.basis.domain.scale(X), self.device)))
 
-        return on_device(self.device, 1, work)
+        return halving_on_out_of_memory(self.device, 1, work)
 
     def matvec(self, coefficients: Floats) -> Array:
         """Return ``coefficients.T @ F``: the values of polynomials at the rows.
@@ -161,12 +161,12 @@ class DesignMatrix:
         -------
         ndarray of shape (n_matrices, n_features, n_features)
         """
-        roots = namespace(weights).sqrt(weights)
+        sqrt_weights = namespace(weights).sqrt(weights)
 
         def work(size: int) -> Floats:
             totals: list[Any] = [0.0] * len(weights)
             for rows, block in self._iter_columns(size):
-                for matrix, (row_roots, row_used) in enumerate(zip(roots[:, rows], used[:, rows], strict=True)):
+                for matrix, (row_roots, row_used) in enumerate(zip(sqrt_weights[:, rows], used[:, rows], strict=True)):
                     scaled = self._features(block[:, row_used]) * row_roots[row_used]
                     totals[matrix] = totals[matrix] + scaled @ scaled.T
             return np.stack([to_numpy(total) for total in totals])
@@ -203,10 +203,10 @@ class DesignMatrix:
         """
         n_terms = self.basis.n_terms
         scale: Any = targets.transform if self.device is None else targets.on(self.device)
-        for _, block, of_targets, roots in self._evaluated(size, Y):
+        for _, block, of_targets, sqrt_weights in self._evaluated(size, Y):
             block[n_terms:] = scale(of_targets)
-            if roots is not None:
-                block *= roots
+            if sqrt_weights is not None:
+                block *= sqrt_weights
             if self.transform is None:
                 yield block
             else:
@@ -237,8 +237,8 @@ class DesignMatrix:
 
         def read() -> Iterator[tuple[Any, ...]]:
             for rows in row_chunks(len(self.X), size, self.weights):
-                roots = None if self.weights is None or Y is None else np.sqrt(self.weights[rows])
-                yield rows, self.X[rows], None if Y is None else Y[rows], roots
+                sqrt_weights = None if self.weights is None or Y is None else np.sqrt(self.weights[rows])
+                yield rows, self.X[rows], None if Y is None else Y[rows], sqrt_weights
 
         n_targets = 0 if Y is None else Y.shape[1]
         return evaluate_blocks(self.basis, read(), min(size, len(self.X)), self.device, n_more=n_targets)
@@ -263,4 +263,4 @@ class DesignMatrix:
             self._block_size = size
             return result
 
-        return on_device(self.device, self._block_size, attempt)
+        return halving_on_out_of_memory(self.device, self._block_size, attempt)

@@ -179,7 +179,7 @@ def _tensor(array: NDArray) -> Tensor:
     return torch.from_numpy(np.array(array, order="C"))
 
 
-def on_device(device: Device, size: int, work: Callable[[int], Result]) -> Result:
+def halving_on_out_of_memory(device: Device, size: int, work: Callable[[int], Result]) -> Result:
     """Do work on chunks of a size, or where the device's memory ends, on chunks of half of it.
 
     Parameters
@@ -217,7 +217,7 @@ def on_device(device: Device, size: int, work: Callable[[int], Result]) -> Resul
         size //= 2
 
 
-def like(values: Floats, example: Array) -> Any:
+def asarray_like(values: Floats, example: Array) -> Any:
     """Return an array as what the example is: an array, or a tensor on its device."""
     if not isinstance(example, TENSOR):
         return values

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 
-from torchpoly._accumulation import Accumulation
+from torchpoly._accumulation import RunningGram
 from torchpoly._array_api import device_of
 from torchpoly._callable_loss import LossFunction
 from torchpoly._callbacks import FitTasks
@@ -21,7 +21,7 @@ from torchpoly._problem import Problem, average_curves
 from torchpoly._saved_state import from_plain, to_plain
 from torchpoly._sklearn_compat import CallbackSupportMixin, validate_parameter_constraints
 from torchpoly._spec import ModelSpec, loss_class
-from torchpoly._training import minimise
+from torchpoly._training import minimize
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Of what a fitted model saves; counted up where an earlier version could not read it.
 _FORMAT = 2
 # Fitted attributes that are saved as dicts of arrays, numbers and strings.
-_RECORDS = {"_polynomial": FittedPolynomial, "_accumulated": Accumulation}
+_RECORDS = {"_polynomial": FittedPolynomial, "_running_gram": RunningGram}
 # From a warning of a fit to the line that calls fit.
 _STACKLEVEL = 6
 
@@ -61,8 +61,8 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
     # The loss after each iteration.
     _losses: list[float]
     # What the last fit has read, and what partial_fit has read so far: for rows to come.
-    _read: Accumulation | None
-    _accumulated: Accumulation
+    _read: RunningGram | None
+    _running_gram: RunningGram
     # Library and device of X in fit, where scikit-learn dispatches on them.
     _namespace: tuple[str, str] | None = None
 
@@ -122,7 +122,7 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
             tasks.train(fitted, self.n_iter * len(problem.parts))
         curves = []
         for part in problem.parts:
-            curve = minimise(
+            curve = minimize(
                 part.objective,
                 part.parameters,
                 spec,
@@ -130,17 +130,17 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
                 tol=self.tol,
                 batches=problem.batches(n_rows, self.random_state),
                 program=part.program,
-                watch=tasks,
+                callback=tasks,
                 verbose=int(self.verbose),
             )
             curves.append(curve)
         # A fit before has left what this one does not set.
         kept = {"n_features_in_", "feature_names_in_"}
-        for name in [name for name in vars(self) if name == "_accumulated" or (name[-1] == "_" and name not in kept)]:
+        for name in [name for name in vars(self) if name == "_running_gram" or (name[-1] == "_" and name not in kept)]:
             delattr(self, name)
         self._read = None
         if problem.read is not None:
-            read = Accumulation.of_reading(problem.read, problem.targets, problem.box, n_rows)
+            read = RunningGram.of_reading(problem.read, problem.targets, problem.box, n_rows)
             self._read = None if read is None else read.weighing(weight_unit)
         self._namespace = None
         self.__dict__.update(fitted(average_curves(curves)))

@@ -88,10 +88,10 @@ class Monomials(PolynomialBase):
         if not isinstance(precision, Integral) or isinstance(precision, bool) or precision < 1:
             raise ValueError(f"The 'precision' parameter got {precision!r}; it must be an int of at least 1.")
         powers = self.powers_
-        reach = self._polynomial.reach(powers)
+        greatest = self._polynomial.greatest_values(powers)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            negligible = reach * np.abs(coefficients) < 10.0**-precision
-            moved = reach * _rounding(coefficients, int(precision))
+            negligible = greatest * np.abs(coefficients) < 10.0**-precision
+            moved = greatest * _rounding(coefficients, int(precision))
         # y that does not vary has no spread to compare with.
         varies = ~negligible[:, 1:].all(axis=1)
         _warn_of_rounding(np.where(np.isfinite(moved), moved, 0.0)[varies], int(precision))

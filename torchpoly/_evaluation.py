@@ -14,16 +14,16 @@ from sklearn.base import clone
 from torchpoly._candidates import Candidate
 from torchpoly._checks import check_memory
 from torchpoly._fallbacks import Fallbacks, Result
-from torchpoly._fold_training import FoldTraining
-from torchpoly._folds import Fold
+from torchpoly._folds import SplitGram
 from torchpoly._gram import GramStatistics
 from torchpoly._lockstep import train_in_lockstep
 from torchpoly._rows_of_arrays import Floats
 from torchpoly._scores import Scoring
 from torchpoly._split_rows import SplitRows, SplitSource
+from torchpoly._split_training import SplitTraining
 
 # Folds train together as long as their matrices take about these bytes.
-_BUDGET = 2**29
+_MAX_SPLIT_BYTES = 2**29
 
 
 class Evaluation:
@@ -72,7 +72,7 @@ class Evaluation:
             if n_terms > source.fewest_rows:
                 self.fall_back([candidate], source.splits, "there are more terms than training rows")
             else:
-                families[model.interaction_only, model.is_textbook, candidate.device].append((n_terms, candidate))
+                families[model.interaction_only, model.is_monomial, candidate.device].append((n_terms, candidate))
         for family in families.values():
             self._add_family(max(n_terms for n_terms, _ in family), [candidate for _, candidate in family], source)
 
@@ -80,7 +80,7 @@ class Evaluation:
         """Train and score candidates of one family of terms, of which the greatest degree has so many."""
         models = [candidate.model for candidate in candidates]
         n_matrices = 5 + len({model.alpha for model in models})
-        size = max(1, _BUDGET // (8 * n_matrices * n_terms**2))
+        size = max(1, _MAX_SPLIT_BYTES // (8 * n_matrices * n_terms**2))
         folds = source.folds(max(models, key=lambda model: model.degree), candidates[0].device)
         left = list(source.splits)
         while left:
@@ -100,17 +100,17 @@ class Evaluation:
             left = left[len(trainings) :]
 
     def _train(
-        self, candidates: list[Candidate], folds: Iterator[tuple[int, Fold | None]]
-    ) -> dict[int, FoldTraining | None]:
+        self, candidates: list[Candidate], folds: Iterator[tuple[int, SplitGram | None]]
+    ) -> dict[int, SplitTraining | None]:
         """Train together on some folds."""
         together = not self._scoring.needs_estimators
         trainings = {
-            split: None if fold is None else FoldTraining(fold, candidates, together=together) for split, fold in folds
+            split: None if fold is None else SplitTraining(fold, candidates, together=together) for split, fold in folds
         }
         train_in_lockstep(lane for training in trainings.values() if training is not None for _, lane in training.lanes)
         return trainings
 
-    def _add_trained(self, training: FoldTraining, split: int, rows: SplitRows, fit_time: float) -> None:
+    def _add_trained(self, training: SplitTraining, split: int, rows: SplitRows, fit_time: float) -> None:
         """Score what has trained together, and train and score what has to train alone."""
         owners, coefficients = training.polynomials()
         if owners:
@@ -126,7 +126,7 @@ class Evaluation:
         for candidate in training.alone:
             self._add_alone(candidate, split, rows, training)
 
-    def _scores(self, fold: Fold, coefficients: Floats, rows: SplitRows) -> list[Result]:
+    def _scores(self, fold: SplitGram, coefficients: Floats, rows: SplitRows) -> list[Result]:
         """Return the scores of polynomials in the basis of a fold."""
         sets: dict[str, tuple[NDArray, NDArray[np.intp], GramStatistics | None]] = {
             "test_scores": (rows.test.X, rows.split[1], fold.test)
@@ -140,7 +140,7 @@ class Evaluation:
         scores = {name: self._scoring.of_polynomials(polynomials, *those) for name, those in sets.items()}
         return [dict(zip(scores, values, strict=True)) for values in zip(*scores.values(), strict=True)]
 
-    def _add_alone(self, candidate: Candidate, split: int, rows: SplitRows, training: FoldTraining) -> None:
+    def _add_alone(self, candidate: Candidate, split: int, rows: SplitRows, training: SplitTraining) -> None:
         """Train a candidate by itself on the Gram matrix of a fold, and score the estimator."""
         start = perf_counter()
         estimator = clone(candidate.estimator)

@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from torchpoly._box import Box
 from torchpoly._conditioning import Source, well_conditioned
 from torchpoly._domain import Domain
-from torchpoly._reading import Reading
+from torchpoly._reading import NormalEquations
 
 # Values so many lengths beyond the shortest interval that holds half of them are extreme: of normal ones
 # less than 1 in 1e40.
 _FENCE = 10.0
 
 
-def rank(reading: Reading) -> int:
+def rank(reading: NormalEquations) -> int:
     """Return the number of independent terms."""
     return reading.orthonormal_coordinates(0.0).rank
 
 
-def columns_with_extremes(reading: Reading, source: Source) -> NDArray[np.intp]:
+def columns_with_extremes(reading: NormalEquations, source: Source) -> NDArray[np.intp]:
     """Return the columns without whose extreme rows more terms are independent.
 
     Where all values but a few lie in a small part of a column's range, powers of the column are
@@ -30,7 +30,7 @@ def columns_with_extremes(reading: Reading, source: Source) -> NDArray[np.intp]:
 
     Parameters
     ----------
-    reading : Reading
+    reading : NormalEquations
         What a fit of all rows keeps of them.
     source : Source
         The rows.

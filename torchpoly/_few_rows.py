@@ -10,7 +10,7 @@ import numpy as np
 
 from torchpoly._basis import Basis
 from torchpoly._design_matrix import DesignMatrix
-from torchpoly._device import Device, on_device, to_device, to_numpy
+from torchpoly._device import Device, halving_on_out_of_memory, to_device, to_numpy
 from torchpoly._domain import Domain
 from torchpoly._rows_of_arrays import Floats
 
@@ -58,26 +58,26 @@ class DenseFactor:
         return self.rows.T @ coefficients
 
     @property
-    def roots(self) -> Floats:
+    def sqrt_weights(self) -> Floats:
         """Roots of the rows' shares in the total weight, of shape (n_rows,)."""
         return self.rows[0]
 
     @property
     def means(self) -> Floats:
         """Weighted means of the features but the constant, of shape (n_terms - 1,)."""
-        return self.rows[1:] @ self.roots
+        return self.rows[1:] @ self.sqrt_weights
 
     @cached_property
     def kernel(self) -> Floats:
         """The rows' kernel matrix: products of features, divided by the weights of the norm, without the constant."""
-        features = self.rows[1:] / (self.roots * np.sqrt(self.norm_weights[1:, None]))
+        features = self.rows[1:] / (self.sqrt_weights * np.sqrt(self.norm_weights[1:, None]))
         return features.T @ features
 
     def largest_eigenvalue(self) -> float:
         """Return that of ``rows @ rows.T``."""
         return float(np.linalg.eigvalsh(self.rows.T @ self.rows)[-1])
 
-    def leading(self, n_terms: int) -> Floats:
+    def leading_gram(self, n_terms: int) -> Floats:
         """Return the Gram matrix of the first terms."""
         rows = self.rows[:n_terms]
         return rows @ rows.T
@@ -103,7 +103,7 @@ class MatrixFreeFactor:
         The features.
     variables : ndarray of shape (n_variables, n_rows)
         What the basis is evaluated at.
-    roots : ndarray of shape (n_rows,)
+    sqrt_weights : ndarray of shape (n_rows,)
         Roots of the rows' shares in the total weight.
     device : torch.device or None
         Where the features are computed.
@@ -111,7 +111,7 @@ class MatrixFreeFactor:
 
     basis: Basis
     variables: Floats
-    roots: Floats
+    sqrt_weights: Floats
     device: Device
 
     def __matmul__(self, other: Floats) -> Floats:
@@ -125,11 +125,11 @@ class MatrixFreeFactor:
 
     def rmatvec(self, weights: Floats) -> Floats:
         """Return ``rows @ weights``, of shape (n_terms, n_vectors), of weights of shape (n_rows, n_vectors)."""
-        return self._design.rmatvec(to_device((self.roots[:, None] * weights).T, self.device))
+        return self._design.rmatvec(to_device((self.sqrt_weights[:, None] * weights).T, self.device))
 
     def matvec(self, coefficients: Floats) -> Floats:
         """Return ``rows.T @ coefficients``: polynomials at the rows, times the roots of shares, in columns."""
-        return np.ascontiguousarray(self.roots[:, None] * to_numpy(self._design.matvec(coefficients)).T)
+        return np.ascontiguousarray(self.sqrt_weights[:, None] * to_numpy(self._design.matvec(coefficients)).T)
 
     @property
     def norm_weights(self) -> Floats:
@@ -146,16 +146,16 @@ class MatrixFreeFactor:
 
     def largest_eigenvalue(self) -> float:
         """Return that of ``rows @ rows.T``."""
-        products = self.roots[:, None] * self._products(None) * self.roots
+        products = self.sqrt_weights[:, None] * self._products(None) * self.sqrt_weights
         return float(np.linalg.eigvalsh(products)[-1])
 
     def _products(self, weights: Floats | None) -> Floats:
         """Return the products of the rows' features, weighted by the degree of the term."""
-        size = max(1, KERNEL_ELEMENTS // len(self.roots))
-        return on_device(self.device, size, lambda size: self._products_by_chunks(size, weights))
+        size = max(1, KERNEL_ELEMENTS // len(self.sqrt_weights))
+        return halving_on_out_of_memory(self.device, size, lambda size: self._products_by_chunks(size, weights))
 
     def _products_by_chunks(self, size: int, weights: Floats | None) -> Floats:
-        n_rows = len(self.roots)
+        n_rows = len(self.sqrt_weights)
         gram = np.empty((n_rows, n_rows))
         variables = to_device(self.variables, self.device)
         for start in range(0, n_rows, size):
@@ -164,15 +164,15 @@ class MatrixFreeFactor:
             gram[so_far, rows] = gram[rows, so_far].T
         return gram
 
-    def leading(self, n_terms: int) -> Floats:
+    def leading_gram(self, n_terms: int) -> Floats:
         """Return the Gram matrix of the first terms."""
-        rows = self.roots * cast(Floats, self.basis.leading(n_terms).evaluate(self.variables))[:n_terms]
+        rows = self.sqrt_weights * cast(Floats, self.basis.leading(n_terms).evaluate(self.variables))[:n_terms]
         return rows @ rows.T
 
     @property
     def n_bytes(self) -> int:
         """Size that the factor would have."""
-        return 8 * self.basis.n_terms * len(self.roots)
+        return 8 * self.basis.n_terms * len(self.sqrt_weights)
 
     def is_finite(self) -> bool:
         """Whether no feature was too large for the products."""

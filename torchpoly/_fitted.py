@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
 from torchpoly._blocks import evaluate_blocks
-from torchpoly._device import Device, on_device, to_device, to_numpy
+from torchpoly._device import Device, halving_on_out_of_memory, to_device, to_numpy
 from torchpoly._monomials import to_monomials
 from torchpoly._rows_of_arrays import SCAN_ROWS, Array, Floats, accelerator_chunk_size, row_chunks, vector_chunk_size
 from torchpoly._target_scaling import TargetScaling
@@ -53,12 +53,14 @@ class FittedPolynomial:
         Errors and warnings call the columns by their names, where they have some.
         """
         if extrapolation == "error":
-            self._refuse_outside(X, names)
+            self._check_inside(X, names)
         if extrapolation in ("error", "continue") and self.basis.domain.limits is not None:
             self._check_narrow_axes(X, names, refuse=extrapolation == "error")
         n_terms = self.basis.n_terms
         size = vector_chunk_size(n_terms) if device is None else accelerator_chunk_size(n_terms)
-        return on_device(device, min(size, len(X)), lambda size: self._predict(X, device, extrapolation, size))
+        return halving_on_out_of_memory(
+            device, min(size, len(X)), lambda size: self._predict(X, device, extrapolation, size)
+        )
 
     def _predict(self, X: NDArray, device: Device, extrapolation: str, size: int) -> NDArray:
         predictions = np.empty((len(X), self.coefficients.shape[1]), dtype=X.dtype)
@@ -120,7 +122,7 @@ class FittedPolynomial:
             signs = np.where(signs == 0, np.sign(weights[:, of_degree] @ terms.T), signs)
         return np.where(np.isnan(values), np.where(signs == 0, 0.0, signs * np.inf), values)
 
-    def _refuse_outside(self, X: NDArray, names: NDArray | None) -> None:
+    def _check_inside(self, X: NDArray, names: NDArray | None) -> None:
         outside = (self.low > X) | (self.high < X)
         if outside.any():
             columns = np.flatnonzero(outside.any(axis=0))
@@ -177,7 +179,7 @@ class FittedPolynomial:
         columns = zip(self.coefficients.T, self.targets.scale, self.targets.center, strict=True)
         return np.array([to_monomials(self.basis, column, scale, offset) for column, scale, offset in columns])
 
-    def reach(self, powers: NDArray[np.int64]) -> Floats:
+    def greatest_values(self, powers: NDArray[np.int64]) -> Floats:
         """Return how far each monomial of coefficient 1 moves the targets, in their deviations.
 
         Parameters

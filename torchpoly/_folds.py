@@ -25,18 +25,18 @@ from torchpoly._fitted import PolynomialFamily
 from torchpoly._gram import GramStatistics, ridge_path
 from torchpoly._principal_axes import asks_for_principal_axes
 from torchpoly._problem import Problem
-from torchpoly._reading import Data, Reading, fits_one_chunk, read_gram
+from torchpoly._reading import NormalEquations, TrainingRows, fits_one_chunk, read_gram
 from torchpoly._rows_of_arrays import Floats, count_rows
 from torchpoly._spec import ModelSpec
 from torchpoly._target_scaling import TargetScaling
 
 # The matrices of the groups or folds that are held at the same time take about these bytes.
-_BUDGET = 2**29
+_MAX_GROUP_BYTES = 2**29
 # Digits are lost where training rows lie in so small a part of the range of all rows that terms
 # change by more, or targets vary so little beside all targets.
-_MAX_CHANGE, _MIN_VARIANCE = 1e2, 1e-3
+_MAX_CHANGE, _MIN_SPLIT_VARIANCE = 1e2, 1e-3
 # Up to this condition number, least squares from a Gram matrix have 8 digits.
-_MAX_CONDITION = 1e8
+_MAX_PATH_CONDITION = 1e8
 # That is so many times too much where a fit refines its optimum.
 _UNREFINED = 1e-4
 
@@ -44,7 +44,7 @@ Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
-class Fold:
+class SplitGram:
     """What the rows of a split say of least squares, for any degree up to that of the basis.
 
     Parameters
@@ -97,23 +97,27 @@ class Fold:
         exact : ndarray of bool of shape (n_alphas,)
         """
         basis = self.basis.of_degree(degree)
-        statistics = self.statistics.of_lower_degree(basis.n_terms)
+        statistics = self.statistics.leading_block(basis.n_terms)
         coefficients, conditions = ridge_path(statistics, alphas, basis.norm_weights)
-        return coefficients, conditions < _MAX_CONDITION * self._digits_left(len(coefficients))
+        return coefficients, conditions < _MAX_PATH_CONDITION * self._digits_left(len(coefficients))
 
     def pose(self, model: ModelSpec) -> Problem | None:
         """Return the least squares problem of a fit of the training rows; None where that would read them twice."""
         basis = self.basis.of_degree(model.degree)
         if basis.n_terms > self.n_rows:
             return None
-        statistics = self.statistics.of_lower_degree(basis.n_terms)
+        statistics = self.statistics.leading_block(basis.n_terms)
         if model.basis == "orthonormal":
-            roots = statistics.penalized_roots(model.alpha, basis.norm_weights) if model.alpha else statistics.roots()
-            if roots.condition >= MAX_CONDITION * self._digits_left(basis.n_terms):
+            whitening = (
+                statistics.penalized_whitening(model.alpha, basis.norm_weights)
+                if model.alpha
+                else statistics.whitening()
+            )
+            if whitening.condition >= MAX_CONDITION * self._digits_left(basis.n_terms):
                 return None
             if not model.alpha and asks_for_principal_axes(basis, statistics.covariance(basis.domain.n_variables)):
                 return None
-        return build_from_gram(model, Reading(basis, None, statistics, None), self.targets, self.box)
+        return build_from_gram(model, NormalEquations(basis, None, statistics, None), self.targets, self.box)
 
     def _digits_left(self, n_terms: int) -> float:
         """Return the share of a condition number that may be used up without the rows.
@@ -141,51 +145,53 @@ class Fold:
         return PolynomialFamily(self.common, coefficients, self.units, self.device)
 
 
-def read_fold(model: ModelSpec, training: Data, test: Data) -> Fold | None:
+def read_fold(model: ModelSpec, training: TrainingRows, test: TrainingRows) -> SplitGram | None:
     """Read the rows of one split on their own; None where either part has no row of positive weight.
 
     Parameters
     ----------
     model : ModelSpec
         Least squares of the greatest degree.
-    training, test : Data
+    training, test : TrainingRows
         Whose `targets` are not used.
     """
     training, test = training.of_positive_weight(), test.of_positive_weight()
     if not (len(training.X) and len(test.X)):
         return None
     box = Box.of(training.X, None)
-    basis = model.features(box)
+    basis = model.basis_for(box)
     training = model.data(training.X, training.Y, training.weights, training.device)
     statistics = read_gram(basis, training)
     targets = training.targets
     tested = read_gram(basis, replace(test, targets=targets))
-    return Fold(basis, box, targets, statistics, len(training.X), basis, None, targets, statistics, tested, test.device)
+    return SplitGram(
+        basis, box, targets, statistics, len(training.X), basis, None, targets, statistics, tested, test.device
+    )
 
 
-def read_folds(model: ModelSpec, data: Data, splits: Sequence[Split]) -> Iterator[Pass]:
+def read_folds(model: ModelSpec, data: TrainingRows, splits: Sequence[Split]) -> Iterator[SplitBatch]:
     """Read the rows once for all splits that share their groups.
 
     Parameters
     ----------
     model : ModelSpec
         Least squares of the greatest degree.
-    data : Data
+    data : TrainingRows
     splits : list of tuple of ndarray of int
         Indices of the training rows and of the test rows.
     """
     box = Box.of(data.X, data.weights)
-    common = model.features(box)
-    most = max(2, _BUDGET // (8 * common.n_terms**2))
+    common = model.basis_for(box)
+    most = max(2, _MAX_GROUP_BYTES // (8 * common.n_terms**2))
     for chosen, labels, counts in _share_rows(splits, len(data.X), most):
         groups = []
         for label in range(counts.shape[1]):
             used = counts[:, label].any()
             rows = data.of_rows(np.flatnonzero(labels == label)).of_positive_weight() if used else None
-            groups.append(_Group.read(common, rows) if rows is not None and len(rows.X) else None)
+            groups.append(RowGroup.read(common, rows) if rows is not None and len(rows.X) else None)
         read = [group is not None for group in groups]
         kept = [group for group in groups if group is not None]
-        yield Pass(model, data, common, {split: splits[split] for split in chosen}, kept, counts[:, read])
+        yield SplitBatch(model, data, common, {split: splits[split] for split in chosen}, kept, counts[:, read])
 
 
 def _share_rows(
@@ -230,7 +236,7 @@ def _refine(
 
 
 @dataclass(frozen=True)
-class _Group:
+class RowGroup:
     """Rows that some splits use alike, all of positive weight."""
 
     statistics: GramStatistics
@@ -238,34 +244,34 @@ class _Group:
     n_rows: int
 
     @classmethod
-    def read(cls, basis: Basis, data: Data) -> _Group:
+    def read(cls, basis: Basis, data: TrainingRows) -> RowGroup:
         return cls(read_gram(basis, data), Box.of(data.X, None), len(data.X))
 
 
 @dataclass(frozen=True)
-class Pass:
+class SplitBatch:
     """The groups of rows that a run of splits is made of.
 
     Parameters
     ----------
     model : ModelSpec
         Least squares of the greatest degree.
-    data : Data
+    data : TrainingRows
         All rows.
     common : Basis
         On the domain of all rows.
     splits : dict of int to tuple of ndarray
         Training and test rows of each split.
-    groups : list of _Group
+    groups : list of RowGroup
     counts : ndarray of shape (2 * n_splits, n_groups)
         How often each group is in the training and in the test set of each split.
     """
 
     model: ModelSpec
-    data: Data
+    data: TrainingRows
     common: Basis
     splits: dict[int, Split]
-    groups: list[_Group]
+    groups: list[RowGroup]
     counts: NDArray[np.intp]
 
     @property
@@ -273,12 +279,12 @@ class Pass:
         """Whether the splits of this run use all rows."""
         return sum(group.n_rows for group in self.groups) == count_rows(self.data.X, self.data.weights)
 
-    def everything(self) -> Fold | None:
+    def everything(self) -> SplitGram | None:
         """Return the fold that trains on all groups."""
         once = np.ones(len(self.groups), dtype=np.intp)
         return self._sum(once, once)
 
-    def fold(self, split: int) -> Fold | None:
+    def fold(self, split: int) -> SplitGram | None:
         """Return the fold of a split; None where either part has no row of positive weight."""
         position = 2 * list(self.splits).index(split)
         used, tested = self.counts[position : position + 2]
@@ -290,16 +296,16 @@ class Pass:
         training, test = self.splits[split]
         return read_fold(self.model, self.data.of_rows(training), self.data.of_rows(test))
 
-    def _sum(self, used: NDArray[np.intp], tested: NDArray[np.intp]) -> Fold | None:
+    def _sum(self, used: NDArray[np.intp], tested: NDArray[np.intp]) -> SplitGram | None:
         """Add up groups, so many times each; None where that would lose digits."""
         box = reduce(or_, (group.box for group, count in zip(self.groups, used, strict=True) if count))
         training, units = self._union(used), self.data.targets
         mean = training.cross[0]
         variance = training.target - mean * mean
-        basis = self.model.features(box)
+        basis = self.model.basis_for(box)
         # Columns that vary less in these rows have fewer terms.
         same_terms = basis.indices == self.common.indices
-        if not (same_terms and (variance > _MIN_VARIANCE).all()):
+        if not (same_terms and (variance > _MIN_SPLIT_VARIANCE).all()):
             return None
         change = None
         if not basis.domain.covers_like(self.common.domain):
@@ -307,12 +313,12 @@ class Pass:
             change = self.common.change_to(basis, [None] * len(box))
             if np.abs(change).sum(axis=0).max() > _MAX_CHANGE:
                 return None
-        spread = 1 / units.scale if self.model.is_textbook else np.sqrt(variance)
-        statistics = training.changed(change, 1 / spread, -mean / spread)
+        spread = 1 / units.scale if self.model.is_monomial else np.sqrt(variance)
+        statistics = training.transformed(change, 1 / spread, -mean / spread)
         targets = TargetScaling(units.center + units.scale * mean, units.scale * spread)
         n_rows = sum(int(count) * group.n_rows for count, group in zip(used, self.groups, strict=True))
         test, device = self._union(tested), self.data.device
-        return Fold(basis, box, targets, statistics, n_rows, self.common, change, units, training, test, device)
+        return SplitGram(basis, box, targets, statistics, n_rows, self.common, change, units, training, test, device)
 
     def _union(self, counts: NDArray[np.intp]) -> GramStatistics:
-        return GramStatistics.of_union([group.statistics for group in self.groups], counts.tolist())
+        return GramStatistics.pooled([group.statistics for group in self.groups], counts.tolist())

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from torchpoly._coordinates import Coordinates, InverseRoots, RowCoordinates, TermCoordinates, interpolating, penalised
+from torchpoly._coordinates import Coordinates, DualCoordinates, PrimalCoordinates, Whitening, interpolating, penalized
 from torchpoly._device import to_numpy
 from torchpoly._few_rows import DenseFactor, GramFactor, MatrixFreeFactor
 from torchpoly._rows_of_arrays import Array, Floats
@@ -45,11 +45,11 @@ class GramStatistics:
     cross: Floats
     target: Floats
     total_weight: float
-    _roots: dict[float, InverseRoots] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _whitenings: dict[float, Whitening] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is cached."""
-        return {**self.__dict__, "_roots": {}}
+        return {**self.__dict__, "_whitenings": {}}
 
     @classmethod
     def from_chunks(cls, chunks: Iterable[Array], n_terms: int, total_weight: float) -> GramStatistics:
@@ -59,21 +59,21 @@ class GramStatistics:
         return cls(gram[:n_terms, :n_terms], gram[:n_terms, n_terms:], target, total_weight)
 
     @classmethod
-    def of_union(cls, parts: Sequence[GramStatistics], counts: Sequence[int]) -> GramStatistics:
+    def pooled(cls, parts: Sequence[GramStatistics], counts: Sequence[int]) -> GramStatistics:
         """Return the statistics of all rows of the parts, each part counted so many times."""
         total_weight = float(sum(count * part.total_weight for part, count in zip(parts, counts, strict=True)))
-        shares = [count * part.total_weight / total_weight for part, count in zip(parts, counts, strict=True)]
+        proportions = [count * part.total_weight / total_weight for part, count in zip(parts, counts, strict=True)]
 
         def mean(name: str) -> Any:
             total: Any = 0.0
-            for part, share in zip(parts, shares, strict=True):
+            for part, share in zip(parts, proportions, strict=True):
                 if share:
                     total += getattr(part, name) * share
             return total
 
         return cls(mean("features"), mean("cross"), mean("target"), total_weight)
 
-    def changed(self, change: Floats | None, scale: Floats, shift: Floats) -> GramStatistics:
+    def transformed(self, change: Floats | None, scale: Floats, shift: Floats) -> GramStatistics:
         """Return the statistics of other terms, and of targets times `scale` plus `shift`.
 
         Parameters
@@ -105,7 +105,7 @@ class GramStatistics:
 
     def formed(self) -> GramStatistics:
         """Return the statistics with a Gram matrix, also of more terms than rows."""
-        return replace(self, features=self.leading(len(self.cross)))
+        return replace(self, features=self.leading_gram(len(self.cross)))
 
     def is_finite(self) -> bool:
         """Whether no feature was too large for the products."""
@@ -113,37 +113,37 @@ class GramStatistics:
         finite = np.isfinite(gram).all() if isinstance(gram, np.ndarray) else gram.is_finite()
         return bool(finite and np.isfinite(self.cross).all())
 
-    def roots(self) -> InverseRoots:
+    def whitening(self) -> Whitening:
         """Return the inverse roots of the Gram matrix, where that is formed."""
-        return self._roots_of(0.0, lambda gram: gram)
+        return self._whitening_of(0.0, lambda gram: gram)
 
-    def penalized_roots(self, alpha: float, norm_weights: Floats) -> InverseRoots:
+    def penalized_whitening(self, alpha: float, norm_weights: Floats) -> Whitening:
         """Return the inverse roots of ``S (G + alpha P) S``, where the Gram matrix is formed, S from :func:`scaling`.
 
         P is the diagonal matrix of the weights of the norm.
         """
         scales = scaling(alpha, norm_weights)
-        return self._roots_of(alpha, lambda gram: scales * penalised(gram, alpha, norm_weights) * scales.T)
+        return self._whitening_of(alpha, lambda gram: scales * penalized(gram, alpha, norm_weights) * scales.T)
 
-    def _roots_of(self, alpha: float, matrix: Callable[[Floats], Floats]) -> InverseRoots:
-        if alpha not in self._roots:
-            self._roots[alpha] = InverseRoots(matrix(cast(Floats, self.features)))
-        return self._roots[alpha]
+    def _whitening_of(self, alpha: float, matrix: Callable[[Floats], Floats]) -> Whitening:
+        if alpha not in self._whitenings:
+            self._whitenings[alpha] = Whitening(matrix(cast(Floats, self.features)))
+        return self._whitenings[alpha]
 
     def covariance(self, n_variables: int) -> Floats:
         """Return the covariance matrix of the variables, which follow the constant among the terms."""
-        linear = self.leading(n_variables + 1)
+        linear = self.leading_gram(n_variables + 1)
         return linear[1:, 1:] - np.outer(linear[0, 1:], linear[0, 1:])
 
-    def of_lower_degree(self, n_terms: int) -> GramStatistics:
+    def leading_block(self, n_terms: int) -> GramStatistics:
         """Return the statistics of the first terms."""
-        return replace(self, features=self.leading(n_terms), cross=self.cross[:n_terms])
+        return replace(self, features=self.leading_gram(n_terms), cross=self.cross[:n_terms])
 
-    def leading(self, n_terms: int) -> Floats:
+    def leading_gram(self, n_terms: int) -> Floats:
         """Return the Gram matrix of the first terms."""
         if isinstance(self.features, np.ndarray):
             return self.features[:n_terms, :n_terms]
-        return self.features.leading(n_terms)
+        return self.features.leading_gram(n_terms)
 
 
 def scaling(alpha: float, norm_weights: Floats) -> Floats:
@@ -155,7 +155,7 @@ def scaling(alpha: float, norm_weights: Floats) -> Floats:
 def largest_eigenvalue(gram: Floats | GramFactor, alpha: float, norm_weights: Floats) -> float:
     """Return the largest eigenvalue of ``G + alpha P``, or an upper bound where the matrix is not formed."""
     if isinstance(gram, np.ndarray):
-        return float(np.linalg.eigvalsh(penalised(gram, alpha, norm_weights))[-1])
+        return float(np.linalg.eigvalsh(penalized(gram, alpha, norm_weights))[-1])
     return gram.largest_eigenvalue() + alpha * float(norm_weights.max())
 
 
@@ -228,13 +228,13 @@ def orthonormal_coordinates(statistics: GramStatistics, alpha: float, norm_weigh
     gram = statistics.features
     if isinstance(gram, np.ndarray):
         if not alpha:
-            return TermCoordinates(statistics.roots().least_norm(norm_weights))
+            return PrimalCoordinates(statistics.whitening().least_norm(norm_weights))
         penalty = cast(Floats, norm_weights)
         scales = scaling(alpha, penalty)
-        roots = statistics.penalized_roots(alpha, penalty)
-        return TermCoordinates(scales * roots.least_norm(scales[:, 0] ** 2 * penalty))
+        whitening = statistics.penalized_whitening(alpha, penalty)
+        return PrimalCoordinates(scales * whitening.least_norm(scales[:, 0] ** 2 * penalty))
     if alpha or isinstance(gram, MatrixFreeFactor):
-        return RowCoordinates.of(gram, alpha)
+        return DualCoordinates.of(gram, alpha)
     return interpolating(gram)
 
 

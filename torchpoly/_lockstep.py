@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 # torch updates larger tensors on several threads, which would have to be woken for each.
-_MAX_ELEMENTS = 2**15
+_MAX_THREAD_ELEMENTS = 2**15
 
 # Gradients beyond this may belong to values that are infinite.
 _DIVERGED = 1e150
@@ -70,7 +70,7 @@ def _hashable(value: object) -> Hashable:
 
 
 def train_in_lockstep(lanes: Iterable[Lane]) -> None:
-    """Train each lane as :func:`minimise` would alone, until it meets its own tolerance.
+    """Train each lane as :func:`minimize` would alone, until it meets its own tolerance.
 
     Warns
     -----
@@ -112,7 +112,7 @@ def _train(lanes: list[Lane]) -> None:
     tolerances = np.array([-1.0 if lane.tol is None else lane.tol for lane in lanes])
     n_iters = np.array([lane.n_iter for lane in lanes])
     running = np.ones(len(lanes), dtype=bool)
-    last_steepest = np.zeros(len(lanes))
+    last_max_abs_grad = np.zeros(len(lanes))
     # Overflow on the way to divergence is reported by the fit that is done instead.
     with np.errstate(all="ignore"):
         slopes_at(flat, gradient)
@@ -136,36 +136,36 @@ def _train(lanes: list[Lane]) -> None:
                 tensor.grad = slope
             optimizer.step()
             slopes_at(flat, gradient)
-            steepest = np.maximum.reduceat(np.abs(gradient), starts)
-            over = ~(steepest < _DIVERGED) | (steepest <= tolerances) | (n_iters == iteration + 1)
+            max_abs_grad = np.maximum.reduceat(np.abs(gradient), starts)
+            over = ~(max_abs_grad < _DIVERGED) | (max_abs_grad <= tolerances) | (n_iters == iteration + 1)
             if over.any():
                 for index in np.flatnonzero(running & over):
                     ended = flat[starts[index] : ends[index]].copy()
                     lanes[index].parameters = ended.reshape(begun[index].shape)
-                    last_steepest[index] = steepest[index]
+                    last_max_abs_grad[index] = max_abs_grad[index]
                 running &= ~over
                 if not running.any():
                     break
-    for lane, start, entry in zip(lanes, begun, last_steepest.tolist(), strict=True):
+    for lane, start, entry in zip(lanes, begun, last_max_abs_grad.tolist(), strict=True):
         if not entry < _DIVERGED:
             lane.failure = "training diverges"
         elif lane.tol is not None and entry > lane.tol:
             _warn_not_converged(lane, start, entry)
 
 
-def _warn_not_converged(lane: Lane, start: Floats, steepest: float) -> None:
+def _warn_not_converged(lane: Lane, start: Floats, max_abs_grad: float) -> None:
     # Only L-BFGS has a rate that depends on the gradient.
     rate = default_rate(lane.spec, lane.objective, start, lane.n_iter)
     lr = lane.spec.options["lr"] if rate is None else rate(lane.n_iter - 1)
     # Losses may overflow.
     with np.errstate(all="ignore"):
         losses = [lane.objective(parameters, np.empty_like(start))[1] for parameters in (start, lane.parameters)]
-    warn_not_converged(lane.spec, f"{lr:.3g}", lane.n_iter, cast(float, lane.tol), steepest, *losses)
+    warn_not_converged(lane.spec, f"{lr:.3g}", lane.n_iter, cast(float, lane.tol), max_abs_grad, *losses)
 
 
 def _parts(start: int, end: int) -> list[slice]:
     """Return slices that torch works on with one thread."""
-    return [slice(first, min(first + _MAX_ELEMENTS, end)) for first in range(start, end, _MAX_ELEMENTS)]
+    return [slice(first, min(first + _MAX_THREAD_ELEMENTS, end)) for first in range(start, end, _MAX_THREAD_ELEMENTS)]
 
 
 class _Gradients:
@@ -182,24 +182,24 @@ class _Gradients:
         end = 0
         for matrix, group in groupby(lanes, key=_matrix):
             objectives = [lane.objective for lane in group]
-            linear = np.concatenate([objective.linear.ravel() for objective in objectives])
-            rows = slice(end, end + len(linear))
-            end += len(linear)
-            shape = (len(objectives), *objectives[0].linear.shape) if matrix else (-1,)
+            rhs = np.concatenate([objective.rhs.ravel() for objective in objectives])
+            rows = slice(end, end + len(rhs))
+            end += len(rhs)
+            shape = (len(objectives), *objectives[0].rhs.shape) if matrix else (-1,)
             penalties = None
             if matrix:
                 alphas = np.array([objective.alpha for objective in objectives])
                 penalties = alphas[:, None, None] * cast(Floats, objectives[0].norm_weights)[:, None]
-            self._blocks.append((rows, shape, cast(Floats, objectives[0].gram), penalties, linear.reshape(shape)))
+            self._blocks.append((rows, shape, cast(Floats, objectives[0].gram), penalties, rhs.reshape(shape)))
 
     def __call__(self, flat: Floats, gradient: Floats) -> None:
         """Write the gradients at these parameters."""
-        for rows, shape, gram, penalties, linear in self._blocks:
+        for rows, shape, gram, penalties, rhs in self._blocks:
             parameters, slopes = flat[rows].reshape(shape), gradient[rows].reshape(shape)
             if gram is None:
-                np.subtract(parameters, linear, out=slopes)
+                np.subtract(parameters, rhs, out=slopes)
             else:
                 np.matmul(gram, parameters, out=slopes)
                 slopes += penalties * parameters
-                slopes -= linear
+                slopes -= rhs
         gradient *= 2.0

@@ -1,4 +1,4 @@
-"""The value to minimise, over the parameters of training.
+"""The value to minimize, over the parameters of training.
 
 An objective maps the parameters to its value and gradient; it does not know which optimizer asks.
 """
@@ -12,11 +12,11 @@ from typing import cast
 
 import numpy as np
 
-from torchpoly._coordinates import Coordinates, RowCoordinates, penalty_gradient
+from torchpoly._coordinates import Coordinates, DualCoordinates, penalty_gradient
 from torchpoly._device import to_numpy
 from torchpoly._few_rows import DenseFactor, GramFactor, MatrixFreeFactor
 from torchpoly._gram import largest_eigenvalue, residual_products
-from torchpoly._reading import Reading
+from torchpoly._reading import NormalEquations
 from torchpoly._rows_of_arrays import Array, Floats
 
 
@@ -38,23 +38,23 @@ class GramObjective:
 
     Parameters
     ----------
-    coordinates : TermCoordinates, RowCoordinates or None
+    coordinates : PrimalCoordinates, DualCoordinates or None
         T above; None stands for the identity.
     gram : ndarray of shape (n_parameters, n_parameters), GramFactor or None
         G, to which the penalty comes; None in orthonormal coordinates, in which the sum of both
         is the identity.
-    linear : ndarray of shape (n_parameters, n_targets)
+    rhs : ndarray of shape (n_parameters, n_targets)
         T'b: minus half the gradient at 0.
     reference : ndarray of shape (n_parameters, n_targets)
         Parameters to whose value others are compared.
-    floor : ndarray of shape (n_targets,)
+    min_value : ndarray of shape (n_targets,)
         The value at the reference.
     alpha : float
         Weight of the penalty.
     norm_weights : ndarray of shape (n_terms,) or None
         The diagonal of P, where it is needed.
-    units : ndarray of shape (n_targets,)
-        Units of the targets: losses are reported times their squares, averaged over targets.
+    target_scale : ndarray of shape (n_targets,)
+        Scale of the targets: losses are reported times their squares, averaged over targets.
     rank : int
         Number of independent terms.
     projection : callable, optional
@@ -63,45 +63,45 @@ class GramObjective:
 
     coordinates: Coordinates | None
     gram: Floats | GramFactor | None
-    linear: Floats
+    rhs: Floats
     reference: Floats
-    floor: Floats
+    min_value: Floats
     alpha: float
     norm_weights: Floats | None
-    units: Floats
+    target_scale: Floats
     rank: int
     projection: Callable[[Floats], Floats] | None = None
 
     @classmethod
-    def orthonormal(cls, reading: Reading, alpha: float, units: Floats) -> GramObjective:
+    def orthonormal(cls, reading: NormalEquations, alpha: float, target_scale: Floats) -> GramObjective:
         """Return the objective in coordinates in which the penalized Gram matrix is the identity.
 
         Parameters
         ----------
-        reading : Reading
+        reading : NormalEquations
         alpha : float
-        units : ndarray of shape (n_targets,)
+        target_scale : ndarray of shape (n_targets,)
         """
-        coordinates, optimum, floor = _least_squares(reading, alpha)
+        coordinates, optimum, min_value = _least_squares(reading, alpha)
         norm_weights = reading.basis.norm_weights if alpha else None
-        return cls(coordinates, None, optimum, optimum, floor, alpha, norm_weights, units, len(optimum))
+        return cls(coordinates, None, optimum, optimum, min_value, alpha, norm_weights, target_scale, len(optimum))
 
     @classmethod
-    def in_basis(cls, reading: Reading, alpha: float, units: Floats) -> GramObjective:
+    def in_basis(cls, reading: NormalEquations, alpha: float, target_scale: Floats) -> GramObjective:
         """Return the objective over the coefficients of the basis themselves.
 
         Parameters are those of :meth:`orthonormal`.
         """
-        coordinates, optimum, floor = _least_squares(reading, alpha)
+        coordinates, optimum, min_value = _least_squares(reading, alpha)
         return cls(
             None,
             reading.statistics.features,
             reading.statistics.cross,
             coordinates @ optimum,
-            floor,
+            min_value,
             alpha,
             reading.basis.norm_weights,
-            units,
+            target_scale,
             len(optimum),
             reading.projection(),
         )
@@ -144,18 +144,18 @@ class GramObjective:
         return self.gram is None
 
     # There is one stage, and nothing to learn of the curvature on the way.
-    is_final = True
-    greatest_step = np.inf
-    follows_curvature = False
+    is_last_stage = True
+    max_first_step = np.inf
+    is_preconditioned = False
     stage_tol = 0.0
 
-    def restart(self, parameters: Floats, *, narrower: bool) -> None:
+    def reset(self, parameters: Floats, *, narrower: bool) -> None:
         """Never needed."""
 
     def _half_gradient(self, parameters: Floats) -> Floats:
         if self.gram is None:
-            return parameters - self.linear
-        half_gradient = self.gram @ parameters - self.linear
+            return parameters - self.rhs
+        half_gradient = self.gram @ parameters - self.rhs
         if self.alpha:
             half_gradient += self.alpha * cast(Floats, self.norm_weights)[:, None] * parameters
         return half_gradient
@@ -167,21 +167,21 @@ class GramObjective:
     @cached_property
     def _loss_weights(self) -> Floats:
         """What averages the targets' values, in squares of the greatest unit."""
-        return (self.units / self.units.max()) ** 2 / len(self.units)
+        return (self.target_scale / self.target_scale.max()) ** 2 / len(self.target_scale)
 
     @cached_property
     def _loss_unit(self) -> float:
         """The square of the greatest unit; infinite where that is beyond the range of floats."""
         with np.errstate(over="ignore", under="ignore"):
-            return float(np.square(self.units.max()))
+            return float(np.square(self.target_scale.max()))
 
     @cached_property
     def _reference_loss(self) -> float:
         """The loss at the reference, with the penalty, in squares of the greatest unit."""
-        return float(self._loss_weights @ self.floor)
+        return float(self._loss_weights @ self.min_value)
 
 
-def _least_squares(reading: Reading, alpha: float) -> tuple[Coordinates, Floats, Floats]:
+def _least_squares(reading: NormalEquations, alpha: float) -> tuple[Coordinates, Floats, Floats]:
     """Return orthonormal coordinates, and in them the optimum and its value.
 
     Where all rows are at hand, their residuals refine the optimum: one step of iterative
@@ -192,7 +192,7 @@ def _least_squares(reading: Reading, alpha: float) -> tuple[Coordinates, Floats,
     coordinates = reading.orthonormal_coordinates(alpha)
     gram = statistics.features
     if isinstance(gram, MatrixFreeFactor):
-        return coordinates, *_of_few_rows(cast(RowCoordinates, coordinates), to_numpy(cast(Array, rows)).T, alpha)
+        return coordinates, *_of_few_rows(cast(DualCoordinates, coordinates), to_numpy(cast(Array, rows)).T, alpha)
     optimum = coordinates.rmatvec(statistics.cross)
     if rows is None:
         return coordinates, optimum, statistics.target - np.square(optimum).sum(axis=0)
@@ -208,12 +208,12 @@ def _least_squares(reading: Reading, alpha: float) -> tuple[Coordinates, Floats,
     return coordinates, optimum + correction, squares + penalty - np.square(correction).sum(axis=0)
 
 
-def _of_few_rows(coordinates: RowCoordinates, targets: Floats, alpha: float) -> tuple[Floats, Floats]:
+def _of_few_rows(coordinates: DualCoordinates, targets: Floats, alpha: float) -> tuple[Floats, Floats]:
     """Return the optimum and its value, without products of all features.
 
     Parameters
     ----------
-    coordinates : RowCoordinates
+    coordinates : DualCoordinates
     targets : ndarray of shape (n_rows, n_targets)
         Times the roots of shares.
     alpha : float
@@ -225,5 +225,5 @@ def _of_few_rows(coordinates: RowCoordinates, targets: Floats, alpha: float) -> 
     residuals = targets - coordinates.factor.matvec(coefficients)
     slopes = alpha * coordinates.factor.norm_weights[:, None] * coefficients
     correction = coordinates.rmatvec_at_rows(residuals) - coordinates.rmatvec(slopes)
-    floor = np.square(residuals).sum(axis=0) + (slopes * coefficients).sum(axis=0)
-    return optimum + correction, floor - np.square(correction).sum(axis=0)
+    min_value = np.square(residuals).sum(axis=0) + (slopes * coefficients).sum(axis=0)
+    return optimum + correction, min_value - np.square(correction).sum(axis=0)

@@ -16,11 +16,11 @@ from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgWarning
 from sklearn.utils.metaestimators import available_if
 
-from torchpoly._accumulation import Accumulation
+from torchpoly._accumulation import RunningGram
 from torchpoly._array_api import namespace_of
 from torchpoly._box import Box
-from torchpoly._building import build_from_sum
-from torchpoly._checks import check_memory, check_weights, validated
+from torchpoly._building import build_from_running_gram
+from torchpoly._checks import check_memory, check_rows, check_weights
 from torchpoly._collections import is_collection
 from torchpoly._conditioning import Source
 from torchpoly._dask import PartitionedRows
@@ -28,10 +28,10 @@ from torchpoly._dask_fit import accumulate, partitions_of
 from torchpoly._device import resolve_device
 from torchpoly._estimator_base import PolynomialBase
 from torchpoly._optimizers import resolve_optimizer
-from torchpoly._reading import Data
+from torchpoly._reading import TrainingRows
 from torchpoly._sklearn_compat import fit_context
 from torchpoly._spec import ModelSpec
-from torchpoly._surroundings import as_before_if_it_fails, undisturbed
+from torchpoly._surroundings import default_torch_state, rollback_on_error
 from torchpoly._target_scaling import TargetScaling
 
 
@@ -115,14 +115,14 @@ class PartialFit(PolynomialBase):
         >>> model.partial_fit([[2.0], [3.0]], [4.0, 9.0]).equation()
         'y = 1*x0**2'
         """
-        with _lock_of(self), undisturbed(), as_before_if_it_fails(self):
+        with _lock_of(self), default_torch_state(), rollback_on_error(self):
             self._partial_fit(X, y, sample_weight)
         return self
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         spec, model = resolve_optimizer(self.optimizer, self.lr), self._model()
         namespace = None if is_collection(X) else namespace_of(X)
-        so_far: Accumulation | None = getattr(self, "_accumulated", None) or getattr(self, "_read", None)
+        so_far: RunningGram | None = getattr(self, "_running_gram", None) or getattr(self, "_read", None)
         if so_far is None and hasattr(self, "_polynomial"):
             raise ValueError(
                 "partial_fit cannot go on from this fit, of which there is no Gram matrix: its loss was not the "
@@ -142,13 +142,13 @@ class PartialFit(PolynomialBase):
                 LinAlgWarning,
                 stacklevel=4,
             )
-        self._train(build_from_sum(model, everything), spec, everything.n_rows, single_target)
-        self._accumulated, self._namespace = everything, namespace
+        self._train(build_from_running_gram(model, everything), spec, everything.n_rows, single_target)
+        self._running_gram, self._namespace = everything, namespace
         self.__dict__.pop("_read", None)
 
     def _accumulate(
-        self, model: ModelSpec, X: Any, y: Any, sample_weight: Any, so_far: Accumulation | None
-    ) -> tuple[Accumulation, Callable[[TargetScaling], Source], bool]:
+        self, model: ModelSpec, X: Any, y: Any, sample_weight: Any, so_far: RunningGram | None
+    ) -> tuple[RunningGram, Callable[[TargetScaling], Source], bool]:
         """Return what is known of these rows alone, the rows themselves, and whether y has one dimension."""
         reset = so_far is None
         if is_collection(X, y, sample_weight):
@@ -158,22 +158,22 @@ class PartialFit(PolynomialBase):
             source = partial(PartitionedRows, partitions, rows.n_rows)
             return rows, source, partitions.targets.number is None
         device = resolve_device(self._device_for(X))
-        X, y = validated(self, X, y, reset=reset)
+        X, y = check_rows(self, X, y, reset=reset)
         weights, unit = check_weights(sample_weight, X)
         box = Box.of(X, weights)
         everything = box if so_far is None else box | so_far.box
         check_memory(model.indices(len(box), everything.values), sys.maxsize)
         self._check_same_terms(so_far, model, None if y.ndim == 1 else y.shape[1])
         Y = y.reshape(len(y), -1)
-        data = Data(X, Y, weights, TargetScaling.identity(Y.shape[1]), device).of_positive_weight()
-        rows = Accumulation.of(model.features(box), data, box).weighing(unit)
+        data = TrainingRows(X, Y, weights, TargetScaling.identity(Y.shape[1]), device).of_positive_weight()
+        rows = RunningGram.of(model.basis_for(box), data, box).weighing(unit)
         return rows, lambda targets: replace(data, targets=targets), y.ndim == 1
 
-    def _check_same_terms(self, so_far: Accumulation | None, model: ModelSpec, n_targets: int | None) -> None:
+    def _check_same_terms(self, so_far: RunningGram | None, model: ModelSpec, n_targets: int | None) -> None:
         """Refuse rows for other terms or targets than those of the rows before."""
         if so_far is None:
             return
-        before, now = so_far.basis, model.features(so_far.box)
+        before, now = so_far.basis, model.basis_for(so_far.box)
         terms, kept = before.indices, now.indices
         differing = {
             "degree": terms.degree != kept.degree,

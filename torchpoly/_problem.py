@@ -15,7 +15,7 @@ from torchpoly._box import Box
 from torchpoly._fitted import FittedPolynomial
 from torchpoly._losses import Loss
 from torchpoly._objective import GramObjective
-from torchpoly._reading import Reading
+from torchpoly._reading import NormalEquations
 from torchpoly._row_objective import RowObjective
 from torchpoly._rows_of_arrays import Floats
 from torchpoly._target_scaling import TargetScaling
@@ -23,7 +23,7 @@ from torchpoly._target_scaling import TargetScaling
 
 @dataclass(frozen=True)
 class Part:
-    """What is minimised on its own.
+    """What is minimized on its own.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a fit minimises, and what the parameters mean.
+    """What a fit minimizes, and what the parameters mean.
 
     Parameters
     ----------
@@ -55,13 +55,13 @@ class Problem:
         For all targets, or one for each in their order.
     basis : Basis
         The features.
-    mixing : ndarray of shape (n_terms, n_mixed) or None
+    transform : ndarray of shape (n_terms, n_mixed) or None
         What the objective's coefficients combine; None stands for the features.
     targets : TargetScaling
         What the targets are scaled by.
     box : Box
         Of the rows of positive weight.
-    read : Reading or None
+    read : NormalEquations or None
         What has been read of the rows, if that is all that least squares need.
     extremes : ndarray of int or None
         Columns without whose extreme values more terms are independent.
@@ -69,17 +69,17 @@ class Problem:
 
     parts: list[Part]
     basis: Basis
-    mixing: Floats | None
+    transform: Floats | None
     targets: TargetScaling
     box: Box
-    read: Reading | None = None
+    read: NormalEquations | None = None
     extremes: NDArray[np.intp] | None = None
 
     def fitted_attributes(self, single_target: bool) -> dict[str, Any]:
         """Return the attributes of an estimator whose training ends here."""
         coefficients = np.hstack([part.objective.coefficients(part.parameters) for part in self.parts])
-        if self.mixing is not None:
-            coefficients = self.mixing @ coefficients
+        if self.transform is not None:
+            coefficients = self.transform @ coefficients
         attributes = {
             "_polynomial": FittedPolynomial(self.basis, coefficients, self.targets, self.box.low, self.box.high),
             "_single_target": single_target,

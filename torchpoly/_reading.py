@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
-from torchpoly._coordinates import Coordinates, TermCoordinates, on_span, without_null
+from torchpoly._coordinates import Coordinates, PrimalCoordinates, on_span, without_null
 from torchpoly._design_matrix import DesignMatrix
-from torchpoly._device import Device, on_device, to_numpy
+from torchpoly._device import Device, halving_on_out_of_memory, to_numpy
 from torchpoly._domain import Domain
 from torchpoly._few_rows import DenseFactor, MatrixFreeFactor, is_held
 from torchpoly._gram import GramStatistics, orthonormal_coordinates
@@ -46,7 +46,7 @@ def fits_one_chunk(n_rows: int, n_columns: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Data:
+class TrainingRows:
     """The rows of a fit, and how they are read.
 
     Parameters
@@ -70,7 +70,7 @@ class Data:
     device: Device
     on_chunk: Callable[[], object] | None = None
 
-    def with_more_targets(self, Y: NDArray) -> Data:
+    def with_more_targets(self, Y: NDArray) -> TrainingRows:
         """Return the data with further targets, in the units of the first."""
         return replace(self, Y=np.concatenate([self.Y, Y], axis=1), targets=self.targets.repeated(2))
 
@@ -97,9 +97,9 @@ class Data:
         """Return the covariance matrix of the variables of a domain."""
         return read_gram(Basis.linear(domain), self).covariance(domain.n_variables)
 
-    def squares_of(self, basis: Basis, mixing: Floats) -> Floats:
-        """Return the mean squares of combinations ``mixing.T @ features`` over the rows."""
-        return np.diagonal(cast(Floats, read_gram(basis, self, mixing).features))
+    def squares_of(self, basis: Basis, transform: Floats) -> Floats:
+        """Return the mean squares of combinations ``transform.T @ features`` over the rows."""
+        return np.diagonal(cast(Floats, read_gram(basis, self, transform).features))
 
     def shortest_halves(self) -> Floats:
         """Return the shortest interval that holds half of a sample of each column, of shape (2, n_features)."""
@@ -109,22 +109,22 @@ class Data:
         start = np.argmin(values[half:] - values[: len(values) - half], axis=0)
         return np.stack([values[start, np.arange(len(start))], values[start + half, np.arange(len(start))]])
 
-    def within(self, low: Floats, high: Floats) -> Data:
+    def within(self, low: Floats, high: Floats) -> TrainingRows:
         """Return the data with weights of 0 for rows outside a box."""
         weights = np.ones(len(self.X)) if self.weights is None else self.weights.copy()
         for rows in row_chunks(len(self.X), SCAN_ROWS):
             weights[rows] *= ((low <= self.X[rows]) & (high >= self.X[rows])).all(axis=1)
         return replace(self, weights=weights)
 
-    def read(self, basis: Basis, mixing: Floats | None = None) -> Reading:
+    def read(self, basis: Basis, transform: Floats | None = None) -> NormalEquations:
         """Read the rows once.
 
         Parameters
         ----------
         basis : Basis
             The features.
-        mixing : ndarray of shape (n_terms, n_mixed), optional
-            The statistics are those of the combinations ``mixing.T @ features``.
+        transform : ndarray of shape (n_terms, n_mixed), optional
+            The statistics are those of the combinations ``transform.T @ features``.
 
         Raises
         ------
@@ -135,95 +135,95 @@ class Data:
         if few and not is_held(basis.n_terms, self.n_rows):
             return self.of_positive_weight()._evaluated_anew(basis)
         if not few and not fits_one_chunk(len(self.X), n_columns):
-            return Reading(basis, mixing, read_gram(basis, self, mixing), None)
+            return NormalEquations(basis, transform, read_gram(basis, self, transform), None)
         # For so little, no other device is worth its while.
         data = replace(self.of_positive_weight() if few else self, device=None)
         total_weight = sum_weights(data.X, data.weights)
-        n_terms = basis.n_terms if mixing is None else mixing.shape[1]
+        n_terms = basis.n_terms if transform is None else transform.shape[1]
         with np.errstate(over="ignore", invalid="ignore"):
-            rows = next(data.blocks(basis, len(data.X), mixing))
+            rows = next(data.blocks(basis, len(data.X), transform))
             if few:
                 statistics = GramStatistics.from_few_rows(rows, basis.norm_weights, total_weight)
             else:
                 statistics = GramStatistics.from_chunks([rows], n_terms, total_weight)
-        _refuse_overflow(basis, statistics)
-        return Reading(basis, mixing, statistics, rows)
+        _check_overflow(basis, statistics)
+        return NormalEquations(basis, transform, statistics, rows)
 
-    def blocks(self, basis: Basis, size: int, mixing: Floats | None = None) -> Iterator[Array]:
+    def blocks(self, basis: Basis, size: int, transform: Floats | None = None) -> Iterator[Array]:
         """Yield features, with targets below, times the root of the weight, for blocks of at most `size` rows.
 
         See :meth:`DesignMatrix.weighted_blocks`.
         """
-        design = DesignMatrix(basis, self.X, self.weights, self.device, mixing)
+        design = DesignMatrix(basis, self.X, self.weights, self.device, transform)
         for block in design.weighted_blocks(self.Y, self.targets, size):
             if self.on_chunk is not None:
                 self.on_chunk()
             yield block
 
-    def _evaluated_anew(self, basis: Basis) -> Reading:
+    def _evaluated_anew(self, basis: Basis) -> NormalEquations:
         """Return few rows, all of positive weight, of many terms, which are evaluated at each use."""
         total_weight = sum_weights(self.X, self.weights)
-        shares = np.full(len(self.X), 1.0) if self.weights is None else self.weights
-        roots = np.sqrt(shares / total_weight)
-        gram = MatrixFreeFactor(basis, basis.domain.scale(self.X), roots, self.device)
-        targets = roots * self.targets.transform(self.Y)
+        row_weights = np.full(len(self.X), 1.0) if self.weights is None else self.weights
+        sqrt_weights = np.sqrt(row_weights / total_weight)
+        gram = MatrixFreeFactor(basis, basis.domain.scale(self.X), sqrt_weights, self.device)
+        targets = sqrt_weights * self.targets.transform(self.Y)
         with np.errstate(over="ignore", invalid="ignore"):
             statistics = GramStatistics(gram, gram.rmatvec(targets.T), np.square(targets).sum(axis=1), total_weight)
         if self.on_chunk is not None:
             self.on_chunk()
-        _refuse_overflow(basis, statistics)
-        return Reading(basis, None, statistics, targets)
+        _check_overflow(basis, statistics)
+        return NormalEquations(basis, None, statistics, targets)
 
-    def of_positive_weight(self) -> Data:
+    def of_positive_weight(self) -> TrainingRows:
         """Return the data without rows of weight 0."""
         return self if self.weights is None else self.of_rows(np.flatnonzero(self.weights))
 
-    def of_rows(self, rows: NDArray[np.intp]) -> Data:
+    def of_rows(self, rows: NDArray[np.intp]) -> TrainingRows:
         """Return some of the rows."""
         weights = None if self.weights is None else self.weights[rows]
         return replace(self, X=self.X[rows], Y=self.Y[rows], weights=weights)
 
 
 @dataclass(frozen=True)
-class Reading:
+class NormalEquations:
     """What a fit keeps of the rows.
 
     Parameters
     ----------
     basis : Basis
         The features.
-    mixing : ndarray of shape (n_terms, n_mixed) or None
-        Where given, the statistics are those of the combinations ``mixing.T @ features``.
+    transform : ndarray of shape (n_terms, n_mixed) or None
+        Where given, the statistics are those of the combinations ``transform.T @ features``.
     statistics : GramStatistics
         Of the features or of their combinations.
     rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows) or None
         The chunk that holds all rows of features or of combinations, if one does; where the Gram
         matrix is an :class:`MatrixFreeFactor`, only the targets, of shape (n_targets, n_rows).
-    first : Reading or None
+    first : NormalEquations or None
         What was read of the terms of the columns themselves, if that was not enough.
     """
 
     basis: Basis
-    mixing: Floats | None
+    transform: Floats | None
     statistics: GramStatistics
     rows: Array | None
-    first: Reading | None = None
+    first: NormalEquations | None = None
 
     @property
     def terms_at_rows(self) -> Floats | None:
         """The terms at all rows, of shape (n_terms, n_rows), times the roots of weights; None where not at hand."""
-        if self.rows is None or self.mixing is not None or not isinstance(self.statistics.features, np.ndarray):
+        if self.rows is None or self.transform is not None or not isinstance(self.statistics.features, np.ndarray):
             return None
         return to_numpy(self.rows[: self.basis.n_terms])
 
     @property
-    def plain(self) -> Reading:
+    def plain(self) -> NormalEquations:
         """What was read of the terms of the columns themselves."""
         return replace(self if self.first is None else self.first, rows=None)
 
     def orthonormal_coordinates(self, alpha: float) -> Coordinates:
         """Return the coordinates in which the penalized Gram matrix is the identity."""
-        norm_weights = self.basis.norm_weights if self.mixing is None else None
+        norm_weights = self.basis.norm_weights if self.transform is None else None
         return orthonormal_coordinates(self.statistics, alpha, norm_weights)
 
     def projection(self) -> Callable[[Floats], Floats] | None:
@@ -239,14 +239,14 @@ class Reading:
         if coordinates.rank == len(self.statistics.cross):
             return None
         if isinstance(gram, np.ndarray):
-            null = self.statistics.roots().null
+            null = self.statistics.whitening().null
             return lambda coefficients: without_null(coefficients, null, basis.norm_weights)
-        if isinstance(coordinates, TermCoordinates):
+        if isinstance(coordinates, PrimalCoordinates):
             means = cast(DenseFactor, gram).means
             return lambda coefficients: on_span(coordinates, coefficients, basis.norm_weights, means)
         return lambda coefficients: coordinates @ coordinates.rmatvec(gram @ coefficients)
 
-    def split(self, n_targets: int) -> tuple[Reading, Floats]:
+    def split(self, n_targets: int) -> tuple[NormalEquations, Floats]:
         """Return the reading of the first targets, and the mean products of the features with the others."""
         statistics = self.statistics
         if statistics.cross.shape[1] == n_targets:
@@ -258,10 +258,10 @@ class Reading:
         return replace(self, statistics=first, rows=rows, first=before), more
 
 
-def read_gram(basis: Basis, data: Data, mixing: Floats | None = None) -> GramStatistics:
+def read_gram(basis: Basis, data: TrainingRows, transform: Floats | None = None) -> GramStatistics:
     """Read the rows once, for their Gram matrix only, however many they are.
 
-    Parameters are those of :meth:`Data.read`.
+    Parameters are those of :meth:`TrainingRows.read`.
 
     Raises
     ------
@@ -269,19 +269,19 @@ def read_gram(basis: Basis, data: Data, mixing: Floats | None = None) -> GramSta
         If powers overflow, which they do not where the domain scales.
     """
     total_weight = sum_weights(data.X, data.weights)
-    n_terms = basis.n_terms if mixing is None else mixing.shape[1]
+    n_terms = basis.n_terms if transform is None else transform.shape[1]
 
     def work(size: int) -> GramStatistics:
-        return GramStatistics.from_chunks(data.blocks(basis, size, mixing), n_terms, total_weight)
+        return GramStatistics.from_chunks(data.blocks(basis, size, transform), n_terms, total_weight)
 
     size = chunk_size if data.device is None else accelerator_chunk_size
     with np.errstate(over="ignore", invalid="ignore"):
-        statistics = on_device(data.device, size(basis.n_terms + data.Y.shape[1]), work)
-    _refuse_overflow(basis, statistics)
+        statistics = halving_on_out_of_memory(data.device, size(basis.n_terms + data.Y.shape[1]), work)
+    _check_overflow(basis, statistics)
     return statistics
 
 
-def _refuse_overflow(basis: Basis, statistics: GramStatistics) -> None:
+def _check_overflow(basis: Basis, statistics: GramStatistics) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         overflow = basis.family == "power" and not statistics.is_finite()
     if overflow:

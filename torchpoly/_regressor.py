@@ -11,12 +11,12 @@ from sklearn.metrics import r2_score
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from torchpoly._array_api import like_input, namespace_of, refuse_other_namespace, to_host
+from torchpoly._array_api import check_namespace, like_input, namespace_of, to_host_array
 from torchpoly._box import Box
 from torchpoly._building import build_from_rows
 from torchpoly._callable_loss import LossFunction
 from torchpoly._callbacks import FitTasks
-from torchpoly._checks import DTYPES, check_memory, check_weights, refuse_class, validated
+from torchpoly._checks import DTYPES, check_memory, check_not_class, check_rows, check_weights
 from torchpoly._collections import is_collection
 from torchpoly._dask_fit import fit_collections, predict_collection, score_collections
 from torchpoly._device import DEVICE, OPTIMIZER, device_or_cpu, resolve_device
@@ -28,7 +28,7 @@ from torchpoly._partial_fit import PartialFit
 from torchpoly._reading import count_chunks
 from torchpoly._rows_of_arrays import Floats, count_rows
 from torchpoly._sklearn_compat import Interval, StrOptions, fit_context, has_callbacks
-from torchpoly._surroundings import as_before_if_it_fails, undisturbed, within_floats
+from torchpoly._surroundings import default_torch_state, overflow_as_value_error, rollback_on_error
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +73,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         training, in which y has a spread of 1. ``None`` runs all `n_iter` iterations.
 
     loss : str or callable, default="squared_error"
-        What is minimised, on average over the samples:
+        What is minimized, on average over the samples:
 
         - ``"squared_error"``: the conditional mean;
         - ``"absolute_error"``: the conditional median, which outliers of y do not move;
@@ -366,7 +366,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         >>> TorchPolynomialRegressor(degree=2).fit(X, y, sample_weight=[1, 1, 1, 0]).equation()
         'y = 1*x0**2'
         """
-        with undisturbed(), as_before_if_it_fails(self):
+        with default_torch_state(), rollback_on_error(self):
             if is_collection(X, y, sample_weight):
                 fit_collections(self, X, y, sample_weight)
             else:
@@ -377,8 +377,8 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         as_given = X, y, sample_weight
         spec = resolve_optimizer(self.optimizer, self.lr)
         device = resolve_device(self._device_for(X))
-        refuse_class(self.loss)
-        X, y = validated(self, X, y)
+        check_not_class(self.loss)
+        X, y = check_rows(self, X, y)
         weights, unit = check_weights(sample_weight, X)
         n_rows = count_rows(X, weights)
         self._check_batch_size(n_rows, spec)
@@ -479,9 +479,9 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         check_is_fitted(self)
         if is_collection(X):
             return predict_collection(self, X)
-        refuse_other_namespace(X, self._namespace, "TorchPolynomialRegressor.predict")
-        with within_floats():
-            rows = validate_data(self, to_host(X), dtype=DTYPES, reset=False)
+        check_namespace(X, self._namespace, "TorchPolynomialRegressor.predict")
+        with overflow_as_value_error():
+            rows = validate_data(self, to_host_array(X), dtype=DTYPES, reset=False)
         names = getattr(self, "feature_names_in_", None)
         device = device_or_cpu(self._device_for(X))
         predictions = self._polynomial.predict(rows, device, self._beyond(), names)
@@ -522,7 +522,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         """
         if is_collection(X, y, sample_weight):
             return score_collections(self, X, y, sample_weight)
-        return r2_score(to_host(y), to_host(self.predict(X)), sample_weight=to_host(sample_weight))
+        return r2_score(to_host_array(y), to_host_array(self.predict(X)), sample_weight=to_host_array(sample_weight))
 
     @property
     def loss_curve_(self) -> Floats:

@@ -1,4 +1,4 @@
-"""The value to minimise, over the parameters of training, from the rows."""
+"""The value to minimize, over the parameters of training, from the rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._coordinates import InverseRoots, penalty_gradient
+from torchpoly._coordinates import Whitening, penalty_gradient
 from torchpoly._losses import Loss, Stages
 from torchpoly._rows import Rows
 from torchpoly._rows_of_arrays import Array, Floats
@@ -35,7 +35,7 @@ class RowObjective:
     alpha : float
         Weight of the penalty, which is on the coefficients of the basis.
     stages : Stages
-        In which the loss is minimised.
+        In which the loss is minimized.
     batch_size : int or None
         How many rows there are to a step.
     projection : callable, optional
@@ -73,18 +73,20 @@ class RowObjective:
         self._origin = self._best(origins)
         self._coordinates: Floats | None = None
         self._curvature: float | None = None
-        self.follows_curvature = False
+        self.is_preconditioned = False
         self._rounding = rounding
         self.dual_gap: Floats | None = None
         predictions = rows.design.matvec(self._origin)
-        loss.start(predictions, rows.targets, rows.shares, stages)
+        loss.initialize(predictions, rows.targets, rows.normalized_weights, stages)
         if stages is not Stages.NONE:
-            self._follow_curvature(predictions)
+            self._precondition(predictions)
 
     def _best(self, origins: Sequence[Floats]) -> Floats:
         """Return the origin of the least loss for each target, or for all where their losses are one."""
         rows = self._rows
-        losses = [self._loss(rows.design.matvec(origin), rows.targets, rows.shares).losses for origin in origins]
+        losses = [
+            self._loss(rows.design.matvec(origin), rows.targets, rows.normalized_weights).losses for origin in origins
+        ]
         best = np.nan_to_num(losses, nan=np.inf).argmin(axis=0)
         return np.stack(origins)[best, :, np.arange(len(best))].T if len(best) > 1 else origins[best[0]]
 
@@ -100,7 +102,7 @@ class RowObjective:
         """
         combined = self._combined(parameters)
         predictions = self._rows.design.matvec(combined)
-        values, losses, slopes = self._loss(predictions, self._rows.targets, self._rows.shares)
+        values, losses, slopes = self._loss(predictions, self._rows.targets, self._rows.normalized_weights)
         value, slope = values.sum(), self._rows.design.rmatvec(slopes)
         if self._alpha:
             penalty = self._alpha * self._loss.penalty_units * self._penalty(combined)
@@ -133,29 +135,29 @@ class RowObjective:
         return self._batch_size is not None
 
     @property
-    def is_final(self) -> bool:
+    def is_last_stage(self) -> bool:
         """Whether the loss is in its last stage."""
-        return self._loss.is_final
+        return self._loss.is_last_stage
 
     @property
-    def greatest_step(self) -> float:
+    def max_first_step(self) -> float:
         """A thousand times the distance that tells the curvature, where coordinates do not follow it."""
-        return np.inf if self.follows_curvature else 1e3 * self._loss.reach
+        return np.inf if self.is_preconditioned else 1e3 * self._loss.fd_step
 
     @property
     def stage_tol(self) -> float:
         """The gradient entry at which a stage is over."""
         return self._loss.stage_tol(self.shape[0] / len(self._rows))
 
-    def restart(self, parameters: Floats, *, narrower: bool) -> None:
+    def reset(self, parameters: Floats, *, narrower: bool) -> None:
         """Go on from these parameters, which become 0, in new coordinates, and maybe in the loss's next stage."""
         self._origin = self._combined(parameters)
         parameters[:] = 0.0
         predictions = self._rows.design.matvec(self._origin)
         if narrower:
-            self._loss.narrow(predictions, self._rows.targets, self._rows.shares)
+            self._loss.advance_stage(predictions, self._rows.targets, self._rows.normalized_weights)
         self._curvature = None
-        self._follow_curvature(predictions)
+        self._precondition(predictions)
 
     def measure(self, parameters: Floats) -> None:
         """Find the dual gap at these parameters, for a loss that is a linear program."""
@@ -169,7 +171,7 @@ class RowObjective:
         parameters[:] = 0.0
         losses, gaps, exact = [], [], True
         for target, (program, unit) in enumerate(self._programs()):
-            optimum = program.minimise(self._origin[:, target])
+            optimum = program.minimize(self._origin[:, target])
             self._origin[:, target] = optimum.coefficients
             losses.append(unit * optimum.loss)
             gaps.append(unit * optimum.gap)
@@ -180,7 +182,7 @@ class RowObjective:
     @property
     def is_near(self) -> bool:
         """Whether training is in its last stage, or has begun near the optimum."""
-        return self._loss.is_final or self._is_warm
+        return self._loss.is_last_stage or self._is_warm
 
     @property
     def is_linear_program(self) -> bool:
@@ -200,7 +202,7 @@ class RowObjective:
         for done, chosen in enumerate(parts):
             batch = copy(self)
             batch._rows = self._rows.batch(chosen)
-            batch._loss = self._loss.for_batches()
+            batch._loss = self._loss.for_minibatch()
             yield done / len(parts), batch
 
     @property
@@ -222,18 +224,18 @@ class RowObjective:
         if not length > 0.0:
             return 1.0
         direction = here / length
-        self(-self._loss.reach * direction, there)
-        curvature = float(np.vdot(here - there, direction)) / (2 * self._loss.reach)
+        self(-self._loss.fd_step * direction, there)
+        curvature = float(np.vdot(here - there, direction)) / (2 * self._loss.fd_step)
         return curvature if 0.0 < curvature < np.inf else 1.0
 
-    def _follow_curvature(self, predictions: Array) -> None:
+    def _precondition(self, predictions: Array) -> None:
         """Make the features orthonormal under the loss's second derivatives."""
-        curvatures = self._loss.curvatures(predictions, self._rows.targets)
-        if curvatures is None or self._rows.coordinates is None:
+        hessian_weights = self._loss.hessian_weights(predictions, self._rows.targets)
+        if hessian_weights is None or self._rows.coordinates is None:
             return
         penalty: Floats | float = 0.0
         if self._alpha:
             penalty = 2.0 * self._alpha * self._penalty(np.eye(self._rows.design.n_features))
-        grams = self._rows.gram(curvatures * self._rows.shares)
-        self._coordinates = np.stack([InverseRoots(gram + penalty).complete for gram in grams])
-        self.follows_curvature, self._curvature = True, 0.5
+        grams = self._rows.gram(hessian_weights * self._rows.normalized_weights)
+        self._coordinates = np.stack([Whitening(gram + penalty).complete for gram in grams])
+        self.is_preconditioned, self._curvature = True, 0.5

@@ -29,7 +29,7 @@ from torchpoly._sklearn_compat import (
 # Predictions for as many polynomials are held at a time as make so many values.
 _MAX_PREDICTIONS = 2**20
 # Variances so small beside mean squares have lost digits.
-_MIN_VARIANCE = 1e-5
+_MIN_SCORE_VARIANCE = 1e-5
 # Values so many times smaller than what they are the difference of have 8 digits.
 _MAX_CANCELLATION = 1e-6
 
@@ -141,7 +141,7 @@ class Scoring:
         if formulas is None or not self._weighs_as_training or len(X) < 2 or X.dtype != np.float64:
             return
         variances = statistics.target - np.square(statistics.cross[0])
-        if not (variances > _MIN_VARIANCE * statistics.target).all():
+        if not (variances > _MIN_SCORE_VARIANCE * statistics.target).all():
             return
         errors, exact = _mean_squared_errors(statistics, polynomials.coefficients)
         chosen, units = np.flatnonzero(exact), polynomials.targets.scale

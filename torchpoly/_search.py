@@ -34,7 +34,7 @@ from torchpoly._sklearn_compat import (
     warn_or_raise_about_fit_failures,
 )
 from torchpoly._split_rows import PlainSource, transformed_sources
-from torchpoly._surroundings import as_before_if_it_fails, undisturbed
+from torchpoly._surroundings import default_torch_state, rollback_on_error
 
 
 class PolynomialGridSearchCV(GridSearchCV):
@@ -216,10 +216,10 @@ class PolynomialGridSearchCV(GridSearchCV):
         if type(self)._run_search is not GridSearchCV._run_search:
             reason = "a subclass runs the search"
         if reason is None:
-            with undisturbed(), as_before_if_it_fails(self):
+            with default_torch_state(), rollback_on_error(self):
                 return self._search(parser, X, y, params)
         self._report(f"All fits fall back to scikit-learn: {reason}")
-        with as_before_if_it_fails(self):
+        with rollback_on_error(self):
             return super().fit(X, y, **params)
 
     @fit_context(prefer_skip_nested_validation=False)

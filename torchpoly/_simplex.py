@@ -9,25 +9,25 @@ from numpy.typing import NDArray
 from scipy.linalg import lstsq, qr
 from scipy.optimize import lsq_linear
 
-from torchpoly._coordinates import EPSILON, InverseRoots
-from torchpoly._device import like, to_numpy
+from torchpoly._coordinates import EPSILON, Whitening
+from torchpoly._device import asarray_like, to_numpy
 from torchpoly._rows import Rows
 from torchpoly._rows_of_arrays import Floats
 
 Indices = NDArray[np.intp]
 
 # Residuals are computed to about so many units in the last place of what they are differences of.
-_ROUNDING = 32 * EPSILON
+_RESIDUAL_ROUNDING = 32 * EPSILON
 # Slopes, and changes of a residual along an edge, that are rounding: relative to their terms.
 _NO_SLOPE, _NO_CHANGE = 1e-13, 1e-10
 # Inverses are computed anew after so many updates.
 _MAX_UPDATES = 30
 # Where only a bound is wanted, matrices have at most so many elements, and all iterations so many operations.
-_MAX_ELEMENTS, _MAX_WORK = 2**21, 2**31
+_MAX_BOUND_ELEMENTS, _MAX_WORK = 2**21, 2**31
 # So many rows are sorted first, in the order in which an edge passes through them.
 _N_FIRST = 256
 # Rows through which a polynomial is laid are independent up to this condition number.
-_MAX_CONDITION = 1e6
+_MAX_VERTEX_CONDITION = 1e6
 # Relative gaps up to this are rounding.
 _EXACT = 1e-10
 
@@ -90,10 +90,10 @@ class QuantileProgram:
     def __init__(self, rows: Rows, quantile: float) -> None:
         self._rows = rows
         self.high, self.low = quantile, quantile - 1.0
-        self.targets, self.weights = to_numpy(rows.targets)[0], to_numpy(rows.shares)
+        self.targets, self.weights = to_numpy(rows.targets)[0], to_numpy(rows.normalized_weights)
         # Features that training did not make orthonormal under the rows are combined to such.
-        gram = None if rows.coordinates is not None else rows.gram(rows.shares[None])[0]
-        self._mixing = None if gram is None else InverseRoots(gram).truncated
+        gram = None if rows.coordinates is not None else rows.gram(rows.normalized_weights[None])[0]
+        self._mixing = None if gram is None else Whitening(gram).truncated
         self.rank = rows.design.n_features if self._mixing is None else self._mixing.shape[1]
         # Orthonormal features of a row have at most the norm that its weight leaves them.
         self.norms = 1 / np.sqrt(self.weights) if self._mixing is not None else np.sqrt(rows.design.squares())
@@ -118,7 +118,7 @@ class QuantileProgram:
         if self.rank == len(order):
             return best  # a polynomial through all rows leaves no loss
         for n_free in self.rank * np.array([1, 2, 8, 2, 2]) + n_needed * np.array([0, 0, 0, 1, 4]):
-            free = order[: min(n_free, _MAX_ELEMENTS // self.rank)]
+            free = order[: min(n_free, _MAX_BOUND_ELEMENTS // self.rank)]
             slopes = signed.copy()
             slopes[free] = 0.0
             products, bounds = self.columns(free) * self.weights[free], (self.low, self.high)
@@ -127,7 +127,7 @@ class QuantileProgram:
             best = min(best, self._gap(residuals, slopes))
         return best
 
-    def minimise(self, coefficients: Floats) -> Optimum:
+    def minimize(self, coefficients: Floats) -> Optimum:
         """Go to the vertex nearest to these coefficients, and from vertex to vertex to the least loss.
 
         As Barrodale and Roberts do [1]_: leave the row whose slope lies farthest outside of its
@@ -184,7 +184,7 @@ class QuantileProgram:
             columns /= np.linalg.norm(columns, axis=0)
             scales = sizes[near] + (1e-6 * sizes[near].max() or 1.0)
             chosen = qr(columns / scales, mode="r", pivoting=True)[1][: self.rank]
-            if n_near == len(sizes) or np.linalg.cond(columns[:, chosen]) < _MAX_CONDITION:
+            if n_near == len(sizes) or np.linalg.cond(columns[:, chosen]) < _MAX_VERTEX_CONDITION:
                 return near[chosen]
             n_near = min(4 * n_near, len(sizes))
         return np.arange(self.rank)
@@ -203,12 +203,12 @@ class QuantileProgram:
 
     def rmatvec(self, slopes: Floats) -> Floats:
         """Return ``F' (w s)`` of the orthonormal features F."""
-        products = self._rows.design.rmatvec(like((self.weights * slopes)[None], self._rows.targets))[:, 0]
+        products = self._rows.design.rmatvec(asarray_like((self.weights * slopes)[None], self._rows.targets))[:, 0]
         return products if self._mixing is None else self._mixing.T @ products
 
     def gram(self, chosen: NDArray[np.bool_]) -> Floats:
         """Return the Gram matrix of the orthonormal features on some rows."""
-        gram = self._rows.gram(like((self.weights * chosen)[None], self._rows.targets))[0]
+        gram = self._rows.gram(asarray_like((self.weights * chosen)[None], self._rows.targets))[0]
         return gram if self._mixing is None else self._mixing.T @ gram @ self._mixing
 
     def columns(self, chosen: Indices) -> Floats:
@@ -243,7 +243,7 @@ class _Vertex:
     def __init__(self, program: QuantileProgram, start: Floats, basis: Indices) -> None:
         self._program, self.basis = program, basis
         size = np.sqrt(program.weights @ np.square(program.targets - start))
-        self.noise = _ROUNDING * (np.abs(program.targets) + size * program.norms)
+        self.noise = _RESIDUAL_ROUNDING * (np.abs(program.targets) + size * program.norms)
         # How the infinitesimal number moves the targets.
         self._start = np.stack([start, np.random.default_rng(0).uniform(-1.0, 1.0, len(start))])
         self._n_updates = _MAX_UPDATES

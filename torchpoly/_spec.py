@@ -17,7 +17,7 @@ from torchpoly._device import Device
 from torchpoly._domain import Domain
 from torchpoly._index_set import IndexSet
 from torchpoly._losses import LOSSES, Loss
-from torchpoly._reading import Data, Reading
+from torchpoly._reading import NormalEquations, TrainingRows
 from torchpoly._rows_of_arrays import Floats
 from torchpoly._target_scaling import TargetScaling
 from torchpoly._target_statistics import mean_and_deviation, median_and_deviation
@@ -30,7 +30,7 @@ def loss_class(loss: str | LossFunction) -> Any:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The parameters of the estimator that say what is minimised; there they are documented."""
+    """The parameters of the estimator that say what is minimized; there they are documented."""
 
     degree: int
     loss: str | LossFunction
@@ -61,21 +61,21 @@ class ModelSpec:
         weights: Floats | None,
         device: Device,
         on_chunk: Callable[[], object] | None = None,
-    ) -> Data:
+    ) -> TrainingRows:
         """Return the rows with the scale of their targets. Parameters are those of :func:`build_from_rows`."""
         Y = y.reshape(len(y), -1)
-        return Data(X, Y, weights, self._targets(Y, weights), device, on_chunk)
+        return TrainingRows(X, Y, weights, self._targets(Y, weights), device, on_chunk)
 
-    def read(self, data: Data, box: Box) -> Reading:
+    def read(self, data: TrainingRows, box: Box) -> NormalEquations:
         """Read the rows, whose columns span the box."""
-        first = data.read(self.features(box))
+        first = data.read(self.basis_for(box))
         return well_conditioned(first, data) if self.needs_well_conditioned else first
 
-    def losses(self, data: Data, single_target: bool, in_stages: bool) -> list[Loss]:
+    def losses(self, data: TrainingRows, single_target: bool, in_stages: bool) -> list[Loss]:
         """Return the loss of all targets, or one for each where they have stages of their own."""
         if isinstance(self.loss, str):
-            units = data.targets.scale
-            parts = np.split(units, len(units)) if in_stages else [units]
+            scale = data.targets.scale
+            parts = np.split(scale, len(scale)) if in_stages else [scale]
             return [LOSSES[self.loss](part, **self.loss_options) for part in parts]
         weighted = data.weights is not None and len(np.unique(data.weights[data.weights > 0])) > 1
         return [CallableLoss(self.loss, data.targets, single_target=single_target, weighted=weighted)]
@@ -86,28 +86,28 @@ class ModelSpec:
             targets = median_and_deviation(Y, weights)
         else:
             targets = mean_and_deviation(Y, weights)
-        return replace(targets, scale=np.ones_like(targets.scale)) if self.is_textbook else targets
+        return replace(targets, scale=np.ones_like(targets.scale)) if self.is_monomial else targets
 
     @property
-    def is_textbook(self) -> bool:
+    def is_monomial(self) -> bool:
         """Whether features are raw powers of raw X, for raw y."""
         return self.basis == "monomial"
 
-    def features(self, box: Box) -> Basis:
+    def basis_for(self, box: Box) -> Basis:
         """Return the basis for rows whose columns span the box."""
-        if self.is_textbook:
+        if self.is_monomial:
             return Basis(Domain.identity(len(box)), self.indices(len(box)), "power")
         return Basis.spanning(box, self.degree, self.interaction_only)
 
     def indices(self, n_features: int, values: Sequence[Floats | None] | None = None) -> IndexSet:
         """Return the terms of so many columns, of which those of few values have few powers."""
-        if self.is_textbook or values is None:
+        if self.is_monomial or values is None:
             return IndexSet(n_features, self.degree, self.interaction_only)
         return IndexSet.on_values(values, self.degree, self.interaction_only)
 
-    def zero(self, n_terms: int, targets: TargetScaling) -> Floats:
+    def initial_parameters(self, n_terms: int, targets: TargetScaling) -> Floats:
         """Return the coefficients at which training starts: 0, and with raw powers so for y as it is."""
         origin = np.zeros((n_terms, len(targets.center)))
-        if self.is_textbook:
+        if self.is_monomial:
             origin[0] = -targets.center
         return origin

@@ -14,10 +14,10 @@ from sklearn.pipeline import Pipeline
 
 from torchpoly._box import Box
 from torchpoly._candidates import Candidate
-from torchpoly._checks import check_weights, validated
+from torchpoly._checks import check_rows, check_weights
 from torchpoly._device import Device
-from torchpoly._folds import Fold, Pass, Split, read_fold, read_folds
-from torchpoly._reading import Data
+from torchpoly._folds import Split, SplitBatch, SplitGram, read_fold, read_folds
+from torchpoly._reading import TrainingRows
 from torchpoly._regressor import TorchPolynomialRegressor
 from torchpoly._rows_of_arrays import chunk_size, count_rows
 from torchpoly._sklearn_compat import check_method_params, safe_split
@@ -26,7 +26,7 @@ from torchpoly._target_scaling import TargetScaling
 from torchpoly._target_statistics import mean_and_deviation
 
 # The rows of several splits are transformed at a time where they take no more than about these bytes.
-_BUDGET = 2**28
+_MAX_TRANSFORMED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SplitRows:
     ----------
     split : tuple of ndarray of int
         Which rows of the user's data these are.
-    data : Data
+    data : TrainingRows
         Where they are found.
     places : tuple of ndarray of int
         Where the training rows and the test rows are in `data`.
@@ -50,18 +50,18 @@ class SplitRows:
     """
 
     split: Split
-    data: Data
+    data: TrainingRows
     places: Split
     single_target: bool
     complete: Callable[[TorchPolynomialRegressor], Any]
     X_scored: NDArray | None = None
 
     @cached_property
-    def training(self) -> Data:
+    def training(self) -> TrainingRows:
         return self.data.of_rows(self.places[0])
 
     @cached_property
-    def test(self) -> Data:
+    def test(self) -> TrainingRows:
         return self.data.of_rows(self.places[1])
 
 
@@ -84,7 +84,7 @@ class SplitSource(Protocol):
     def rows(self, split: int) -> SplitRows:
         """Return the rows of a split."""
 
-    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, Fold | None]]:
+    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
         """Yield what the rows of each split, in order, say of least squares up to the degree of a model.
 
         None stands for a split of which either part has no row of positive weight.
@@ -118,14 +118,14 @@ class PlainSource:
         X, y, self.attributes = _validate(estimator, X, y)
         weights, self._weight_unit = check_weights(sample_weight, X)
         Y = y.reshape(len(y), -1)
-        self._data = Data(X, Y, weights, mean_and_deviation(Y, weights), None)
+        self._data = TrainingRows(X, Y, weights, mean_and_deviation(Y, weights), None)
         self._box = Box.of(X, weights)
         self._single_target = y.ndim == 1
         self._places = splits
         self.splits: Sequence[int] = range(len(splits))
         self.n_features = X.shape[1]
         self.fewest_rows = min(len(training) for training, _ in splits)
-        self._complete_runs: dict[tuple[object, ...], Pass] = {}
+        self._complete_runs: dict[tuple[object, ...], SplitBatch] = {}
 
     def box(self) -> Box | None:
         """Return the box of all rows."""
@@ -140,23 +140,23 @@ class PlainSource:
         estimator.__dict__.update(self.attributes)
         return estimator
 
-    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, Fold | None]]:
+    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
         """Read the rows once for all splits that share groups of them."""
         for run in read_folds(model, replace(self._data, device=device), self._places):
             for split in run.splits:
                 yield split, run.fold(split)
             if run.covers_all_rows:
-                self._complete_runs[model.interaction_only, model.is_textbook, device] = run
+                self._complete_runs[model.interaction_only, model.is_monomial, device] = run
 
     def fit_on_all_rows(self, estimator: TorchPolynomialRegressor, candidate: Candidate) -> bool:
         """Fit a candidate to all rows from what has been read of them, and return whether that was enough."""
         model = candidate.model
-        run = self._complete_runs.get((model.interaction_only, model.is_textbook, candidate.device))
+        run = self._complete_runs.get((model.interaction_only, model.is_monomial, candidate.device))
         if run is None:
             return False
         n_rows = count_rows(self._data.X, self._data.weights)
         # A fit of so few rows refines the optimum that it gets from their Gram matrix.
-        n_terms = model.features(self._box).n_terms
+        n_terms = model.basis_for(self._box).n_terms
         if n_rows <= chunk_size(n_terms + self._data.Y.shape[1]):
             return False
         everything = run.everything()
@@ -191,7 +191,7 @@ class PipelineSource:
         """Return the rows of a split."""
         return self._rows[split]
 
-    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, Fold | None]]:
+    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
         """Read the rows of each split."""
         for split, rows in self._rows.items():
             training, test = (replace(data, device=device) for data in (rows.training, rows.test))
@@ -233,7 +233,7 @@ def transformed_sources(
             continue
         held[index] = rows
         n_bytes += 2 * rows.data.X.nbytes  # the rows are copied from one array to two
-        if n_bytes > _BUDGET:
+        if n_bytes > _MAX_TRANSFORMED_BYTES:
             yield PipelineSource(held)
             held, n_bytes = {}, 0
     if held:
@@ -261,9 +261,9 @@ def _transform(
     X, y, attributes = _validate(last, X, y)
     template = clone(last)
     template.__dict__.update(attributes)
-    X_test, y_test = validated(template, X_test, y_test, reset=False)
+    X_test, y_test = check_rows(template, X_test, y_test, reset=False)
     if X_scored is not None:
-        X_scored, _ = validated(template, X_scored, y, reset=False)
+        X_scored, _ = check_rows(template, X_scored, y, reset=False)
         X_scored = None if np.array_equal(X_scored, X) else X_scored
     weights = None
     if sample_weight is not None:
@@ -276,7 +276,7 @@ def _transform(
 
     Y = np.concatenate([y, y_test]).reshape(len(y) + len(y_test), -1)
     places = np.arange(len(X)), np.arange(len(X), len(Y))
-    data = Data(np.concatenate([X, X_test]), Y, weights, TargetScaling.identity(Y.shape[1]), None)
+    data = TrainingRows(np.concatenate([X, X_test]), Y, weights, TargetScaling.identity(Y.shape[1]), None)
     return SplitRows(split, data, places, y.ndim == 1, complete, X_scored)
 
 
@@ -292,5 +292,5 @@ def _validate(estimator: TorchPolynomialRegressor, X: Any, y: Any) -> tuple[NDAr
     """Return what :meth:`TorchPolynomialRegressor.fit` takes the data for, and what it learns of the columns."""
     learner = clone(estimator)
     before = set(vars(learner))
-    X, y = validated(learner, X, y)
+    X, y = check_rows(learner, X, y)
     return X, y, {name: value for name, value in vars(learner).items() if name not in before}

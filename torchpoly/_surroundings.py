@@ -16,7 +16,7 @@ _IMPORTED_IN = os.getpid()
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def default_torch_state() -> Iterator[None]:
     """Train whatever the process has set for torch, and leave that as it was.
 
     Optimizers make tensors of their own on the default device, which is to be the CPU. A process that was
@@ -33,12 +33,12 @@ def undisturbed() -> Iterator[None]:
         if _is_forked():
             stack.callback(torch.set_num_threads, torch.get_num_threads())
             torch.set_num_threads(1)
-        stack.enter_context(within_floats())
+        stack.enter_context(overflow_as_value_error())
         yield
 
 
 @contextmanager
-def within_floats() -> Iterator[None]:
+def overflow_as_value_error() -> Iterator[None]:
     """Refuse whole numbers of Python that no float holds."""
     try:
         yield
@@ -47,7 +47,7 @@ def within_floats() -> Iterator[None]:
 
 
 @contextmanager
-def as_before_if_it_fails(estimator: Any) -> Iterator[None]:
+def rollback_on_error(estimator: Any) -> Iterator[None]:
     """Undo what a fit has done to an estimator if it raises."""
     before = estimator.__dict__.copy()
     try:

@@ -41,9 +41,9 @@ def median_and_deviation(Y: NDArray, weights: Floats | None = None) -> TargetSca
     ranges = _ranges(Y, weights)
     kept = slice(None) if weights is None else np.flatnonzero(weights)
     scaled = ranges.transform(Y[kept])
-    shares = np.ones(scaled.shape[1]) if weights is None else weights[kept]
-    middle = np.array([weighted_median(row, shares) for row in scaled])
-    spread = np.array([typical_size(row, shares) for row in scaled - middle[:, None]])
+    kept_weights = np.ones(scaled.shape[1]) if weights is None else weights[kept]
+    middle = np.array([weighted_median(row, kept_weights) for row in scaled])
+    spread = np.array([typical_size(row, kept_weights) for row in scaled - middle[:, None]])
     return TargetScaling(ranges.center + ranges.scale * middle, ranges.scale * np.where(spread > 0, spread, 1.0))
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LBFGS_SCALE = 2.0**40
 
 # Differences of values below this have lost more digits to rounding than a line search can spare.
-_ROUNDING = 1e-12
+_VALUE_ROUNDING = 1e-12
 
 # Relative progress of the value, between coordinates that follow its curvature, that is none.
 _STALL = 1e-13
@@ -37,7 +37,7 @@ _STAGE_ITERATIONS = 10
 
 
 class Objective(Protocol):
-    """What :func:`minimise` needs to know of an objective."""
+    """What :func:`minimize` needs to know of an objective."""
 
     def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
         """Return the value and the loss to report; write the value's gradient."""
@@ -51,27 +51,27 @@ class Objective(Protocol):
         """Whether all these eigenvalues are the same."""
 
     @property
-    def is_final(self) -> bool:
-        """Whether this is the last of the stages in which it is minimised."""
+    def is_last_stage(self) -> bool:
+        """Whether this is the last of the stages in which it is minimized."""
 
     @property
-    def greatest_step(self) -> float:
+    def max_first_step(self) -> float:
         """How far the first step may go before anything but the curvature there is known."""
 
     @property
-    def follows_curvature(self) -> bool:
+    def is_preconditioned(self) -> bool:
         """Whether coordinates are made for the curvature where they start."""
 
     @property
     def stage_tol(self) -> float:
         """The gradient entry at which a stage that is not the last is over."""
 
-    def restart(self, parameters: Floats, *, narrower: bool) -> None:
+    def reset(self, parameters: Floats, *, narrower: bool) -> None:
         """Go on from these parameters, which change in place, in new coordinates and maybe the next stage."""
 
 
 class Program(Protocol):
-    """What :func:`minimise` needs to know of an objective that is a linear program."""
+    """What :func:`minimize` needs to know of an objective that is a linear program."""
 
     dual_gap: Floats | None
 
@@ -86,13 +86,13 @@ class Program(Protocol):
         """Go to the optimum, of which `dual_gap` is the proof; return the loss and whether it is the least."""
 
 
-class Watch(Protocol):
+class IterationCallback(Protocol):
     """What sees training from iteration to iteration."""
 
-    def begin(self) -> None:
+    def on_iteration_begin(self) -> None:
         """Learn that an iteration begins."""
 
-    def end(self, losses: Sequence[float]) -> bool:
+    def on_iteration_end(self, losses: Sequence[float]) -> bool:
         """Learn that an iteration has ended, with the losses so far; return whether training is to stop."""
 
 
@@ -141,21 +141,21 @@ class _Trainee:
                 # Where the loss overflows, the line search sees a bowl that it turns back from.
                 difference = 1.0 + abs(base)
                 self._scaled[:] = step * (2.0 * difference * self._scale / float(np.vdot(step, step)))
-            elif abs(difference) < _ROUNDING * max(1.0, abs(base)):
+            elif abs(difference) < _VALUE_ROUNDING * max(1.0, abs(base)):
                 difference = 0.5 * float(np.vdot(step, self.gradient + slope))
             return torch.tensor(difference * self._scale, dtype=torch.float64, device="cpu")
 
         return closure
 
-    def restart(self, objective: Objective, *, narrower: bool) -> float:
+    def reset(self, objective: Objective, *, narrower: bool) -> float:
         """Take the objective to its next stage, or to new coordinates in this one; return its value there."""
-        objective.restart(self.parameters, narrower=narrower)
+        objective.reset(self.parameters, narrower=narrower)
         self._latest = None
         value, _ = self.evaluate(objective)
         return value
 
 
-def minimise(
+def minimize(
     objective: Objective,
     parameters: Floats,
     spec: OptimizerSpec,
@@ -164,7 +164,7 @@ def minimise(
     tol: float | None,
     batches: Callable[[], Iterable[tuple[float, Objective]]] | None = None,
     program: Program | None = None,
-    watch: Watch | None = None,
+    callback: IterationCallback | None = None,
     verbose: int = 0,
 ) -> Floats:
     """Train `parameters` in place.
@@ -185,7 +185,7 @@ def minimise(
         iteration that is done before it. Without it, an iteration is a step on `objective`.
     program : Program, optional
         The objective as a linear program. L-BFGS that comes to the last stage ends at its optimum.
-    watch : Watch, optional
+    callback : IterationCallback, optional
         What sees each iteration, and may stop training.
     verbose : int
         Print every so many iterations; 0 prints nothing.
@@ -221,8 +221,8 @@ def minimise(
         stage_start, restart_value = 0, math.inf
         is_stopped = has_converged = False
         for iteration in range(n_iter):
-            if watch is not None:
-                watch.begin()
+            if callback is not None:
+                callback.on_iteration_begin()
             for done, part in [(0.0, objective)] if batches is None else batches():
                 trainee.evaluate(part)
                 try:
@@ -241,26 +241,26 @@ def minimise(
             value, loss = trainee.evaluate(objective)
             if not math.isfinite(value):
                 raise ValueError(_diverged(spec, optimizer, iteration + 1))
-            steepest = max(trainee.gradient.max(), -trainee.gradient.min())
+            max_abs_grad = max(trainee.gradient.max(), -trainee.gradient.min())
             # Where coordinates cannot follow the curvature, there is no use in waiting longer.
             long = iteration + 1 - stage_start == _STAGE_ITERATIONS
-            is_over = steepest <= objective.stage_tol or (long and not objective.follows_curvature)
+            is_over = max_abs_grad <= objective.stage_tol or (long and not objective.is_preconditioned)
             # Working precision may allow no more, or the line search finds no way down.
-            stalls = long and objective.follows_curvature and restart_value - value <= _STALL * abs(value)
-            may_end = objective.is_final and tol is not None
-            has_converged = may_end and (steepest <= tol or (stalls and steepest <= _STALLED_GRADIENT))
+            stalls = long and objective.is_preconditioned and restart_value - value <= _STALL * abs(value)
+            may_end = objective.is_last_stage and tol is not None
+            has_converged = may_end and (max_abs_grad <= tol or (stalls and max_abs_grad <= _STALLED_GRADIENT))
             is_last = has_converged or (may_end and stalls) or iteration + 1 == n_iter
             if program is not None and spec.is_lbfgs and program.is_near and is_last:
                 loss, has_converged = program.finish(parameters)
             losses.append(loss)
             if verbose and (iteration + 1) % verbose == 0:
                 print(f"[TorchPolynomialRegressor] iteration {iteration + 1}: loss = {loss:.6g}")
-            is_stopped = watch is not None and watch.end(losses)
+            is_stopped = callback is not None and callback.on_iteration_end(losses)
             if is_stopped or is_last:
                 break
-            narrower = (is_over or stalls) and not objective.is_final
-            if narrower or (long and objective.follows_curvature):
-                restart_value = trainee.restart(objective, narrower=narrower)
+            narrower = (is_over or stalls) and not objective.is_last_stage
+            if narrower or (long and objective.is_preconditioned):
+                restart_value = trainee.reset(objective, narrower=narrower)
                 optimizer = build(spec, [trainee.tensor], objective)
                 rate = default_rate(spec, objective, trainee.gradient, n_iter)
                 stage_start = iteration + 1
@@ -268,7 +268,7 @@ def minimise(
             program.measure(parameters)
         if not (has_converged or is_stopped or tol is None):
             gap = None if program is None else float(cast(Floats, program.dual_gap).max())
-            warn_not_converged(spec, _rates(optimizer), len(losses), tol, steepest, start, losses[-1], gap)
+            warn_not_converged(spec, _rates(optimizer), len(losses), tol, max_abs_grad, start, losses[-1], gap)
     return np.array(losses)
 
 
@@ -296,7 +296,7 @@ def default_rate(
     if spec.sets_first_step:
         length = 1 / (2 * objective.curvature)
         # Where the curvature may soon be another one, the line search goes on from a shorter step.
-        length = min(length, objective.greatest_step / max(float(np.linalg.norm(gradient)), 1e-300))
+        length = min(length, objective.max_first_step / max(float(np.linalg.norm(gradient)), 1e-300))
         first = max(1.0, _LBFGS_SCALE * np.abs(gradient).sum()) * length / _LBFGS_SCALE
         return lambda iteration: lr if iteration else lr * first
     if spec.is_lbfgs:
@@ -358,7 +358,7 @@ def warn_not_converged(
     rates: str,
     n_iter: int,
     tol: float,
-    steepest: float,
+    max_abs_grad: float,
     start: float,
     end: float,
     dual_gap: float | None = None,
@@ -381,8 +381,8 @@ def warn_not_converged(
     if dual_gap is not None:
         cause = f"The loss is at most {dual_gap:.3g} above the least possible (dual_gap_). {cause}"
     warnings.warn(
-        f"{spec.factory.__name__} ended after {n_iter} iterations with a gradient entry of {steepest:.3g}"
-        f"{f', above tol={tol:.3g}' if steepest > tol else ''}. {cause}",
+        f"{spec.factory.__name__} ended after {n_iter} iterations with a gradient entry of {max_abs_grad:.3g}"
+        f"{f', above tol={tol:.3g}' if max_abs_grad > tol else ''}. {cause}",
         ConvergenceWarning,
         stacklevel=7,  # the line that called fit
     )

@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 
 from torchpoly._candidates import Candidate
-from torchpoly._folds import Fold
+from torchpoly._folds import SplitGram
 from torchpoly._lockstep import Lane
 from torchpoly._objective import GramObjective
 from torchpoly._problem import Part, Problem
@@ -19,12 +19,12 @@ from torchpoly._rows_of_arrays import Floats
 from torchpoly._spec import ModelSpec
 
 
-class FoldTraining:
+class SplitTraining:
     """The trainings of candidates on a fold.
 
     Parameters
     ----------
-    fold : Fold
+    fold : SplitGram
     candidates : list of Candidate
     together : bool
         Whether coefficients are enough, or each candidate has to be trained as an estimator.
@@ -39,7 +39,7 @@ class FoldTraining:
         What has to be trained by itself.
     """
 
-    def __init__(self, fold: Fold, candidates: Sequence[Candidate], *, together: bool) -> None:
+    def __init__(self, fold: SplitGram, candidates: Sequence[Candidate], *, together: bool) -> None:
         self.fold = fold
         self.solved: list[tuple[list[Candidate], Floats]] = []
         self.lanes: list[tuple[list[Candidate], Lane]] = []
@@ -88,7 +88,7 @@ class FoldTraining:
         self.lanes.append((group, Lane(objective, part.parameters, first.spec, estimator.n_iter, estimator.tol)))
 
     def problem(self, model: ModelSpec) -> Problem | None:
-        """Return what a fit alone would minimise, with parameters of its own; None where it would read more."""
+        """Return what a fit alone would minimize, with parameters of its own; None where it would read more."""
         key = model.degree, model.alpha, model.basis
         if key not in self._problems:
             self._problems[key] = self.fold.pose(model)
