@@ -45,6 +45,13 @@ def test_the_readme_claims_what_was_measured():
     assert set(rows) <= set(page.splitlines())
 
 
+def test_the_citation_names_the_latest_release():
+    version, date = re.search(r"^## (\d\S*) - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE).groups()
+    citation = (ROOT / "CITATION.cff").read_text().splitlines()
+    assert f"version: {version}" in citation
+    assert f"date-released: {date}" in citation
+
+
 def public():
     """Return the name of each public class, and of each member that torchpoly itself gives it."""
     names = set()
