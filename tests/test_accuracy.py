@@ -338,6 +338,7 @@ def test_interactions_of_columns_that_nearly_coincide(degree, rng):
     assert model.score(X, x + noise) > 0.9999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("design", "n_features", "degree", "least"),
     [

@@ -12,7 +12,6 @@ def log_cosh(y_pred, y_true):
 
 
 SETTINGS = [
-    {},
     {"degree": 0},
     {"degree": 1},
     {"degree": 2},
@@ -63,7 +62,7 @@ def name(settings):
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("settings", SETTINGS, ids=name)
+@pytest.mark.parametrize("settings", [{}, *(pytest.param(more, marks=pytest.mark.slow) for more in SETTINGS)], ids=name)
 def test_check_estimator(settings):
     results = check_estimator(TorchPolynomialRegressor(**settings), on_fail=None, on_skip=None)
 

@@ -43,6 +43,7 @@ def assert_same_polynomial(model, reference):
     assert_allclose(model.intercept_, reference.intercept_, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("single", [False, True])
 def test_arrays_on_a_cluster(cluster, surface, rng, single, weighted):
@@ -64,6 +65,7 @@ def test_arrays_on_a_cluster(cluster, surface, rng, single, weighted):
     assert_allclose(predictions.compute(), reference.predict(X), rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["yield", ["yield", "cost"]])
 def test_dataframes_on_a_cluster(cluster, frame, targets):
     frame = frame.set_index(np.arange(len(frame)) + 1000)
@@ -103,6 +105,7 @@ def target(X):
     return X[:, 0] - X[:, 1] ** 2 * X[:, 2]
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_a_fit_changes_nothing(cluster, tmp_path):
     X = np.concatenate([block(number) for number in range(6)])
     reference = TorchPolynomialRegressor().fit(X, target(X) + np.sin(X[:, 2]))
@@ -126,6 +129,7 @@ class Wanted(SchedulerPlugin):
             self.sizes.append(self.scheduler.tasks[key].nbytes)
 
 
+@pytest.mark.slow
 def test_no_partition_travels_to_the_caller(cluster):
     sizes = []
     scheduler = cluster.cluster.scheduler
@@ -237,6 +241,7 @@ def test_searches_in_collections(frame):
     assert_allclose(found, in_memory, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("search", [GridSearchCV, PolynomialGridSearchCV])
 def test_searches_on_the_backend_of_joblib(cluster, surface, search):
     X, Y = surface
@@ -352,6 +357,7 @@ def test_what_predict_refuses(frame):
         model.predict(2 * lazy[NAMES]).compute()
 
 
+@pytest.mark.slow
 def test_a_scheduler_that_is_gone(surface):
     X, y = (da.from_array(values, chunks=100) for values in surface)
     model = TorchPolynomialRegressor().fit(X, y)

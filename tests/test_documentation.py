@@ -19,7 +19,9 @@ import torchpoly
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
-    page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if "```python" in page.read_text()
+    pytest.param(page, marks=pytest.mark.slow if page.stem in {"large_data", "textbook", "torch_and_onnx"} else ())
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if "```python" in page.read_text()
 ]
 
 

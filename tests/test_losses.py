@@ -123,6 +123,7 @@ def test_callables_reach_scipys_optimum(loss, heavy_tailed):
     assert model.loss_curve_[-1] == pytest.approx(value(start), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_program_d_with_its_loss_as_a_function(rng):
     x = np.linspace(0, 1, 100)
     y = 20 * x**2 + 5 * x - 3 + rng.normal(size=100)
@@ -232,6 +233,7 @@ def test_every_optimizer_reaches_hubers_optimum(optimizer, heavy_tailed):
     np.testing.assert_allclose(model.predict(X), best.predict(X), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("loss", ["absolute_error", lambda p, t: (p - t).abs()], ids=["named", "callable"])
 def test_first_order_optimizers_settle_on_kinks(loss, heavy_tailed):
@@ -241,6 +243,7 @@ def test_first_order_optimizers_settle_on_kinks(loss, heavy_tailed):
         assert TorchPolynomialRegressor(loss=loss, optimizer=optimizer).fit(X, y).loss_curve_[-1] < least * (1 + 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [*PER_SAMPLE, {"loss": "huber", "batch_size": 64, "optimizer": "adam"}], ids=name)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_features_beyond_the_memory_budget_are_evaluated_anew(settings, surface, rng, monkeypatch):
@@ -326,6 +329,7 @@ def test_slopes_are_derivatives(settings, rng):
     assert slope == pytest.approx((ahead - behind)[0] / 2e-6, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{}, *PER_SAMPLE, {"loss": "huber", "batch_size": 64, "optimizer": "adam"}], ids=name
 )
@@ -378,6 +382,7 @@ def test_extreme_quantiles(quantile, heavy_tailed):
     assert mean_pinball_loss(y, model.predict(X), alpha=quantile) <= least * (1 + 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("settings", NAMED, ids=name)
 def test_few_rows_one_of_them_wild(settings, rng):
@@ -389,6 +394,7 @@ def test_few_rows_one_of_them_wild(settings, rng):
     assert model.n_iter_ < 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", NAMED, ids=name)
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_a_warm_start_is_never_worse(settings, surface):
@@ -416,6 +422,7 @@ def test_a_wild_target_does_not_disturb_the_others(settings, rng):
     np.testing.assert_allclose(both.predict(X)[:, 1], alone.predict(X), atol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("settings", [{"loss": "quantile", "quantile": 0.9}, {"loss": "absolute_error"}], ids=name)
 @pytest.mark.parametrize("batch_size", [None, 7])

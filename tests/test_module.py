@@ -19,6 +19,7 @@ def near_and_far(surface, rng):
     return rng.uniform(low - (high - low) / 2, high + (high - low) / 2, (200, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extrapolation", EXTRAPOLATIONS)
 @pytest.mark.parametrize(
     "settings",
@@ -40,6 +41,7 @@ def test_module_export_and_onnx_are_predict(extrapolation, settings, targets, su
     np.testing.assert_allclose(exported(tensor), expected, atol=1e-10 * size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extrapolation", EXTRAPOLATIONS)
 def test_onnx_runtime_is_predict(extrapolation, surface, near_and_far, tmp_path):
     X, Y = surface
@@ -132,6 +134,7 @@ def test_float32_rows_of_the_training_data_are_inside(surface):
         assert model.module_.to(torch.float32)(torch.tensor(X)).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_onnx_runtime_keeps_the_digits_of_one_column(tmp_path):
     X = np.linspace(-200, 1300, 100)[:, None]
     model = TorchPolynomialRegressor(15, extrapolation="linear").fit(X, np.sin(X[:, 0] / 200))

@@ -241,7 +241,7 @@ DESIGNS = {
 
 
 @pytest.mark.parametrize("held", [_few_rows.MAX_HELD, 0])
-@pytest.mark.parametrize("degree", [2, 3, 5])
+@pytest.mark.parametrize("degree", [2, 3, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("design", DESIGNS)
 def test_the_fit_of_least_norm(design, degree, held, rng, monkeypatch):
     """Of all best fits the one of least degree-weighted norm, by terms and by rows, with weights."""
@@ -358,6 +358,7 @@ def test_caps_count_terms(columns, rng):
         assert ours == varying
 
 
+@pytest.mark.slow
 def test_memory_is_for_the_terms_that_are_left(rng):
     X, y = rng.integers(0, 2, (200, 8)), rng.normal(size=200)
     assert IndexSet(8, 300).n_terms > 1e14
@@ -388,6 +389,7 @@ def rounded_copy(rng, digits=8, new_digits=6):
     return X, np.sin(3 * x), pd.DataFrame({"length": new, "copy": new.round(new_digits)})
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")
 @pytest.mark.parametrize("extrapolation", ["constant", "linear"])
 @pytest.mark.parametrize("digits", [(8, 6), (6, 4), (8, 3)], ids=str)
@@ -449,6 +451,7 @@ def fit_in_batches(model, X, y, size):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 20, 200])
 @pytest.mark.parametrize("width", [1e-5, 1e-6, 1e-7, 1e-8, 1e-10])
 def test_batches_that_hide_a_narrow_direction_warn(width, size, rng):

@@ -108,6 +108,7 @@ def test_quantiles_are_those_of_linear_programming(name, moved):
     assert model.loss_curve_[-1] == pytest.approx(least, rel=1e-9)
 
 
+@pytest.mark.slow
 @without_warning
 def test_small_data_with_ties_and_weights_are_solved():
     for seed in range(72):
@@ -119,6 +120,7 @@ def test_small_data_with_ties_and_weights_are_solved():
         assert model.dual_gap_ <= 1e-9 * least + rounding, seed
 
 
+@pytest.mark.slow
 @without_warning
 @pytest.mark.parametrize("basis", ["orthonormal", "chebyshev", "monomial"])
 @pytest.mark.parametrize("budget", [0, 2**28])
@@ -237,6 +239,7 @@ def hubers_loss(coefficients, features, y, weights, epsilon):
     return value, -features.T @ (shares * 2 * ratios * np.sign(residuals))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("epsilon", "seeds"), [(1.01, (64, 67, 90, 109)), (1.1, (31, 41, 74, 98)), (1.35, (60, 74, 115, 135))]
 )
@@ -293,6 +296,7 @@ DEVIANCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The inner solver of NewtonCholeskySolver")
 @pytest.mark.parametrize("power", DEVIANCES)
 @pytest.mark.parametrize("size", [1e-9, 1e-3, 1.0, 1e6, 1e10])
@@ -366,6 +370,7 @@ def test_both_searches_agree_beside_an_offset(settings):
     np.testing.assert_allclose(*scores, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decades", [0, 1, 3, 5])
 def test_gamma_regressions_with_weights_of_decades(decades):
     """Beside scikit-learn's, where most rows are flat at the constant from which training starts."""

@@ -18,6 +18,8 @@ from threadpoolctl import threadpool_info
 
 from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
 
+pytestmark = pytest.mark.slow
+
 
 def squares(y_pred, y_true):
     return (y_pred - y_true) ** 2

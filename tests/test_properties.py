@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sklearn.preprocessing import PolynomialFeatures
 
 from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
+
+pytestmark = pytest.mark.slow
 
 settings.register_profile("same every time", derandomize=True, deadline=None, max_examples=40)
 settings.load_profile("same every time")

@@ -174,6 +174,7 @@ def test_module_is_the_polynomial_and_its_derivative(surface):
         np.testing.assert_allclose(predictions.numpy(), single.predict(rows.numpy()), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_pickles_predict_the_same_bits_in_a_fresh_process(tmp_path, surface):
     X, Y = surface
     model = TorchPolynomialRegressor(3, optimizer="adam").fit(X, Y[:, 0])
@@ -209,6 +210,7 @@ def test_tags_and_clone():
     assert clone(model).get_params() == model.get_params()
 
 
+@pytest.mark.slow
 def test_importing_is_light():
     program = cleandoc("""
         import sys, torch, sklearn.callback
@@ -222,6 +224,7 @@ def test_importing_is_light():
     assert output.split("\n")[1] == "False"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the resource module is POSIX")
 def test_memory_stays_flat():
     """A million rows of 10 columns at degree 3 would be 2.3 GB of features."""
@@ -254,6 +257,7 @@ def test_few_rows_of_positive_weight_among_many_take_little_memory(rng):
     np.testing.assert_allclose(model.predict(X[:20]), X[:20, 0], atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, torch.float32])
 def test_memory_maps_and_tensors_are_not_copied(dtype, rng, tmp_path):
     """At degree 2, features of 200000 rows of 20 columns would take 370 MB, a copy of X 16 or 32 MB."""

@@ -255,6 +255,7 @@ def test_the_same_data_give_the_same_bits(surface):
     np.testing.assert_array_equal(first.coef_, second.coef_)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("loss", ["squared_error", "huber", "absolute_error", torch.nn.HuberLoss()], ids=str)
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
@@ -327,6 +328,7 @@ def test_warm_starts_add_up_to_one_training(surface):
     np.testing.assert_allclose(losses, once.loss_curve_, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("optimizer", ["sgd", "asgd", "adam"])
 @pytest.mark.parametrize("batch_size", [1, 2, 59])
