@@ -67,7 +67,8 @@ html_theme_options = {
     "pygments_light_style": "tango",
 }
 html_sidebars = {
-    name: [] for name in ["index", "get_started", "textbook", "how_it_works", "faq", "contributing", "changelog"]
+    name: []
+    for name in ["index", "get_started", "textbook", "how_it_works", "faq", "contributing", "words", "changelog"]
 }
 
 # Where other projects document their names. Links are made here, not from inventories that intersphinx would download,
