@@ -13,7 +13,8 @@ import torchpoly._reading
 import torchpoly._rows
 from torchpoly import TorchPolynomialRegressor
 from torchpoly._callable_loss import CallableLoss
-from torchpoly._losses import LOSSES, Stages
+from torchpoly._loss_base import Stages
+from torchpoly._loss_named import LOSSES
 from torchpoly._optimizers import optimizer_names
 from torchpoly._target_statistics import mean_and_deviation
 

@@ -10,11 +10,11 @@ import numpy as np
 from torchpoly._basis import Basis
 from torchpoly._box import Box
 from torchpoly._conditioning import MAX_CONDITION, NULL_ROUNDING, Source
-from torchpoly._coordinates import rounding_share
 from torchpoly._gram import GramStatistics
 from torchpoly._reading import NormalEquations, TrainingRows, read_gram
 from torchpoly._target_scaling import TargetScaling
 from torchpoly._target_statistics import mean_and_deviation
+from torchpoly._whitening import rounding_share
 
 # A fit keeps what it has read where that takes no more than these bytes: 2896 terms.
 _KEPT = 2**26

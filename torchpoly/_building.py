@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torchpoly._accumulation import RunningGram
 from torchpoly._box import Box
 from torchpoly._conditioning import Source, well_conditioned
-from torchpoly._coordinates import EPSILON, Coordinates, PrimalCoordinates
+from torchpoly._coordinates import Coordinates
 from torchpoly._device import Device
 from torchpoly._extremes import columns_with_extremes
 from torchpoly._fitted import FittedPolynomial
-from torchpoly._losses import Stages
+from torchpoly._loss_base import Stages
 from torchpoly._objective import GramObjective
 from torchpoly._problem import Part, Problem
 from torchpoly._reading import NormalEquations, TrainingRows
@@ -25,6 +25,7 @@ from torchpoly._rows import Rows
 from torchpoly._rows_of_arrays import Floats
 from torchpoly._spec import ModelSpec, loss_class
 from torchpoly._target_scaling import TargetScaling
+from torchpoly._whitening import EPSILON, PrimalCoordinates
 
 # From predictions further off, in deviations of y, training does not start.
 _GREATEST_START = 1e70

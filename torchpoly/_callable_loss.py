@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from torchpoly._device import asarray_like, namespace, to_numpy
-from torchpoly._losses import Evaluation, Loss, Stages
+from torchpoly._loss_base import Loss, LossValues, Stages
 from torchpoly._rows_of_arrays import Array, Floats
 from torchpoly._target_scaling import TargetScaling
 
@@ -193,12 +193,12 @@ class CallableLoss(Loss):
             self._of_batches._unit = None
         return self._of_batches
 
-    def __call__(self, predictions: Array, targets: Array, normalized_weights: Array) -> Evaluation:
+    def __call__(self, predictions: Array, targets: Array, normalized_weights: Array) -> LossValues:
         """Evaluate the function and its gradient."""
         losses, slopes = self._evaluate(predictions, targets, normalized_weights)
         if self._unit is None:
             self._unit = self._unit_at(predictions, targets, normalized_weights)
-        return Evaluation(losses / self._unit, losses, slopes / asarray_like(self._unit[:, None], slopes))
+        return LossValues(losses / self._unit, losses, slopes / asarray_like(self._unit[:, None], slopes))
 
     def _unit_at(self, predictions: Array, targets: Array, normalized_weights: Array) -> Floats:
         """Return the unit of each target that has a loss of its own, or of all: the greater of two."""

@@ -8,12 +8,12 @@ from typing import Protocol
 import numpy as np
 
 from torchpoly._basis import Basis
-from torchpoly._coordinates import EPSILON, Whitening, without_null
 from torchpoly._domain import Domain
-from torchpoly._few_rows import GramFactor
+from torchpoly._factors import GramFactor
 from torchpoly._principal_axes import asks_for_principal_axes, in_independent_variables
 from torchpoly._reading import NormalEquations
 from torchpoly._rows_of_arrays import Floats
+from torchpoly._whitening import EPSILON, Whitening, without_null
 
 # Beyond this condition number of their Gram matrix, terms are combined and read again.
 MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_array, check_X_y
 
 from torchpoly._basis import Basis
-from torchpoly._checks import DTYPES, check_targets, check_weights
 from torchpoly._collections import Columns, aligned, blocks, check_partitions, is_collection, is_frame
 from torchpoly._device import resolve_device
 from torchpoly._domain import Domain
@@ -23,6 +22,7 @@ from torchpoly._gram import GramStatistics
 from torchpoly._reading import NormalEquations, TrainingRows, read_gram
 from torchpoly._rows_of_arrays import Floats, distinct, union_of_ranges
 from torchpoly._target_scaling import TargetScaling
+from torchpoly._validation import DTYPES, check_targets, check_weights
 
 # So many results are merged at a time.
 _FAN_IN = 8

@@ -19,12 +19,12 @@ from torchpoly._accumulation import RunningGram
 from torchpoly._box import Box
 from torchpoly._building import build_from_running_gram
 from torchpoly._callbacks import FitTasks
-from torchpoly._checks import check_memory
 from torchpoly._collections import Columns
 from torchpoly._dask import PartitionedRows, Partitions, predict
 from torchpoly._device import device_or_cpu
 from torchpoly._estimator_base import PolynomialBase
 from torchpoly._fitted import FittedPolynomial
+from torchpoly._memory import check_memory
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import TrainingRows
 from torchpoly._rows_of_arrays import Floats

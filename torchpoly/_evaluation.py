@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from torchpoly._candidates import Candidate
-from torchpoly._checks import check_memory
 from torchpoly._fallbacks import Fallbacks, Result
 from torchpoly._folds import SplitGram
 from torchpoly._gram import GramStatistics
 from torchpoly._lockstep import train_in_lockstep
+from torchpoly._memory import check_memory
 from torchpoly._rows_of_arrays import Floats
 from torchpoly._scores import Scoring
 from torchpoly._split_rows import SplitRows, SplitSource

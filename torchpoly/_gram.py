@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from torchpoly._coordinates import Coordinates, DualCoordinates, PrimalCoordinates, Whitening, interpolating, penalized
 from torchpoly._device import to_numpy
-from torchpoly._few_rows import DenseFactor, GramFactor, MatrixFreeFactor
+from torchpoly._factors import DenseFactor, GramFactor
 from torchpoly._rows_of_arrays import Array, Floats
+from torchpoly._whitening import Whitening, penalized
 
 # Products with at most so many multiplications run in slices of rows that OpenBLAS does not share
 # among threads: for so little work, waking its pool costs more than it gains, up to 25 ms after
@@ -204,38 +204,6 @@ def _slices(chunk: Floats, size: int) -> Iterator[Floats]:
     size = max(size, 1) if chunk.size * len(chunk) <= _SMALL_PRODUCT else chunk.shape[1]
     for start in range(0, chunk.shape[1], size):
         yield chunk[:, start : start + size]
-
-
-def orthonormal_coordinates(statistics: GramStatistics, alpha: float, norm_weights: Floats | None) -> Coordinates:
-    """Return T such that ``T.T @ (G + alpha P) @ T`` is the identity.
-
-    P is the diagonal matrix of the weights of the norm. Without alpha, ``T.T @ f`` are features that
-    are orthonormal under the data. T is the inverse of the transposed Cholesky factor, which gives
-    the Forsythe polynomials: each the next term made orthogonal to those before. Where the matrix
-    is singular to working precision, T comes of its eigenvectors, without the null directions; the
-    coefficients ``T @ parameters`` are then the ones of least norm ``c' P c``. With fewer rows than
-    terms, T comes of the rows' singular value decomposition, or where the rows are not held or there
-    is a penalty, of their kernel matrix. So alpha = 0 is the limit of small alphas.
-
-    Parameters
-    ----------
-    statistics : GramStatistics
-    alpha : float
-        Weight of the L2 penalty.
-    norm_weights : ndarray of shape (n_terms,) or None
-        The diagonal of P; None for combinations of terms, among which no null direction is left.
-    """
-    gram = statistics.features
-    if isinstance(gram, np.ndarray):
-        if not alpha:
-            return PrimalCoordinates(statistics.whitening().least_norm(norm_weights))
-        penalty = cast(Floats, norm_weights)
-        scales = scaling(alpha, penalty)
-        whitening = statistics.penalized_whitening(alpha, penalty)
-        return PrimalCoordinates(scales * whitening.least_norm(scales[:, 0] ** 2 * penalty))
-    if alpha or isinstance(gram, MatrixFreeFactor):
-        return DualCoordinates.of(gram, alpha)
-    return interpolating(gram)
 
 
 def ridge_path(statistics: GramStatistics, alphas: Sequence[float], norm_weights: Floats) -> tuple[Floats, Floats]:

@@ -12,9 +12,10 @@ from typing import cast
 
 import numpy as np
 
-from torchpoly._coordinates import Coordinates, DualCoordinates, penalty_gradient
+from torchpoly._coordinates import Coordinates, penalty_gradient
 from torchpoly._device import to_numpy
-from torchpoly._few_rows import DenseFactor, GramFactor, MatrixFreeFactor
+from torchpoly._dual import DualCoordinates
+from torchpoly._factors import DenseFactor, GramFactor, MatrixFreeFactor
 from torchpoly._gram import largest_eigenvalue, residual_products
 from torchpoly._reading import NormalEquations
 from torchpoly._rows_of_arrays import Array, Floats

@@ -20,19 +20,20 @@ from torchpoly._accumulation import RunningGram
 from torchpoly._array_api import namespace_of
 from torchpoly._box import Box
 from torchpoly._building import build_from_running_gram
-from torchpoly._checks import check_memory, check_rows, check_weights
 from torchpoly._collections import is_collection
 from torchpoly._conditioning import Source
 from torchpoly._dask import PartitionedRows
 from torchpoly._dask_fit import accumulate, partitions_of
 from torchpoly._device import resolve_device
 from torchpoly._estimator_base import PolynomialBase
+from torchpoly._memory import check_memory
 from torchpoly._optimizers import resolve_optimizer
 from torchpoly._reading import TrainingRows
 from torchpoly._sklearn_compat import fit_context
 from torchpoly._spec import ModelSpec
 from torchpoly._surroundings import default_torch_state, rollback_on_error
 from torchpoly._target_scaling import TargetScaling
+from torchpoly._validation import check_rows, check_weights
 
 
 def _keeps_gram_matrices(estimator: Any) -> bool:

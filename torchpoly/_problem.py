@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 from torchpoly._basis import Basis
 from torchpoly._box import Box
 from torchpoly._fitted import FittedPolynomial
-from torchpoly._losses import Loss
+from torchpoly._loss_base import Loss
 from torchpoly._objective import GramObjective
 from torchpoly._reading import NormalEquations
 from torchpoly._row_objective import RowObjective

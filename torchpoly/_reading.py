@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._basis import Basis
-from torchpoly._coordinates import Coordinates, PrimalCoordinates, on_span, without_null
+from torchpoly._coordinates import Coordinates, orthonormal_coordinates
 from torchpoly._design_matrix import DesignMatrix
 from torchpoly._device import Device, halving_on_out_of_memory, to_numpy
 from torchpoly._domain import Domain
-from torchpoly._few_rows import DenseFactor, MatrixFreeFactor, is_held
-from torchpoly._gram import GramStatistics, orthonormal_coordinates
+from torchpoly._dual import on_span
+from torchpoly._factors import DenseFactor, MatrixFreeFactor, is_held
+from torchpoly._gram import GramStatistics
 from torchpoly._index_set import IndexSet
 from torchpoly._rows_of_arrays import (
     SCAN_ROWS,
@@ -29,6 +30,7 @@ from torchpoly._rows_of_arrays import (
     sum_weights,
 )
 from torchpoly._target_scaling import TargetScaling
+from torchpoly._whitening import PrimalCoordinates, without_null
 
 # So many rows tell where about most values of a column lie.
 _SAMPLE_ROWS = 2**14

@@ -16,19 +16,20 @@ from torchpoly._box import Box
 from torchpoly._building import build_from_rows
 from torchpoly._callable_loss import LossFunction
 from torchpoly._callbacks import FitTasks
-from torchpoly._checks import DTYPES, check_memory, check_not_class, check_rows, check_weights
 from torchpoly._collections import is_collection
 from torchpoly._dask_fit import fit_collections, predict_collection, score_collections
 from torchpoly._device import DEVICE, OPTIMIZER, device_or_cpu, resolve_device
 from torchpoly._estimator_monomials import Monomials
 from torchpoly._fitted import EXTRAPOLATIONS, FittedPolynomial
-from torchpoly._losses import LOSSES
+from torchpoly._loss_named import LOSSES
+from torchpoly._memory import check_memory
 from torchpoly._optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 from torchpoly._partial_fit import PartialFit
 from torchpoly._reading import count_chunks
 from torchpoly._rows_of_arrays import Floats, count_rows
 from torchpoly._sklearn_compat import Interval, StrOptions, fit_context, has_callbacks
 from torchpoly._surroundings import default_torch_state, overflow_as_value_error, rollback_on_error
+from torchpoly._validation import DTYPES, check_not_class, check_rows, check_weights
 
 if TYPE_CHECKING:
     import torch

@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._coordinates import Whitening, penalty_gradient
-from torchpoly._losses import Loss, Stages
+from torchpoly._coordinates import penalty_gradient
+from torchpoly._loss_base import Loss, Stages
 from torchpoly._rows import Rows
 from torchpoly._rows_of_arrays import Array, Floats
 from torchpoly._simplex import QuantileProgram
+from torchpoly._whitening import Whitening
 
 
 class RowObjective:

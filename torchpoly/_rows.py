@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._coordinates import Coordinates, DualCoordinates
+from torchpoly._coordinates import Coordinates
 from torchpoly._design_matrix import DesignMatrix
 from torchpoly._device import to_device, to_numpy
+from torchpoly._dual import DualCoordinates
 from torchpoly._reading import NormalEquations, TrainingRows
 from torchpoly._rows_of_arrays import Array, Floats
 

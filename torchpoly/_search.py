@@ -17,13 +17,13 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel, delayed
 
-from torchpoly._callbacks import SearchTasks
 from torchpoly._candidates import Candidate, CandidateParser
 from torchpoly._collections import is_collection, is_frame
 from torchpoly._evaluation import Evaluation
 from torchpoly._fallbacks import Fallbacks, Result, as_text
 from torchpoly._folds import Split
 from torchpoly._scores import Scoring
+from torchpoly._search_tasks import SearchTasks
 from torchpoly._sklearn_compat import (
     MultimetricScorer,
     check_method_params,

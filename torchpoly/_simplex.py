@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy.linalg import lstsq, qr
 from scipy.optimize import lsq_linear
 
-from torchpoly._coordinates import EPSILON, Whitening
 from torchpoly._device import asarray_like, to_numpy
 from torchpoly._rows import Rows
 from torchpoly._rows_of_arrays import Floats
+from torchpoly._whitening import EPSILON, Whitening
 
 Indices = NDArray[np.intp]
 

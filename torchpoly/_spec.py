@@ -16,7 +16,8 @@ from torchpoly._conditioning import well_conditioned
 from torchpoly._device import Device
 from torchpoly._domain import Domain
 from torchpoly._index_set import IndexSet
-from torchpoly._losses import LOSSES, Loss
+from torchpoly._loss_base import Loss
+from torchpoly._loss_named import LOSSES
 from torchpoly._reading import NormalEquations, TrainingRows
 from torchpoly._rows_of_arrays import Floats
 from torchpoly._target_scaling import TargetScaling

@@ -14,7 +14,6 @@ from sklearn.pipeline import Pipeline
 
 from torchpoly._box import Box
 from torchpoly._candidates import Candidate
-from torchpoly._checks import check_rows, check_weights
 from torchpoly._device import Device
 from torchpoly._folds import Split, SplitBatch, SplitGram, read_fold, read_folds
 from torchpoly._reading import TrainingRows
@@ -24,6 +23,7 @@ from torchpoly._sklearn_compat import check_method_params, safe_split
 from torchpoly._spec import ModelSpec
 from torchpoly._target_scaling import TargetScaling
 from torchpoly._target_statistics import mean_and_deviation
+from torchpoly._validation import check_rows, check_weights
 
 # The rows of several splits are transformed at a time where they take no more than about these bytes.
 _MAX_TRANSFORMED_BYTES = 2**28
