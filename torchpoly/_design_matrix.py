@@ -117,7 +117,7 @@ class DesignMatrix:
 
         def work(size: int) -> Array:
             values = empty(of_terms.shape[1], len(self), self.device)
-            for rows, terms in self._iter_terms(size):
+            for rows, terms in self._iter_columns(size):
                 values[:, rows] = (terms.T @ of_terms).T
             return values
 
@@ -141,7 +141,7 @@ class DesignMatrix:
 
         def work(size: int) -> Floats:
             total: Any = 0.0
-            for rows, terms in self._iter_terms(size):
+            for rows, terms in self._iter_columns(size):
                 total = total + terms @ weights[:, rows].T
             return to_numpy(total)
 
@@ -214,23 +214,18 @@ class DesignMatrix:
 
     def _iter_columns(self, size: int) -> Iterator[tuple[slice, Array]]:
         """Yield the kept features, or else the terms, of blocks of rows."""
-        if self.kept is None:
-            yield from self._iter_terms(size)
-        else:
+        if self.kept is not None:
             for rows in cast(Iterator[slice], row_chunks(len(self), size)):
                 yield rows, self.kept[:, rows]
+            return
+        done = 0
+        for _, terms, *_ in self._evaluated(size):
+            yield slice(done, done + terms.shape[1]), terms
+            done += terms.shape[1]
 
     def _features(self, columns: Array) -> Array:
         """Return the features of what :meth:`_iter_columns` yields."""
         return self._transformed(columns) if self.kept is None else columns
-
-    def _iter_terms(self, size: int) -> Iterator[tuple[slice, Array]]:
-        """Yield the terms of blocks of rows."""
-        done = 0
-        for _, terms, *_ in self._evaluated(size):
-            rows = slice(done, done + terms.shape[1])
-            yield rows, terms
-            done = rows.stop
 
     def _evaluated(self, size: int, Y: NDArray | None = None) -> Iterator[tuple[Any, ...]]:
         """Yield rows, terms above room for the targets, targets and roots of weights: see :func:`evaluate_blocks`."""
