@@ -6,11 +6,11 @@ import torch
 from numpy.testing import assert_allclose
 from sklearn.preprocessing import PolynomialFeatures
 
-from torchpoly import _design_matrix
-from torchpoly._basis import Basis
-from torchpoly._design_matrix import DesignMatrix
-from torchpoly._device import resolve_device, to_device, to_numpy
-from torchpoly._domain import Domain
+from torchpoly._backend.device import resolve_device, to_device, to_numpy
+from torchpoly._gram import design_matrix
+from torchpoly._gram.design_matrix import DesignMatrix
+from torchpoly._polynomial.basis import Basis
+from torchpoly._polynomial.domain import Domain
 
 
 @pytest.fixture(params=["evaluated", "kept"])
@@ -36,7 +36,7 @@ def weights(request, rng):
 @pytest.fixture
 def design_and_dense(kept, transform, weights, device, rng, monkeypatch):
     """A matrix that is evaluated in blocks of 7 rows, and the same one as an array."""
-    monkeypatch.setattr(_design_matrix, "vector_chunk_size", lambda n_columns: 7)
+    monkeypatch.setattr(design_matrix, "vector_chunk_size", lambda n_columns: 7)
     X = rng.uniform(-1, 1, (50, 2))
     design = DesignMatrix(Basis(Domain.identity(2), 3, False, "power"), X, weights, device, transform)
     dense = PolynomialFeatures(3).fit_transform(X if weights is None else X[weights > 0]).T

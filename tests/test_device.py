@@ -12,14 +12,11 @@ from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from torchpoly import (
-    PolynomialGridSearchCV,
-    TorchPolynomialRegressor,
-    _basis,
-    _device,
-    _few_rows,
-    _rows_of_arrays,
-)
+from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
+from torchpoly._backend import device as device_module
+from torchpoly._backend import rows as rows_module
+from torchpoly._gram import factors
+from torchpoly._polynomial.basis import Basis
 
 GPUS = [
     pytest.param(name, marks=[pytest.mark.gpu, pytest.mark.skipif(not present, reason=f"no {name} device here")])
@@ -31,7 +28,7 @@ DEVICES = ["cpu:0", *GPUS]
 @pytest.fixture
 def rows(rng, monkeypatch):
     """More rows than a chunk of the CPU or of an accelerator holds, far from 0, with two targets and weights."""
-    monkeypatch.setattr(_rows_of_arrays, "_ACCELERATOR_ELEMENTS", 2**16)
+    monkeypatch.setattr(rows_module, "_ACCELERATOR_ELEMENTS", 2**16)
     X = rng.normal(size=(20_000, 3)) * [1.0, 100.0, 0.01] + [0.0, 1e6, 3.0]
     Z = (X - X.mean(axis=0)) / X.std(axis=0)
     Y = np.column_stack([np.sin(Z[:, 0]) * Z[:, 1], Z[:, 2] ** 3 - Z[:, 0]]) + 0.1 * rng.normal(size=(20_000, 2))
@@ -60,7 +57,7 @@ def test_columns_that_nearly_coincide(rows, rng, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_few_rows_of_many_terms(rng, device, monkeypatch):
-    monkeypatch.setattr(_few_rows, "MAX_HELD", 0)
+    monkeypatch.setattr(factors, "MAX_HELD", 0)
     X, y = rng.uniform(-1, 1, (50, 8)), rng.normal(size=50)
     on_cpu = TorchPolynomialRegressor().fit(X, y)
     model = TorchPolynomialRegressor(device=device).fit(X, y)
@@ -95,7 +92,7 @@ def test_rows_that_torch_cannot_share(rows, device, reverse):
 
 @pytest.mark.parametrize("parameters", [{}, {"loss": "huber"}], ids=str)
 def test_a_device_without_double_precision_gives_way_to_the_cpu(rows, parameters, monkeypatch):
-    monkeypatch.setattr(_device, "has_float64", lambda device: device is None)
+    monkeypatch.setattr(device_module, "has_float64", lambda device: device is None)
     X, Y, _ = rows
     on_cpu = TorchPolynomialRegressor(**parameters).fit(X, Y)
     with pytest.warns(
@@ -111,7 +108,7 @@ def test_a_device_without_double_precision_gives_way_to_the_cpu(rows, parameters
 
 
 def test_a_search_on_a_device_without_double_precision(rows, monkeypatch):
-    monkeypatch.setattr(_device, "has_float64", lambda device: device is None)
+    monkeypatch.setattr(device_module, "has_float64", lambda device: device is None)
     X, Y, _ = rows
     here = PolynomialGridSearchCV(TorchPolynomialRegressor(), {"degree": [1, 2]}, cv=2).fit(X, Y)
     with pytest.warns(UserWarning, match="'cpu:0' has no double precision"):
@@ -121,7 +118,7 @@ def test_a_search_on_a_device_without_double_precision(rows, monkeypatch):
 
 def evaluate_up_to(n_rows, error, monkeypatch):
     """Let features of more rows fail on other devices than NumPy's; return the numbers of rows asked for."""
-    sizes, evaluate = [], _basis.Basis.evaluate
+    sizes, evaluate = [], Basis.evaluate
 
     def failing(self, variables, out=None):
         if isinstance(variables, torch.Tensor):
@@ -130,7 +127,7 @@ def evaluate_up_to(n_rows, error, monkeypatch):
                 raise error
         return evaluate(self, variables, out)
 
-    monkeypatch.setattr(_basis.Basis, "evaluate", failing)
+    monkeypatch.setattr(Basis, "evaluate", failing)
     return sizes
 
 
@@ -166,7 +163,7 @@ def test_where_memory_ends_losses_over_rows_go_on(rows, parameters, monkeypatch)
 
 
 def test_where_memory_ends_few_rows_go_on(rng, monkeypatch):
-    monkeypatch.setattr(_few_rows, "MAX_HELD", 0)
+    monkeypatch.setattr(factors, "MAX_HELD", 0)
     X, y = rng.uniform(-1, 1, (50, 8)), rng.normal(size=50)
     expected = TorchPolynomialRegressor().fit(X, y).coef_
     sizes = evaluate_up_to(10, torch.OutOfMemoryError("Tried to allocate"), monkeypatch)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.exceptions import NotFittedError
 
-from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor, _reading
+from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
+from torchpoly._gram import reading
 
 X = np.random.default_rng(0).uniform(-1, 1, (30, 2))
 Y = X[:, 0] ** 2 - X[:, 1]
@@ -313,6 +314,6 @@ def test_powers_of_few_rows_that_overflow(exponent, alpha, rng, monkeypatch):
     X, y = 10.0**exponent * rng.normal(size=(30, 5)), rng.normal(size=30)
     for held in (True, False):
         with monkeypatch.context() as patch:
-            patch.setattr(_reading, "is_held", lambda *_, held=held: held)
+            patch.setattr(reading, "is_held", lambda *_, held=held: held)
             with pytest.raises(ValueError, match="The powers of X overflow"):
                 TorchPolynomialRegressor(basis="monomial", alpha=alpha).fit(X, y)

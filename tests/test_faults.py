@@ -14,7 +14,7 @@ from scipy.linalg import LinAlgWarning
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
-from torchpoly._basis import Basis
+from torchpoly._polynomial.basis import Basis
 
 # What may come out of any call.
 ALLOWED = ValueError, TypeError, NotFittedError, MemoryError

@@ -8,15 +8,15 @@ from scipy import optimize
 from sklearn.linear_model import HuberRegressor, PoissonRegressor, QuantileRegressor
 from sklearn.metrics import mean_absolute_error, mean_pinball_loss, mean_squared_error
 
-import torchpoly._module
-import torchpoly._reading
-import torchpoly._rows
+import torchpoly._gram.reading
+import torchpoly._polynomial.module
+import torchpoly._train.loss_rows
 from torchpoly import TorchPolynomialRegressor
-from torchpoly._callable_loss import CallableLoss
-from torchpoly._loss_base import Stages
-from torchpoly._loss_named import LOSSES
-from torchpoly._optimizers import optimizer_names
-from torchpoly._target_statistics import mean_and_deviation
+from torchpoly._gram.target_statistics import mean_and_deviation
+from torchpoly._loss.base import Stages
+from torchpoly._loss.custom import CallableLoss
+from torchpoly._loss.named import LOSSES
+from torchpoly._train.optimizers import optimizer_names
 
 
 def squared(y_pred, y_true):
@@ -251,8 +251,8 @@ def test_features_beyond_the_memory_budget_are_evaluated_anew(settings, surface,
     X, Y = surface
     weights = rng.integers(0, 3, len(X))
     kept = TorchPolynomialRegressor(n_iter=200, **settings).fit(X, Y, weights)
-    monkeypatch.setattr(torchpoly._rows, "_MAX_KEPT_BYTES", 0)
-    monkeypatch.setattr(torchpoly._design_matrix, "vector_chunk_size", lambda n_columns: 70)
+    monkeypatch.setattr(torchpoly._train.loss_rows, "_MAX_KEPT_BYTES", 0)
+    monkeypatch.setattr(torchpoly._gram.design_matrix, "vector_chunk_size", lambda n_columns: 70)
     rebuilt = TorchPolynomialRegressor(n_iter=200, **settings).fit(X, Y, weights)
     np.testing.assert_allclose(rebuilt.predict(X), kept.predict(X), atol=1e-6)
 
@@ -343,7 +343,7 @@ def test_fits_on_tensors_are_those_on_arrays(settings, budget, surface, rng, mon
     on_arrays = TorchPolynomialRegressor(n_iter=100, extrapolation="linear", **settings).fit(X, Y, weights)
     far = 2 * X
     expected = on_arrays.predict(X), on_arrays.predict(far)
-    monkeypatch.setattr(torchpoly._rows, "_MAX_KEPT_BYTES", budget)
+    monkeypatch.setattr(torchpoly._train.loss_rows, "_MAX_KEPT_BYTES", budget)
     on_tensors = TorchPolynomialRegressor(n_iter=100, extrapolation="linear", device="cpu:0", **settings)
     on_tensors.fit(X, Y, weights)
     np.testing.assert_allclose(on_tensors.predict(X), expected[0], atol=1e-6)

@@ -9,7 +9,7 @@ from sklearn.linear_model import GammaRegressor, TweedieRegressor
 from sklearn.model_selection import GridSearchCV
 from sklearn.preprocessing import PolynomialFeatures
 
-import torchpoly._rows
+import torchpoly._train.loss_rows
 from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
 
 without_warning = pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
@@ -126,7 +126,7 @@ def test_small_data_with_ties_and_weights_are_solved():
 @pytest.mark.parametrize("budget", [0, 2**28])
 @pytest.mark.parametrize("device", ["cpu", "cpu:0"])
 def test_wherever_features_are(basis, budget, device, monkeypatch):
-    monkeypatch.setattr(torchpoly._rows, "_MAX_KEPT_BYTES", budget)
+    monkeypatch.setattr(torchpoly._train.loss_rows, "_MAX_KEPT_BYTES", budget)
     X, y = zero_inflated()
     X, y = X[:200], y[:200]
     model = TorchPolynomialRegressor(2, loss="absolute_error", basis=basis, device=device).fit(X, y)

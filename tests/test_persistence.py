@@ -20,7 +20,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor, _estimator_base
+from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
+from torchpoly._estimator import base
 
 SAVED = sorted((Path(__file__).parent / "saved").glob("*.joblib"))
 
@@ -46,10 +47,10 @@ def test_batches_go_on_in_a_later_version(rng):
 
 def test_a_later_format_is_refused(surface, monkeypatch):
     model = TorchPolynomialRegressor().fit(*surface)
-    monkeypatch.setattr(_estimator_base, "_FORMAT", 3)
+    monkeypatch.setattr(base, "_FORMAT", 3)
     saved = pickle.dumps(model)
     assert_array_equal(pickle.loads(saved).predict(surface[0]), model.predict(surface[0]))
-    monkeypatch.setattr(_estimator_base, "_FORMAT", 2)
+    monkeypatch.setattr(base, "_FORMAT", 2)
     with pytest.raises(ValueError, match=r"saved by torchpoly .* in format 3, .* up to 2\. Upgrade torchpoly"):
         pickle.loads(saved)
 

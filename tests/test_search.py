@@ -34,9 +34,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor, _checks, _search, _split_rows
-from torchpoly._domain import Domain
-from torchpoly._optimizers import OptimizerSpec
+from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
+from torchpoly._backend import validation
+from torchpoly._polynomial.domain import Domain
+from torchpoly._search import grid_search, sources
+from torchpoly._train.optimizers import OptimizerSpec
 
 
 def both(estimator, grid, X, y, *, fit=None, **options):
@@ -71,13 +73,13 @@ def assert_same(ours, theirs, X, rtol=1e-6):
 @pytest.fixture
 def fallbacks(monkeypatch):
     """Return the parameters of the candidates that a search evaluates as GridSearchCV does, fit by fit."""
-    evaluated, fit_and_score = [], _search.fit_and_score
+    evaluated, fit_and_score = [], grid_search.fit_and_score
 
     def counting(*args, **kwargs):
         evaluated.append(kwargs["parameters"])
         return fit_and_score(*args, **kwargs)
 
-    monkeypatch.setattr(_search, "fit_and_score", counting)
+    monkeypatch.setattr(grid_search, "fit_and_score", counting)
     return evaluated
 
 
@@ -405,7 +407,7 @@ def refusing(*calls):
     def check_rows(*args, **kwargs):
         if next(n_calls) in calls:
             raise TypeError("of no kind")
-        return _checks.check_rows(*args, **kwargs)
+        return validation.check_rows(*args, **kwargs)
 
     return check_rows
 
@@ -417,7 +419,7 @@ WITHOUT = TorchPolynomialRegressor(2)
 @pytest.mark.parametrize("estimator", [WITHOUT, WITH_PIPELINE], ids=["rows", "pipeline"])
 def test_warns_if_an_exception_keeps_all_fits_from_the_fast_path(estimator, surface, fallbacks, monkeypatch):
     X, Y = surface
-    monkeypatch.setattr(_split_rows, "check_rows", refusing(*range(9)))
+    monkeypatch.setattr(sources, "check_rows", refusing(*range(9)))
     search = PolynomialGridSearchCV(estimator, {}, cv=2)
     with pytest.warns(UserWarning, match="No fit took the fast path.*TypeError: of no kind") as caught:
         search.fit(X, Y)
@@ -429,7 +431,7 @@ def test_warns_if_an_exception_keeps_all_fits_from_the_fast_path(estimator, surf
 @pytest.mark.filterwarnings("error")
 def test_prints_the_exception_that_keeps_some_fits_from_the_fast_path(surface, capsys, fallbacks, monkeypatch):
     X, Y = surface
-    monkeypatch.setattr(_split_rows, "check_rows", refusing(2))  # each split has training and test rows
+    monkeypatch.setattr(sources, "check_rows", refusing(2))  # each split has training and test rows
     search = PolynomialGridSearchCV(WITH_PIPELINE, {}, cv=3, verbose=1).fit(X, Y)
     assert capsys.readouterr().out.splitlines()[1:] == ["1 of 3 fits fall back to scikit-learn: TypeError: of no kind"]
     assert len(fallbacks) == 1

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import mean_squared_error
 
 from torchpoly import TorchPolynomialRegressor
-from torchpoly._optimizers import optimizer_names
+from torchpoly._train.optimizers import optimizer_names
 
 X_SIN = np.linspace(-np.pi, np.pi, 2000)[:, None]
 Y_SIN = np.sin(X_SIN[:, 0])

@@ -1,9 +1,9 @@
 """Polynomial regression for scikit-learn, trained with torch."""
 
-from torchpoly._fit_display import PolynomialFitDisplay
-from torchpoly._loss_display import LossCurveDisplay
-from torchpoly._regressor import TorchPolynomialRegressor
-from torchpoly._search import PolynomialGridSearchCV
+from torchpoly._display.fit import PolynomialFitDisplay
+from torchpoly._display.loss_curve import LossCurveDisplay
+from torchpoly._estimator.regressor import TorchPolynomialRegressor
+from torchpoly._search.grid_search import PolynomialGridSearchCV
 
 __version__ = "0.1.0"
 

@@ -1,0 +1,1 @@
+"""Arrays, devices, validation, and the private names of other libraries."""

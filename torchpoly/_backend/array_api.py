@@ -1,0 +1,71 @@
+"""Arrays of other libraries: taken as NumPy's, and given back as they came."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import get_config
+
+from torchpoly._backend.device import TENSOR
+from torchpoly._backend.sklearn_compat import convert_to_numpy, device, get_namespace
+
+if TYPE_CHECKING:
+    import torch
+
+
+def to_host_array(values: Any) -> Any:
+    """Return a tensor, or with scikit-learn's dispatch any such array, as NumPy's; everything else as it is.
+
+    On the CPU that is a view.
+    """
+    if isinstance(values, TENSOR):
+        import torch
+
+        if values.is_meta:
+            raise ValueError("A tensor on the device 'meta' holds no values. Give one on another device.")
+        values = values.detach().cpu().resolve_conj().resolve_neg()
+        # NumPy has no 16-bit float of torch's kind.
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    if get_config()["array_api_dispatch"] and hasattr(values, "__array_namespace__"):
+        return convert_to_numpy(values, get_namespace(values)[0])
+    return values
+
+
+def like_input(predictions: NDArray, X: Any) -> Any:
+    """Return predictions as what X was: with scikit-learn's dispatch, on its device and of its library."""
+    if not get_config()["array_api_dispatch"] or isinstance(X, np.ndarray):
+        return predictions
+    xp, is_array_api = get_namespace(X)
+    return xp.asarray(predictions, device=device(X)) if is_array_api else predictions
+
+
+def namespace_of(X: Any) -> tuple[str, str] | None:
+    """Return the library and device of an array where scikit-learn dispatches on them, else None."""
+    if not get_config()["array_api_dispatch"]:
+        return None
+    xp, _ = get_namespace(X)
+    # Lists and dataframes, which are nowhere, become arrays on the CPU.
+    return xp.__name__, str(device(X) or "cpu")
+
+
+def check_namespace(X: Any, fitted: tuple[str, str] | None, method: str) -> None:
+    """Refuse an array of another library or device than in fit, as scikit-learn's estimators do under its dispatch.
+
+    Raises
+    ------
+    ValueError
+        With both, and the way out.
+    """
+    given = namespace_of(X)
+    if fitted is not None and given is not None and given != fitted:
+        raise ValueError(
+            f"Inputs passed to {method}() must use the same namespace and the same device as those passed to fit(): "
+            f"{fitted[0]} on {fitted[1]}, not {given[0]} on {given[1]}. Convert X, or switch array_api_dispatch off."
+        )
+
+
+def device_of(X: Any) -> torch.device | None:
+    """Return the device of a tensor that is not on the CPU, where features are best computed; None for others."""
+    return X.device if isinstance(X, TENSOR) and X.device.type != "cpu" else None

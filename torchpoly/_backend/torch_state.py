@@ -1,0 +1,75 @@
+"""What a process may have set for torch that would disturb a fit, set aside while it lasts."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+
+from torchpoly._backend.sklearn_compat import DURING_FIT
+
+_IMPORTED_IN = os.getpid()
+
+
+@contextmanager
+def default_torch_state() -> Iterator[None]:
+    """Train whatever the process has set for torch, and leave that as it was.
+
+    Optimizers make tensors of their own on the default device, which is to be the CPU. A process that was
+    forked after torch had used its threads would wait for them forever: it gets by with one.
+    """
+    import torch
+
+    with ExitStack() as stack:
+        stack.enter_context(np.errstate(under="ignore"))
+        # An interrupt inside torch's optimizers can leave gradients off.
+        stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        if _is_forked():
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            torch.set_num_threads(1)
+        stack.enter_context(overflow_as_value_error())
+        yield
+
+
+@contextmanager
+def overflow_as_value_error() -> Iterator[None]:
+    """Refuse whole numbers of Python that no float holds."""
+    try:
+        yield
+    except OverflowError as error:
+        raise ValueError(f"A parameter, or a value in X, y or weights, is beyond what floats hold: {error}.") from error
+
+
+@contextmanager
+def rollback_on_error(estimator: Any) -> Iterator[None]:
+    """Undo what a fit has done to an estimator if it raises."""
+    before = estimator.__dict__.copy()
+    try:
+        yield
+    except BaseException:
+        # Validation records the number and names of columns before it is done. What
+        # scikit-learn needs to take leave of its callbacks stays.
+        during_fit = {name: estimator.__dict__[name] for name in DURING_FIT if name in estimator.__dict__}
+        estimator.__dict__.clear()
+        estimator.__dict__.update(before | during_fit)
+        raise
+
+
+def _is_forked() -> bool:
+    """Whether threads that torch knows of may have been left behind in a parent process."""
+    if os.getpid() != _IMPORTED_IN:
+        return True
+    # This package may have been imported after the fork.
+    process = multiprocessing.current_process()
+    if multiprocessing.parent_process() is None:
+        return False
+    if type(process) is multiprocessing.Process:
+        started_by = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+        return started_by == "fork"
+    return type(process).__name__ == "ForkProcess"

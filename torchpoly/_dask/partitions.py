@@ -1,0 +1,262 @@
+"""From Dask collections to Gram matrices: partitions are reduced where they are, and merge as a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.validation import check_array, check_X_y
+
+from torchpoly._backend.device import resolve_device
+from torchpoly._backend.rows import Floats, distinct, union_of_ranges
+from torchpoly._backend.validation import DTYPES, check_targets, check_weights
+from torchpoly._dask.collections import Columns, aligned, blocks, check_partitions, is_collection, is_frame
+from torchpoly._gram.reading import NormalEquations, TrainingRows, read_gram
+from torchpoly._gram.statistics import GramStatistics
+from torchpoly._polynomial.basis import Basis
+from torchpoly._polynomial.domain import Domain
+from torchpoly._polynomial.target_scaling import TargetScaling
+
+# So many results are merged at a time.
+_FAN_IN = 8
+_GONE = (
+    "The Dask scheduler has gone, or the partitions that it held have. Connect a new dask.distributed.Client and fit "
+    "again; collections that were persisted on the old cluster have to be made anew."
+)
+
+
+@dataclass(frozen=True)
+class Partitions:
+    """The rows of a fit in partitions that lie anywhere.
+
+    Parameters
+    ----------
+    columns, targets : Columns
+        Of X and y.
+    device : str or torch.device
+        Where workers compute features.
+    parts : list of (X, y, weights)
+        :class:`dask.delayed.Delayed` objects of each partition; weights may be None or a number.
+    box : tuple of ndarray of shape (n_features,) or None
+        Rows outside of it are left out.
+    """
+
+    columns: Columns
+    targets: Columns
+    device: Any
+    parts: list[tuple[Any, Any, Any]]
+    box: tuple[Floats, Floats] | None = None
+
+    @classmethod
+    def of(cls, X: Any, y: Any, sample_weight: Any, columns: Columns, device: Any) -> Partitions:
+        """Pair the partitions of X with those of y and of the weights, chunked alike as far as can be.
+
+        Raises
+        ------
+        TypeError
+            If y or weights are collections of other kinds.
+        ValueError
+            If rows of X, y and weights do not belong together, or nobody knows whether they do.
+        """
+        y = aligned(y, X, "y")
+        targets, parts = Columns.of(y, "y", (1, 2)), [blocks(X), blocks(y)]
+        check_partitions(len(parts[1]), len(parts[0]), "y")
+        if not is_collection(sample_weight) and np.ndim(sample_weight) == 0:
+            parts.append([sample_weight] * len(parts[0]))
+        else:
+            weights = aligned(sample_weight, X, "sample_weight")
+            Columns.of(weights, "sample_weight", (1,))
+            parts.append(blocks(weights))
+            check_partitions(len(parts[2]), len(parts[0]), "sample_weight")
+        return cls(columns, targets, device, list(zip(*parts, strict=True)))
+
+    def reduce(self, of_rows: Callable[[TrainingRows, float], Any], merge: Callable[[Any, Any], Any]) -> Any:
+        """Compute something of each partition on its worker, and merge the results as a tree.
+
+        Parameters
+        ----------
+        of_rows : callable
+            Takes the rows of positive weight of a partition that has such, with weights relative
+            to the greatest, and that.
+        merge : callable
+            Takes what it, or `of_rows`, has returned for some rows, and for the rows that follow.
+
+        Raises
+        ------
+        ValueError
+            If a partition is not as X as a whole, or is not of finite numbers; if there are no rows
+            of positive weight.
+        RuntimeError
+            If the scheduler has gone.
+        """
+        import dask
+
+        shared = (of_rows, self.columns, self.targets, self.device, self.box)
+        function, *described = (dask.delayed(value, traverse=False) for value in shared)
+        results = [
+            dask.delayed(_of_partition)(function, *described, number, *part) for number, part in enumerate(self.parts)
+        ]
+        merged = dask.delayed(_merged)
+        while len(results) > 1:
+            results = [merged(merge, results[start : start + _FAN_IN]) for start in range(0, len(results), _FAN_IN)]
+        try:
+            result = results[0].compute()
+        except CancelledError as error:
+            raise RuntimeError(_GONE) from error
+        except ValueError as error:
+            # So Dask says that persisted partitions have gone with their cluster.
+            if "Missing dependency" in str(error):
+                raise RuntimeError(_GONE) from error
+            raise
+        if result is None:
+            raise ValueError(f"None of the {len(self.parts)} partitions has a row of positive weight.")
+        return result
+
+
+@contextmanager
+def _naming_partition(number: int) -> Iterator[None]:
+    """Say in what is raised which partition is to blame."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"In partition {number}: {error}") from error
+
+
+def _of_partition(
+    function: Any, columns: Columns, targets: Columns, device: Any, box: Any, number: int, X: Any, y: Any, weights: Any
+) -> Any:
+    """Return what a function makes of a partition, None where that has no rows of positive weight."""
+    with _naming_partition(number):
+        columns.check(X)
+        targets.check(y)
+        if not X.shape[0] and not y.shape[0] and not np.size(weights if np.ndim(weights) else ()):
+            return None
+        rows, values = check_X_y(X, y, dtype=DTYPES, multi_output=True, y_numeric=True)
+        values = check_targets(values)
+        if weights is not None and np.shape(weights) == (len(rows),) and not np.any(weights):
+            return None
+        row_weights, unit = check_weights(weights, rows)
+        Y = values.reshape(len(values), -1)
+        data = TrainingRows(rows, Y, row_weights, TargetScaling.identity(Y.shape[1]), resolve_device(device))
+        data = data.of_positive_weight() if box is None else data.of_positive_weight().within(*box)
+        return function(data, unit) if data.n_rows else None
+
+
+def _merged(merge: Callable[[Any, Any], Any], results: list[Any]) -> Any:
+    of_rows = [result for result in results if result is not None]
+    return reduce(merge, of_rows) if of_rows else None
+
+
+@dataclass(frozen=True)
+class PartitionedRows:
+    """Rows in partitions: a :class:`~torchpoly._gram.conditioning.Source` that can be read more than once.
+
+    Parameters
+    ----------
+    partitions : Partitions
+    n_rows : int
+        Number of rows of positive weight.
+    targets : TargetScaling
+        What the targets are scaled by.
+    """
+
+    partitions: Partitions
+    n_rows: int
+    targets: TargetScaling
+
+    @property
+    def precision(self) -> float:
+        """How far the values of X are rounded, relatively."""
+        return float(np.finfo(self.partitions.columns.dtype).eps)
+
+    def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
+        """Return the least and greatest values that the rows take in the variables of a domain."""
+        return self.partitions.reduce(lambda data, _: data.ranges(domain), union_of_ranges)
+
+    def points(self, domain: Domain, at_most: int) -> Floats:
+        """Return a number for each distinct row, or for the first found where they are more than `at_most`."""
+        return self.partitions.reduce(
+            lambda data, _: data.points(domain, at_most), lambda one, other: distinct([one, other], at_most)
+        )
+
+    def covariance(self, domain: Domain) -> Floats:
+        """Return the covariance matrix of the variables of a domain."""
+        return self.read(Basis.linear(domain)).statistics.covariance(domain.n_variables)
+
+    def squares_of(self, basis: Basis, transform: Floats) -> Floats:
+        """Return the mean squares of combinations ``transform.T @ features`` over the rows."""
+        return np.diagonal(cast(Floats, self.read(basis, transform).statistics.features))
+
+    def shortest_halves(self) -> Floats:
+        """Return the medians over partitions of the shortest intervals that hold half of their rows."""
+        return np.median(self.partitions.reduce(lambda data, _: [data.shortest_halves()], add), axis=0)
+
+    def within(self, low: Floats, high: Floats) -> PartitionedRows:
+        """Return the rows inside a box."""
+        n_rows = self.partitions.reduce(lambda data, _: data.within(low, high).n_rows, add)
+        return replace(self, partitions=replace(self.partitions, box=(low, high)), n_rows=n_rows)
+
+    def read(self, basis: Basis, transform: Floats | None = None) -> NormalEquations:
+        """Read the rows once more."""
+
+        def statistics(data: TrainingRows, unit: float) -> GramStatistics:
+            read = read_gram(basis, replace(data, targets=self.targets), transform)
+            return replace(read, total_weight=unit * read.total_weight)
+
+        read = self.partitions.reduce(statistics, lambda one, other: GramStatistics.pooled([one, other], [1, 1]))
+        return NormalEquations(basis, transform, read, None)
+
+
+def predict(X: Any, columns: Columns, values_at: Callable[[NDArray], NDArray], n_targets: int | None) -> Any:
+    """Return the predictions of a function lazily, chunked as X.
+
+    Parameters
+    ----------
+    X : dask Array or DataFrame
+    columns : Columns
+        Of X.
+    values_at : callable
+        Returns values of shape (n_rows, n_targets) at the rows of an array.
+    n_targets : int or None
+        None where predictions have one dimension.
+
+    Returns
+    -------
+    dask Array, Series or DataFrame
+        An array for an array, a series or dataframe with X's index for a dataframe.
+    """
+    shape = () if n_targets is None else (n_targets,)
+    empty = np.empty((0, *shape), dtype=columns.dtype)
+    if not is_frame(X):
+        X = X.rechunk({1: -1})
+        chunks = X.chunks[0], *((size,) for size in shape)
+        dropped = 1 if n_targets is None else None
+        return X.map_blocks(_predict_block, columns, values_at, empty, chunks=chunks, drop_axis=dropped, meta=empty)
+    import pandas as pd
+
+    example = (pd.Series if n_targets is None else pd.DataFrame)(empty, index=X._meta.index)
+    return X.map_partitions(_predict_frame, columns, values_at, empty, type(example), meta=example)
+
+
+def _predict_block(X: Any, columns: Columns, values_at: Any, empty: NDArray, block_id: tuple[int, ...] = (0,)) -> Any:
+    with _naming_partition(block_id[0]):
+        columns.check(X)
+        if not X.shape[0]:
+            return empty
+        values = values_at(check_array(X, dtype=DTYPES, input_name="X")).astype(empty.dtype, copy=False)
+        return values[:, 0] if empty.ndim == 1 else values
+
+
+def _predict_frame(
+    X: Any, columns: Columns, values_at: Any, empty: NDArray, kind: Any, partition_info: dict[str, int] | None = None
+) -> Any:
+    number = 0 if partition_info is None else partition_info["number"]
+    return kind(_predict_block(X, columns, values_at, empty, (number,)), index=X.index)

@@ -1,0 +1,294 @@
+"""Pictures of fits, after scikit-learn's Display convention."""
+
+from __future__ import annotations
+
+from collections import Counter
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
+
+from torchpoly._backend.sklearn_compat import (
+    check_matplotlib_support,
+    get_feature_names,
+    is_pandas_na,
+    is_scalar_nan,
+    safe_indexing,
+)
+from torchpoly._display.loss_curve import one_axes
+
+
+class PolynomialFitDisplay:
+    """Data and fitted curve over one feature, the others at their median or most frequent value.
+
+    Make it with :meth:`from_estimator`; its parameters become attributes.
+
+    Parameters
+    ----------
+    grid, curve : ndarray of shape (n_points,)
+        The feature, and the predictions there.
+
+    feature : ndarray of shape (n_samples,)
+        The feature's values in the data.
+
+    y : ndarray of shape (n_samples,) or None
+        The target; without it the curve is drawn alone.
+
+    predictions : ndarray of shape (n_samples,) or None
+        Predictions for the data, for their residuals.
+
+    feature_name, target_name : str
+        Labels of the axes.
+
+    Attributes
+    ----------
+    line_ : matplotlib Line2D
+        The curve.
+
+    ax_ : matplotlib Axes
+        Axes with data and curve.
+
+    residuals_ax_ : matplotlib Axes or None
+        Axes with the residuals.
+
+    figure_ : matplotlib Figure
+        Figure of the axes.
+
+    See Also
+    --------
+    LossCurveDisplay : The training rather than the fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torchpoly import PolynomialFitDisplay, TorchPolynomialRegressor
+    >>> x = np.linspace(-np.pi, np.pi, 200)
+    >>> X, y = x[:, None], np.sin(x)
+    >>> model = TorchPolynomialRegressor().fit(X, y)
+    >>> display = PolynomialFitDisplay.from_estimator(model, X, y, residuals=True)
+    """
+
+    __module__ = "torchpoly"
+
+    line_: Any
+    ax_: Any
+    residuals_ax_: Any
+    figure_: Any
+
+    def __init__(
+        self,
+        *,
+        grid: NDArray,
+        curve: NDArray,
+        feature: NDArray,
+        y: NDArray | None,
+        predictions: NDArray | None,
+        feature_name: str,
+        target_name: str,
+    ) -> None:
+        self.grid = grid
+        self.curve = curve
+        self.feature = feature
+        self.y = y
+        self.predictions = predictions
+        self.feature_name = feature_name
+        self.target_name = target_name
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: Any,
+        y: ArrayLike | None = None,
+        *,
+        feature: int | str = 0,
+        target: int = 0,
+        residuals: bool = False,
+        grid_resolution: int = 200,
+        ax: Any = None,
+        **kwargs: Any,
+    ) -> PolynomialFitDisplay:
+        """Draw the fit of an estimator.
+
+        Parameters
+        ----------
+        estimator : estimator instance
+            Any fitted regressor, a Pipeline too.
+
+        X : array-like or dataframe of shape (n_samples, n_features)
+            The data: the curve spans the feature's range there.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
+            The target; without it the curve is drawn alone, as one of several on one `ax`.
+
+        feature : int or str, default=0
+            The feature's index, or its name in a dataframe.
+
+        target : int, default=0
+            Which of several targets.
+
+        residuals : bool, default=False
+            Whether ``y - predictions`` is drawn beside, over the feature.
+
+        grid_resolution : int, default=200
+            Number of points of the curve.
+
+        ax : matplotlib Axes, or two of them with `residuals`, default=None
+            Where to draw, beside what is there; ``None`` makes new axes.
+
+        **kwargs : dict
+            Go to :meth:`matplotlib.axes.Axes.plot` for the curve.
+
+        Returns
+        -------
+        PolynomialFitDisplay
+            The display, with what was drawn.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If there is no such feature, or none of numbers, or residuals are asked for without y.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from torchpoly import PolynomialFitDisplay, TorchPolynomialRegressor
+        >>> X = np.random.default_rng(0).uniform(-1, 1, (50, 2))
+        >>> y = X[:, 0] * X[:, 1]
+        >>> model = TorchPolynomialRegressor(2).fit(X, y)
+        >>> PolynomialFitDisplay.from_estimator(model, X, y, feature=1).ax_.get_xlabel()
+        'x1'
+        """
+        check_matplotlib_support(f"{cls.__name__}.from_estimator")
+        check_is_fitted(estimator)
+        if residuals and y is None:
+            raise ValueError("The 'residuals' parameter got True, which takes the 'y' parameter. It got None.")
+        check_consistent_length(X, y)
+        names = get_feature_names(X)
+        columns = list(np.asarray(X, dtype=np.float64).T) if names is None else [X[name] for name in names]
+        index = _column(feature, names, len(columns))
+        drawn = _numbers(columns[index])
+        if drawn is None or not np.isfinite(drawn).any():
+            raise ValueError(
+                f"The 'feature' parameter got {feature!r}, a column without numbers: draw over another one."
+            )
+        ends = np.nanmin(drawn), np.nanmax(drawn)
+        is_logarithmic = ax is not None and np.ravel(ax)[0].get_xscale() == "log" and ends[0] > 0
+        grid = (np.geomspace if is_logarithmic else np.linspace)(*ends, grid_resolution)
+        points = [grid if place == index else _typical(column, grid_resolution) for place, column in enumerate(columns)]
+        # Estimators that were fitted on a dataframe want one, of the same kind.
+        frame: Any = np.column_stack(points) if names is None else type(X)(dict(zip(names, points, strict=True)))
+        display = cls(
+            grid=grid,
+            curve=_column_of(estimator.predict(frame), target),
+            feature=drawn,
+            y=None if y is None else _column_of(y, target),
+            predictions=_column_of(estimator.predict(X), target) if residuals else None,
+            feature_name=f"x{index}" if names is None else str(names[index]),
+            target_name=str(getattr(y, "name", None) or "y"),
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, *, ax: Any = None, **kwargs: Any) -> PolynomialFitDisplay:
+        """Draw data and curve, and the residuals if there are predictions for the data.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, or two of them for the residuals too, default=None
+            Where to draw, beside what is there; ``None`` makes new axes.
+
+        **kwargs : dict
+            Go to :meth:`matplotlib.axes.Axes.plot` for the curve.
+
+        Returns
+        -------
+        PolynomialFitDisplay
+            The display, with what was drawn.
+
+        Examples
+        --------
+        >>> import matplotlib.pyplot as plt
+        >>> from torchpoly import PolynomialFitDisplay, TorchPolynomialRegressor
+        >>> X, y = [[0.0], [1.0], [2.0]], [0.0, 1.0, 4.0]
+        >>> model = TorchPolynomialRegressor(2).fit(X, y)
+        >>> display = PolynomialFitDisplay.from_estimator(model, X, y)
+        >>> again = display.plot(ax=plt.figure().gca(), color="k")
+        """
+        check_matplotlib_support(f"{type(self).__name__}.plot")
+        self.ax_, self.residuals_ax_ = (one_axes(ax), None) if self.predictions is None else _two_axes(ax)
+        self.figure_ = self.ax_.figure
+        dots: dict[str, Any] = {"s": 12, "color": "0.6", "linewidths": 0}
+        if self.y is not None:
+            self.ax_.scatter(self.feature, self.y, **dots)
+        (self.line_,) = self.ax_.plot(self.grid, self.curve, **({"color": "tab:red"} | kwargs))
+        # A further curve without data has no better name for the target than the axes have.
+        if self.y is not None or not self.ax_.get_ylabel():
+            self.ax_.set(xlabel=self.feature_name, ylabel=self.target_name)
+        if self.line_.get_label()[0] != "_":
+            self.ax_.legend()
+        if self.residuals_ax_ is not None and self.y is not None:
+            self.residuals_ax_.axhline(0.0, color=self.line_.get_color(), linewidth=1)
+            self.residuals_ax_.scatter(self.feature, self.y - self.predictions, **dots)
+            self.residuals_ax_.set(xlabel=self.feature_name, ylabel="residual")
+        return self
+
+
+def _two_axes(ax: Any) -> Any:
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        return plt.subplots(1, 2, figsize=(10, 4), layout="constrained")[1]
+    if np.size(ax) != 2:
+        raise ValueError(
+            f"The 'ax' parameter got {np.size(ax)} axes; with residuals it must be two, as plt.subplots(1, 2) makes."
+        )
+    return np.ravel(ax)
+
+
+def _column(feature: int | str, names: NDArray | None, n_features: int) -> int:
+    """Return the index of a column by index or name."""
+    if isinstance(feature, str):
+        if names is None or feature not in names:
+            there = "X has no column names" if names is None else f"X has columns {list(names)}"
+            raise ValueError(f"The 'feature' parameter got {feature!r}, but {there}.")
+        return list(names).index(feature)
+    if not isinstance(feature, Integral) or not 0 <= feature < n_features:
+        raise ValueError(f"The 'feature' parameter got {feature}; it must be an int from 0 to {n_features - 1}.")
+    return int(feature)
+
+
+def _numbers(column: Any) -> NDArray | None:
+    """Return a column as floats, or None if it is not of numbers."""
+    values = np.asarray(column)
+    is_category = getattr(column.dtype, "name", "") in {"bool", "boolean", "category"}
+    if is_category or values.dtype.kind not in "iufO" or any(isinstance(value, str) for value in values.flat):
+        return None
+    try:
+        return np.asarray(column, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
+def _typical(column: Any, size: int) -> Any:
+    """Return so many copies of a column's median, or where it is not of numbers, of its most frequent value."""
+    numbers = _numbers(column)
+    if numbers is not None:
+        return np.full(size, np.nanmedian(numbers))
+    values = np.asarray(column).tolist()
+    present = Counter(value for value in values if not (value is None or is_scalar_nan(value) or is_pandas_na(value)))
+    row = values.index(present.most_common(1)[0][0]) if present else 0
+    copies = safe_indexing(column, np.full(size, row))
+    # A pandas Series would be matched by its index.
+    return getattr(copies, "array", copies)
+
+
+def _column_of(values: Any, target: int) -> NDArray:
+    """Return one target of predictions or of y."""
+    columns = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
+    if not isinstance(target, Integral) or not 0 <= target < columns.shape[1]:
+        raise ValueError(f"The 'target' parameter got {target}; it must be an int from 0 to {columns.shape[1] - 1}.")
+    return columns[:, target]

@@ -1,0 +1,1 @@
+"""The estimator, from its parameters to a problem and back."""

@@ -1,0 +1,185 @@
+"""What the parts of the estimator share: parameters, fitted state, and training."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import LinAlgWarning
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+
+from torchpoly._backend.array_api import device_of
+from torchpoly._backend.sklearn_compat import CallbackSupportMixin, validate_parameter_constraints
+from torchpoly._estimator.callbacks import FitTasks
+from torchpoly._estimator.saved_state import from_plain, to_plain
+from torchpoly._estimator.spec import ModelSpec, loss_class
+from torchpoly._gram.merging import RunningGram
+from torchpoly._loss.custom import LossFunction
+from torchpoly._polynomial.domain import VERY_NARROW
+from torchpoly._polynomial.fitted import FittedPolynomial
+from torchpoly._train.loop import minimize
+from torchpoly._train.optimizers import OptimizerLike, OptimizerSpec
+from torchpoly._train.problem import Problem, average_curves
+
+if TYPE_CHECKING:
+    import torch
+
+# Of what a fitted model saves; counted up where an earlier version could not read it.
+_FORMAT = 2
+# Fitted attributes that are saved as dicts of arrays, numbers and strings.
+_RECORDS = {"_polynomial": FittedPolynomial, "_running_gram": RunningGram}
+# From a warning of a fit to the line that calls fit.
+_STACKLEVEL = 6
+
+
+class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """Parameters and fitted state of the polynomial regressor, which documents them; how it trains and is saved."""
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]]
+
+    degree: int
+    optimizer: OptimizerLike
+    lr: float | None
+    n_iter: int
+    tol: float | None
+    loss: str | LossFunction
+    alpha: float
+    basis: str
+    interaction_only: bool
+    batch_size: int | None
+    extrapolation: str
+    device: str | torch.device
+    random_state: int | np.random.RandomState | None
+    warm_start: bool
+    verbose: int | bool
+
+    n_features_in_: int
+    _polynomial: FittedPolynomial
+    _single_target: bool
+    # The loss after each iteration.
+    _losses: list[float]
+    # What the last fit has read, and what partial_fit has read so far: for rows to come.
+    _read: RunningGram | None
+    _running_gram: RunningGram
+    # Library and device of X in fit, where scikit-learn dispatches on them.
+    _namespace: tuple[str, str] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return parameters and fitted state as arrays, numbers and strings, with the number of their format.
+
+        What only :meth:`partial_fit` would need of a fit is left out.
+        """
+        from torchpoly import __version__
+
+        state = {name: value for name, value in super().__getstate__().items() if name != "_read"}
+        records = {name: to_plain(state[name]) for name in _RECORDS if state.get(name) is not None}
+        return state | records | {"_format": _FORMAT, "_version": __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what this version or an earlier one has saved.
+
+        Raises
+        ------
+        ValueError
+            If a later version has saved it in a format that this one does not know.
+        """
+        state = state.copy()
+        number, version = state.pop("_format"), state.pop("_version")
+        if number > _FORMAT:
+            raise ValueError(
+                f"This model was saved by torchpoly {version} in format {number}, and this version reads formats up to "
+                f"{_FORMAT}. Upgrade torchpoly to load it."
+            )
+        saved = {name: state[name] for name in _RECORDS if state.get(name) is not None}
+        super().__setstate__(state | {name: from_plain(_RECORDS[name], record) for name, record in saved.items()})
+
+    def _model(self) -> ModelSpec:
+        options = {name: getattr(self, name) for name in loss_class(self.loss).parameters}
+        return ModelSpec(self.degree, self.loss, options, self.alpha, self.basis, self.interaction_only)
+
+    def _train(
+        self,
+        problem: Problem,
+        spec: OptimizerSpec,
+        n_rows: int,
+        single_target: bool,
+        tasks: FitTasks | None = None,
+        *,
+        weight_unit: float = 1.0,
+    ) -> None:
+        """Solve the problem and take over what it leads to."""
+        _warn_of_columns(problem, getattr(self, "feature_names_in_", None))
+
+        def fitted(losses: ArrayLike) -> dict[str, Any]:
+            return problem.fitted_attributes(single_target) | {
+                "_losses": np.ravel(losses).tolist(),
+                "n_iter_": np.size(losses),
+            }
+
+        if tasks is not None:
+            tasks.train(fitted, self.n_iter * len(problem.parts))
+        curves = []
+        for part in problem.parts:
+            curve = minimize(
+                part.objective,
+                part.parameters,
+                spec,
+                n_iter=self.n_iter,
+                tol=self.tol,
+                batches=problem.batches(n_rows, self.random_state),
+                program=part.program,
+                callback=tasks,
+                verbose=int(self.verbose),
+            )
+            curves.append(curve)
+        # A fit before has left what this one does not set.
+        kept = {"n_features_in_", "feature_names_in_"}
+        for name in [name for name in vars(self) if name == "_running_gram" or (name[-1] == "_" and name not in kept)]:
+            delattr(self, name)
+        self._read = None
+        if problem.read is not None:
+            read = RunningGram.of_reading(problem.read, problem.targets, problem.box, n_rows)
+            self._read = None if read is None else read.weighing(weight_unit)
+        self._namespace = None
+        self.__dict__.update(fitted(average_curves(curves)))
+        if tasks is not None:
+            tasks.finish()
+
+    def _beyond(self) -> str:
+        """Return `extrapolation`, or refuse it: it may have been set after fit."""
+        constraints = {"extrapolation": self._parameter_constraints["extrapolation"]}
+        validate_parameter_constraints(constraints, {"extrapolation": self.extrapolation}, type(self).__name__)
+        return self.extrapolation
+
+    def _device_for(self, X: Any) -> str | torch.device:
+        """Return where features are computed: where X is, unless the user has named another device."""
+        return self.device if self.device != "cpu" else device_of(X) or self.device
+
+
+def _warn_of_columns(problem: Problem, names: NDArray | None) -> None:
+    """Warn of columns that hardly differ, and of those of which a few values hide what the others could show."""
+
+    def called(columns: NDArray[np.intp]) -> list[Any]:
+        return (columns if names is None else names[columns]).tolist()
+
+    domain = problem.basis.domain
+    if domain.widths is not None and (very_narrow := domain.widths < VERY_NARROW).any():
+        warnings.warn(
+            f"The columns {called(domain.columns_along(very_narrow))} nearly coincide: along one direction they differ "
+            f"by less than {VERY_NARROW:g} of their range, and the fit uses that difference. Where new rows are "
+            "rounded otherwise, predictions may be far off. Give the difference as a column, drop one of the columns, "
+            "or set alpha > 0.",
+            LinAlgWarning,
+            stacklevel=_STACKLEVEL,
+        )
+    if problem.extremes is not None and len(problem.extremes):
+        warnings.warn(
+            f"A few extreme values in columns {called(problem.extremes)} hide terms that the other rows could tell "
+            "apart: beside them, the others lie so close together that their powers differ by rounding only. These "
+            "terms are left out. Are the values placeholders for missing ones, as -9999? Drop or impute such rows, "
+            "transform the columns (by a logarithm, say), or lower 'degree'.",
+            LinAlgWarning,
+            stacklevel=_STACKLEVEL,
+        )

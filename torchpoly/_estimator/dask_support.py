@@ -1,0 +1,160 @@
+"""Fitting an estimator to Dask collections, predicting on them, and scoring."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from operator import add
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.utils.validation import check_is_fitted
+
+from torchpoly._backend.device import device_or_cpu
+from torchpoly._backend.rows import Floats
+from torchpoly._backend.sklearn_compat import check_feature_names, check_n_features, has_callbacks
+from torchpoly._dask.collections import Columns
+from torchpoly._dask.partitions import PartitionedRows, Partitions, predict
+from torchpoly._estimator.base import PolynomialBase
+from torchpoly._estimator.building import build_from_running_gram
+from torchpoly._estimator.callbacks import FitTasks
+from torchpoly._estimator.memory import check_memory
+from torchpoly._estimator.spec import ModelSpec
+from torchpoly._gram.merging import RunningGram
+from torchpoly._gram.reading import TrainingRows
+from torchpoly._polynomial.box import Box
+from torchpoly._polynomial.fitted import FittedPolynomial
+from torchpoly._train.optimizers import resolve_optimizer
+
+_NEEDED = {"loss": "squared_error", "batch_size": None, "warm_start": False}
+
+
+def fit_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any) -> None:
+    """Fit an estimator to Dask collections."""
+    spec, model = resolve_optimizer(estimator.optimizer, estimator.lr), estimator._model()
+    for name, needed in _NEEDED.items():
+        value = getattr(estimator, name)
+        if value is not needed and value != needed:
+            raise ValueError(
+                f"The {name!r} parameter got {value!r}, but of Dask collections only the Gram matrix is taken to "
+                f"where training runs, which serves {name}={needed!r}. Use that, or give arrays: memory maps are "
+                "read chunk by chunk."
+            )
+    partitions = partitions_of(estimator, X, y, sample_weight, reset=True)
+    tasks = FitTasks(estimator, X, y, sample_weight, 1) if has_callbacks(estimator) else None
+    everything = accumulate(model, partitions)
+    if tasks is not None:
+        tasks.read_chunk()
+    problem = build_from_running_gram(model, everything, partial(PartitionedRows, partitions, everything.n_rows))
+    estimator._train(problem, spec, everything.n_rows, partitions.targets.number is None, tasks)
+
+
+def partitions_of(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Partitions:
+    """Return the partitions of X with those of y and weights; record or check the columns of X."""
+    columns = _columns(estimator, X, reset=reset)
+    return Partitions.of(X, y, sample_weight, columns, estimator.device)
+
+
+def _columns(estimator: PolynomialBase, X: Any, *, reset: bool) -> Columns:
+    """Return the columns of X as a Dask collection tells them; record or check their names and number."""
+    columns = Columns.of(X, "X")
+    check_feature_names(estimator, columns.example, reset=reset)
+    check_n_features(estimator, columns.example, reset=reset)
+    return columns
+
+
+def predict_collection(estimator: PolynomialBase, X: Any) -> Any:
+    """Return the predictions for a Dask collection, as a lazy one."""
+    values_at = partial(_values_at, estimator._polynomial, estimator.device, estimator._beyond())
+    n_targets = None if estimator._single_target else estimator._polynomial.coefficients.shape[1]
+    return predict(X, _columns(estimator, X, reset=False), values_at, n_targets)
+
+
+def score_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any) -> float:
+    """Return the coefficient of determination on Dask collections."""
+    check_is_fitted(estimator)
+    partitions = partitions_of(estimator, X, y, sample_weight, reset=False)
+    fitted, given = estimator._polynomial.coefficients.shape[1], partitions.targets.number or 1
+    if given != fitted:
+        raise ValueError(f"y_true and y_pred have different number of output ({given}!={fitted})")
+    values_at = partial(_values_at, estimator._polynomial, estimator.device, estimator._beyond())
+    return partitions.reduce(partial(Moments.of, values_at, estimator._polynomial.targets.center), add).r2
+
+
+def accumulate(model: ModelSpec, partitions: Partitions) -> RunningGram:
+    """Return what least squares need to know of the rows in partitions."""
+
+    def checked(box: Box) -> Box:
+        check_memory(model.indices(len(box), box.values), sys.maxsize)
+        return box
+
+    def of_rows(data: TrainingRows, unit: float) -> RunningGram:
+        box = checked(Box.of(data.X, data.weights))
+        return RunningGram.of(model.basis_for(box), data, box).weighing(unit)
+
+    def merge(one: RunningGram, other: RunningGram) -> RunningGram:
+        checked(one.box | other.box)
+        return one + other
+
+    return partitions.reduce(of_rows, merge)
+
+
+def _values_at(polynomial: FittedPolynomial, device: Any, extrapolation: str, X: NDArray) -> Floats:
+    return polynomial.predict(X, device_or_cpu(device), extrapolation)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What the coefficient of determination needs of some rows.
+
+    Parameters
+    ----------
+    n_rows : int
+    weight : float
+        Sum of the weights.
+    mean : ndarray of shape (n_targets,)
+        From an origin that all rows share.
+    squares : ndarray of shape (n_targets,)
+        Weighted sum of squares about the mean.
+    residuals : ndarray of shape (n_targets,)
+        Weighted sum of squares of the residuals.
+    """
+
+    n_rows: int
+    weight: float
+    mean: Floats
+    squares: Floats
+    residuals: Floats
+
+    @classmethod
+    def of(cls, values_at: Callable[[NDArray], NDArray], origin: Floats, data: TrainingRows, unit: float) -> Moments:
+        """Take them of rows whose weights are relative to a unit, and of the predictions at these rows."""
+        row_weights = np.full(len(data.Y), unit) if data.weights is None else unit * data.weights
+        residuals = row_weights @ np.square(data.Y - values_at(data.X).astype(np.float64))
+        Y = data.Y - origin
+        mean = np.average(Y, axis=0, weights=row_weights)
+        return cls(len(Y), row_weights.sum(), mean, row_weights @ np.square(Y - mean), residuals)
+
+    def __add__(self, other: Moments) -> Moments:
+        n_rows, weight = self.n_rows + other.n_rows, self.weight + other.weight
+        difference = other.mean - self.mean
+        between = difference**2 * (self.weight * (other.weight / weight))
+        mean = self.mean + difference * (other.weight / weight)
+        return Moments(n_rows, weight, mean, self.squares + other.squares + between, self.residuals + other.residuals)
+
+    @property
+    def r2(self) -> float:
+        """The coefficient of determination, averaged over targets; for constant targets 1 or 0, as in scikit-learn."""
+        if self.n_rows < 2:
+            warnings.warn(
+                "R^2 score is not well-defined with less than two samples.", UndefinedMetricWarning, stacklevel=4
+            )
+            return float("nan")
+        constant = self.squares == 0
+        ratio = self.residuals / np.where(constant, 1.0, self.squares)
+        return float(np.where(constant, self.residuals == 0, 1.0 - ratio).mean())

@@ -1,0 +1,52 @@
+"""More terms than memory holds are refused before anything is allocated."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import os
+import sys
+from functools import cache
+
+from torchpoly._backend.rows import chunk_size, vector_chunk_size
+from torchpoly._gram.factors import KERNEL_ELEMENTS, is_held
+from torchpoly._polynomial.index_set import IndexSet
+
+# Matrices of terms x terms, or of terms x rows or rows x rows where these are fewer, that a fit holds at its peak.
+_MATRICES = 8
+
+
+def check_memory(indices: IndexSet, n_rows: int) -> None:
+    """Refuse more terms than the machine's memory holds, before anything is allocated.
+
+    Raises
+    ------
+    ValueError
+        With the number of terms and bytes, and the greatest degree that fits.
+    """
+
+    def fit_bytes(degree: int) -> int:
+        n_terms = indices.of_degree(degree).n_terms
+        if n_rows < n_terms and not is_held(n_terms, n_rows):
+            kernels = 2 * degree * KERNEL_ELEMENTS * min(indices.n_variables - 1, 1)
+            return 8 * (_MATRICES * n_rows**2 + n_terms * (_MATRICES + vector_chunk_size(n_terms)) + kernels)
+        return 8 * n_terms * (_MATRICES * min(n_terms, n_rows + 1) + chunk_size(n_terms))
+
+    limit = _physical_memory()
+    needed = fit_bytes(indices.degree)
+    if needed > limit:
+        fitting = bisect.bisect_right(range(min(indices.degree, sys.maxsize)), limit, key=fit_bytes) - 1
+        raise ValueError(
+            f"The 'degree' parameter got {indices.degree}, which for {indices.n_variables} features makes "
+            f"{indices.n_terms} terms; to fit them takes {needed} bytes, more than the {limit} of this machine's "
+            f"memory. The greatest degree that fits is {fitting}."
+        )
+
+
+@cache
+def _physical_memory() -> float:
+    """Return the bytes of memory of this machine; infinite where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf

@@ -1,0 +1,198 @@
+"""Fitting to rows that come in parts."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from threading import RLock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from numpy.typing import ArrayLike
+from scipy.linalg import LinAlgWarning
+from sklearn.utils.metaestimators import available_if
+
+from torchpoly._backend.array_api import namespace_of
+from torchpoly._backend.device import resolve_device
+from torchpoly._backend.sklearn_compat import fit_context
+from torchpoly._backend.torch_state import default_torch_state, rollback_on_error
+from torchpoly._backend.validation import check_rows, check_weights
+from torchpoly._dask.collections import is_collection
+from torchpoly._dask.partitions import PartitionedRows
+from torchpoly._estimator.base import PolynomialBase
+from torchpoly._estimator.building import build_from_running_gram
+from torchpoly._estimator.dask_support import accumulate, partitions_of
+from torchpoly._estimator.memory import check_memory
+from torchpoly._estimator.spec import ModelSpec
+from torchpoly._gram.conditioning import Source
+from torchpoly._gram.merging import RunningGram
+from torchpoly._gram.reading import TrainingRows
+from torchpoly._polynomial.box import Box
+from torchpoly._polynomial.target_scaling import TargetScaling
+from torchpoly._train.optimizers import resolve_optimizer
+
+
+def _keeps_gram_matrices(estimator: Any) -> bool:
+    """Whether a Gram matrix is all that training needs; if not, say how it could be."""
+    for name, needed in [("loss", "squared_error"), ("batch_size", None)]:
+        value = getattr(estimator, name)
+        if value is not needed and value != needed:
+            raise AttributeError(
+                f"The {name!r} parameter got {value!r}, but partial_fit keeps only the Gram matrix of the rows, which "
+                f"serves {name}={needed!r}. Use that, or fit on all rows."
+            )
+    return True
+
+
+# Threads take turns in one estimator, so that none builds on rows to which another is adding.
+_LOCKS: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
+if hasattr(os, "register_at_fork"):
+    # A lock that another thread held at the fork would stay locked.
+    os.register_at_fork(after_in_child=_LOCKS.clear)
+
+
+def _lock_of(estimator: Any) -> RLock:
+    return _LOCKS.setdefault(estimator, RLock())
+
+
+class PartialFit(PolynomialBase):
+    """Fitting to rows that come in parts."""
+
+    @available_if(_keeps_gram_matrices)
+    @fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+        """Fit to these rows and all rows before.
+
+        The polynomial is that of one fit to all rows since the last call of :meth:`fit`, that one
+        included, or since the first of this method. It does not depend on how the rows were divided
+        nor on their order, but for rounding. What is kept of the rows is their Gram matrix; where
+        later rows fall outside the range of those before, it is changed to the new range exactly.
+        Threads that call it on one estimator take turns.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            One row or more, with the columns of the rows before.
+
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            With the targets of the rows before.
+
+        sample_weight : array-like of shape (n_samples,), default=None
+            Relative to weights of 1, and to those of the rows before.
+
+        Returns
+        -------
+        TorchPolynomialRegressor
+            The estimator itself.
+
+        Raises
+        ------
+        AttributeError
+            If the loss is not the squared error, or there is a `batch_size`: then there is no such
+            method.
+        ValueError
+            If `degree`, `basis`, `interaction_only`, columns or targets differ from those before, if
+            it is to go on from a fit of which no Gram matrix was kept (one of another loss, of many
+            terms, or loaded from a file), and for what :meth:`fit` refuses. The estimator is then what
+            it was before.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If `n_iter` iterations end before `tol` is met.
+        LinAlgWarning
+            If the Gram matrix is ill-conditioned, beyond about 1e10, or takes terms for dependent that
+            these rows or those before tell apart. Rows cannot be read again, so :meth:`fit` on all rows
+            tells terms better apart.
+
+        Examples
+        --------
+        >>> from torchpoly import TorchPolynomialRegressor
+        >>> model = TorchPolynomialRegressor(degree=2).partial_fit([[0.0], [1.0]], [0.0, 1.0])
+        >>> model.partial_fit([[2.0], [3.0]], [4.0, 9.0]).equation()
+        'y = 1*x0**2'
+        """
+        with _lock_of(self), default_torch_state(), rollback_on_error(self):
+            self._partial_fit(X, y, sample_weight)
+        return self
+
+    def _partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
+        spec, model = resolve_optimizer(self.optimizer, self.lr), self._model()
+        namespace = None if is_collection(X) else namespace_of(X)
+        so_far: RunningGram | None = getattr(self, "_running_gram", None) or getattr(self, "_read", None)
+        if so_far is None and hasattr(self, "_polynomial"):
+            raise ValueError(
+                "partial_fit cannot go on from this fit, of which there is no Gram matrix: its loss was not the "
+                "squared error, the matrix was too large to keep, or it is a copy or from a file. Start anew with "
+                "sklearn.base.clone(model).partial_fit."
+            )
+        rows, source, single_target = self._accumulate(model, X, y, sample_weight, so_far)
+        parts = [rows] if so_far is None else [so_far, rows]
+        everything = sum(parts[1:], start=parts[0])
+        if model.needs_well_conditioned:
+            everything = everything.with_lost_terms(parts, source)
+        if model.needs_well_conditioned and everything.is_ill_conditioned:
+            warnings.warn(
+                "The Gram matrix is ill-conditioned, as columns are heavy-tailed, nearly coincide, or vary far less in "
+                "some batches than in all: partial_fit loses digits or terms that fit on all rows, which it reads "
+                "again, keeps. Use fit, a lower 'degree', or an 'alpha'.",
+                LinAlgWarning,
+                stacklevel=4,
+            )
+        self._train(build_from_running_gram(model, everything), spec, everything.n_rows, single_target)
+        self._running_gram, self._namespace = everything, namespace
+        self.__dict__.pop("_read", None)
+
+    def _accumulate(
+        self, model: ModelSpec, X: Any, y: Any, sample_weight: Any, so_far: RunningGram | None
+    ) -> tuple[RunningGram, Callable[[TargetScaling], Source], bool]:
+        """Return what is known of these rows alone, the rows themselves, and whether y has one dimension."""
+        reset = so_far is None
+        if is_collection(X, y, sample_weight):
+            partitions = partitions_of(self, X, y, sample_weight, reset=reset)
+            self._check_same_terms(so_far, model, partitions.targets.number)
+            rows = accumulate(model, partitions)
+            source = partial(PartitionedRows, partitions, rows.n_rows)
+            return rows, source, partitions.targets.number is None
+        device = resolve_device(self._device_for(X))
+        X, y = check_rows(self, X, y, reset=reset)
+        weights, unit = check_weights(sample_weight, X)
+        box = Box.of(X, weights)
+        everything = box if so_far is None else box | so_far.box
+        check_memory(model.indices(len(box), everything.values), sys.maxsize)
+        self._check_same_terms(so_far, model, None if y.ndim == 1 else y.shape[1])
+        Y = y.reshape(len(y), -1)
+        data = TrainingRows(X, Y, weights, TargetScaling.identity(Y.shape[1]), device).of_positive_weight()
+        rows = RunningGram.of(model.basis_for(box), data, box).weighing(unit)
+        return rows, lambda targets: replace(data, targets=targets), y.ndim == 1
+
+    def _check_same_terms(self, so_far: RunningGram | None, model: ModelSpec, n_targets: int | None) -> None:
+        """Refuse rows for other terms or targets than those of the rows before."""
+        if so_far is None:
+            return
+        before, now = so_far.basis, model.basis_for(so_far.box)
+        terms, kept = before.indices, now.indices
+        differing = {
+            "degree": terms.degree != kept.degree,
+            "interaction_only": terms.interaction_only != kept.interaction_only,
+            "basis": before.family != now.family,
+        }
+        for parameter in [name for name, differs in differing.items() if differs]:
+            raise ValueError(
+                f"The {parameter!r} parameter got {getattr(self, parameter)!r}, but the Gram matrix of the rows "
+                f"before is that of another (its terms are of {before.family} polynomials of degree {terms.degree}, "
+                f"interaction_only={terms.interaction_only}). Set it back, or start anew with "
+                "sklearn.base.clone(model).partial_fit."
+            )
+        n_before = None if self._single_target else so_far.statistics.cross.shape[1]
+        if n_targets != n_before:
+            now_has = "one dimension" if n_targets is None else f"{n_targets} columns"
+            shape = "(n_samples,)" if n_before is None else f"(n_samples, {n_before})"
+            raise ValueError(
+                f"y has {now_has}, but before it was of shape {shape}. Give the same targets, or start anew with "
+                "sklearn.base.clone(model).partial_fit."
+            )

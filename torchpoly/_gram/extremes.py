@@ -1,0 +1,60 @@
+"""Columns of which a few extreme values make terms dependent, to rounding."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpoly._gram.conditioning import Source, well_conditioned
+from torchpoly._gram.reading import NormalEquations
+from torchpoly._polynomial.box import Box
+from torchpoly._polynomial.domain import Domain
+
+# Values so many lengths beyond the shortest interval that holds half of them are extreme: of normal ones
+# less than 1 in 1e40.
+_FENCE = 10.0
+
+
+def rank(reading: NormalEquations) -> int:
+    """Return the number of independent terms."""
+    return reading.orthonormal_coordinates(0.0).rank
+
+
+def columns_with_extremes(reading: NormalEquations, source: Source) -> NDArray[np.intp]:
+    """Return the columns without whose extreme rows more terms are independent.
+
+    Where all values but a few lie in a small part of a column's range, powers of the column are
+    straight lines there, to rounding.
+
+    Parameters
+    ----------
+    reading : NormalEquations
+        What a fit of all rows keeps of them.
+    source : Source
+        The rows.
+    """
+    none = np.zeros(0, dtype=np.intp)
+    if not isinstance(reading.statistics.features, np.ndarray):
+        return none
+    n_independent = rank(reading)
+    if n_independent == reading.basis.n_terms:
+        return none
+    basis = reading.basis if reading.first is None else reading.first.basis
+    lower, upper = source.shortest_halves()
+    low, high = lower - _FENCE * (upper - lower), upper + _FENCE * (upper - lower)
+    least, greatest = source.ranges(Domain.identity(len(low)))
+    varies = basis.domain.columns
+    fenced = varies & (upper > lower) & ((least < low) | (greatest > high))
+    fenced[varies] &= ~basis.indices.is_capped
+    if not fenced.any():
+        return none
+    rest = source.within(np.where(fenced, low, -np.inf), np.where(fenced, high, np.inf))
+    if 2 * rest.n_rows < source.n_rows:
+        return none
+    domain = Domain.spanning(Box(*rest.ranges(Domain.identity(len(low))), values=(None,) * len(low)))
+    if domain.n_variables < basis.domain.n_variables:
+        return none
+    on_rest = well_conditioned(rest.read(replace(basis, domain=domain)), rest)
+    return np.flatnonzero(fenced) if rank(on_rest) > n_independent else none

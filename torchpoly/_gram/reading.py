@@ -1,0 +1,293 @@
+"""From rows to Gram statistics: one pass, a chunk at a time, or a second where digits ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpoly._backend.device import Device, halving_on_out_of_memory, to_numpy
+from torchpoly._backend.rows import (
+    SCAN_ROWS,
+    Array,
+    Floats,
+    accelerator_chunk_size,
+    chunk_size,
+    count_rows,
+    distinct,
+    row_chunks,
+    sum_weights,
+)
+from torchpoly._gram.coordinates import Coordinates, orthonormal_coordinates
+from torchpoly._gram.design_matrix import DesignMatrix
+from torchpoly._gram.dual import on_span
+from torchpoly._gram.factors import DenseFactor, MatrixFreeFactor, is_held
+from torchpoly._gram.statistics import GramStatistics
+from torchpoly._gram.whitening import PrimalCoordinates, without_null
+from torchpoly._polynomial.basis import Basis
+from torchpoly._polynomial.domain import Domain
+from torchpoly._polynomial.index_set import IndexSet
+from torchpoly._polynomial.target_scaling import TargetScaling
+
+# So many rows tell where about most values of a column lie.
+_SAMPLE_ROWS = 2**14
+
+
+def count_chunks(indices: IndexSet, n_rows: int, n_targets: int) -> int:
+    """Return in how many chunks the rows are read at most."""
+    n_terms = indices.n_terms
+    return 1 if n_rows < n_terms else -(-n_rows // chunk_size(n_terms + n_targets))
+
+
+def fits_one_chunk(n_rows: int, n_columns: int) -> bool:
+    """Whether one chunk holds so many rows of so many features and targets, which a fit then keeps."""
+    return n_rows <= chunk_size(n_columns)
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows of a fit, and how they are read.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    Y : ndarray of shape (n_samples, n_targets)
+    weights : ndarray of shape (n_samples,) or None
+        Rows of weight 0 are left out.
+    targets : TargetScaling
+        What the targets are scaled by.
+    device : torch.device or None
+        Where the features are computed.
+    on_chunk : callable, optional
+        Is called at each chunk of rows.
+    """
+
+    X: NDArray
+    Y: NDArray
+    weights: Floats | None
+    targets: TargetScaling
+    device: Device
+    on_chunk: Callable[[], object] | None = None
+
+    def with_more_targets(self, Y: NDArray) -> TrainingRows:
+        """Return the data with further targets, in the units of the first."""
+        return replace(self, Y=np.concatenate([self.Y, Y], axis=1), targets=self.targets.repeated(2))
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of positive weight."""
+        return count_rows(self.X, self.weights)
+
+    @property
+    def precision(self) -> float:
+        """How far the values of X are rounded, relatively."""
+        return float(np.finfo(self.X.dtype).eps)
+
+    def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
+        """Return the least and greatest values that the rows take in the variables of a domain."""
+        return domain.ranges(self.X, self.weights)
+
+    def points(self, domain: Domain, at_most: int) -> Floats:
+        """Return a number for each distinct row, or for the first found where they are more than `at_most`."""
+        chunks = row_chunks(len(self.X), SCAN_ROWS, self.weights)
+        return distinct((domain.projected(self.X[rows]) for rows in chunks), at_most)
+
+    def covariance(self, domain: Domain) -> Floats:
+        """Return the covariance matrix of the variables of a domain."""
+        return read_gram(Basis.linear(domain), self).covariance(domain.n_variables)
+
+    def squares_of(self, basis: Basis, transform: Floats) -> Floats:
+        """Return the mean squares of combinations ``transform.T @ features`` over the rows."""
+        return np.diagonal(cast(Floats, read_gram(basis, self, transform).features))
+
+    def shortest_halves(self) -> Floats:
+        """Return the shortest interval that holds half of a sample of each column, of shape (2, n_features)."""
+        rows = np.arange(len(self.X)) if self.weights is None else np.flatnonzero(self.weights)
+        values = np.sort(self.X[rows[:: -(-len(rows) // _SAMPLE_ROWS)]].astype(np.float64), axis=0)
+        half = len(values) // 2
+        start = np.argmin(values[half:] - values[: len(values) - half], axis=0)
+        return np.stack([values[start, np.arange(len(start))], values[start + half, np.arange(len(start))]])
+
+    def within(self, low: Floats, high: Floats) -> TrainingRows:
+        """Return the data with weights of 0 for rows outside a box."""
+        weights = np.ones(len(self.X)) if self.weights is None else self.weights.copy()
+        for rows in row_chunks(len(self.X), SCAN_ROWS):
+            weights[rows] *= ((low <= self.X[rows]) & (high >= self.X[rows])).all(axis=1)
+        return replace(self, weights=weights)
+
+    def read(self, basis: Basis, transform: Floats | None = None) -> NormalEquations:
+        """Read the rows once.
+
+        Parameters
+        ----------
+        basis : Basis
+            The features.
+        transform : ndarray of shape (n_terms, n_mixed), optional
+            The statistics are those of the combinations ``transform.T @ features``.
+
+        Raises
+        ------
+        ValueError
+            If powers overflow, which they do not where the domain scales.
+        """
+        few, n_columns = self.n_rows < basis.n_terms, basis.n_terms + self.Y.shape[1]
+        if few and not is_held(basis.n_terms, self.n_rows):
+            return self.of_positive_weight()._evaluated_anew(basis)
+        if not few and not fits_one_chunk(len(self.X), n_columns):
+            return NormalEquations(basis, transform, read_gram(basis, self, transform), None)
+        # For so little, no other device is worth its while.
+        data = replace(self.of_positive_weight() if few else self, device=None)
+        total_weight = sum_weights(data.X, data.weights)
+        n_terms = basis.n_terms if transform is None else transform.shape[1]
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = next(data.blocks(basis, len(data.X), transform))
+            if few:
+                statistics = GramStatistics.from_few_rows(rows, basis.norm_weights, total_weight)
+            else:
+                statistics = GramStatistics.from_chunks([rows], n_terms, total_weight)
+        _check_overflow(basis, statistics)
+        return NormalEquations(basis, transform, statistics, rows)
+
+    def blocks(self, basis: Basis, size: int, transform: Floats | None = None) -> Iterator[Array]:
+        """Yield features, with targets below, times the root of the weight, for blocks of at most `size` rows.
+
+        See :meth:`DesignMatrix.weighted_blocks`.
+        """
+        design = DesignMatrix(basis, self.X, self.weights, self.device, transform)
+        for block in design.weighted_blocks(self.Y, self.targets, size):
+            if self.on_chunk is not None:
+                self.on_chunk()
+            yield block
+
+    def _evaluated_anew(self, basis: Basis) -> NormalEquations:
+        """Return few rows, all of positive weight, of many terms, which are evaluated at each use."""
+        total_weight = sum_weights(self.X, self.weights)
+        row_weights = np.full(len(self.X), 1.0) if self.weights is None else self.weights
+        sqrt_weights = np.sqrt(row_weights / total_weight)
+        gram = MatrixFreeFactor(basis, basis.domain.scale(self.X), sqrt_weights, self.device)
+        targets = sqrt_weights * self.targets.transform(self.Y)
+        with np.errstate(over="ignore", invalid="ignore"):
+            statistics = GramStatistics(gram, gram.rmatvec(targets.T), np.square(targets).sum(axis=1), total_weight)
+        if self.on_chunk is not None:
+            self.on_chunk()
+        _check_overflow(basis, statistics)
+        return NormalEquations(basis, None, statistics, targets)
+
+    def of_positive_weight(self) -> TrainingRows:
+        """Return the data without rows of weight 0."""
+        return self if self.weights is None else self.of_rows(np.flatnonzero(self.weights))
+
+    def of_rows(self, rows: NDArray[np.intp]) -> TrainingRows:
+        """Return some of the rows."""
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(self, X=self.X[rows], Y=self.Y[rows], weights=weights)
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """What a fit keeps of the rows.
+
+    Parameters
+    ----------
+    basis : Basis
+        The features.
+    transform : ndarray of shape (n_terms, n_mixed) or None
+        Where given, the statistics are those of the combinations ``transform.T @ features``.
+    statistics : GramStatistics
+        Of the features or of their combinations.
+    rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows) or None
+        The chunk that holds all rows of features or of combinations, if one does; where the Gram
+        matrix is an :class:`MatrixFreeFactor`, only the targets, of shape (n_targets, n_rows).
+    first : NormalEquations or None
+        What was read of the terms of the columns themselves, if that was not enough.
+    """
+
+    basis: Basis
+    transform: Floats | None
+    statistics: GramStatistics
+    rows: Array | None
+    first: NormalEquations | None = None
+
+    @property
+    def terms_at_rows(self) -> Floats | None:
+        """The terms at all rows, of shape (n_terms, n_rows), times the roots of weights; None where not at hand."""
+        if self.rows is None or self.transform is not None or not isinstance(self.statistics.features, np.ndarray):
+            return None
+        return to_numpy(self.rows[: self.basis.n_terms])
+
+    @property
+    def plain(self) -> NormalEquations:
+        """What was read of the terms of the columns themselves."""
+        return replace(self if self.first is None else self.first, rows=None)
+
+    def orthonormal_coordinates(self, alpha: float) -> Coordinates:
+        """Return the coordinates in which the penalized Gram matrix is the identity."""
+        norm_weights = self.basis.norm_weights if self.transform is None else None
+        return orthonormal_coordinates(self.statistics, alpha, norm_weights)
+
+    def projection(self) -> Callable[[Floats], Floats] | None:
+        """Return the projection on the coefficients of least norm with the same values on the rows.
+
+        None stands for the identity: where no terms are dependent, and for raw powers, which train as
+        textbooks do.
+        """
+        gram, basis = self.statistics.features, self.basis
+        if basis.family == "power":
+            return None
+        coordinates = self.orthonormal_coordinates(0.0)
+        if coordinates.rank == len(self.statistics.cross):
+            return None
+        if isinstance(gram, np.ndarray):
+            null = self.statistics.whitening().null
+            return lambda coefficients: without_null(coefficients, null, basis.norm_weights)
+        if isinstance(coordinates, PrimalCoordinates):
+            means = cast(DenseFactor, gram).means
+            return lambda coefficients: on_span(coordinates, coefficients, basis.norm_weights, means)
+        return lambda coefficients: coordinates @ coordinates.rmatvec(gram @ coefficients)
+
+    def split(self, n_targets: int) -> tuple[NormalEquations, Floats]:
+        """Return the reading of the first targets, and the mean products of the features with the others."""
+        statistics = self.statistics
+        if statistics.cross.shape[1] == n_targets:
+            return self, statistics.cross[:, n_targets:]
+        first = replace(statistics, cross=statistics.cross[:, :n_targets], target=statistics.target[:n_targets])
+        more = statistics.cross[:, n_targets:]
+        rows = None if self.rows is None else self.rows[: len(self.rows) - more.shape[1]]
+        before = None if self.first is None else self.first.split(n_targets)[0]
+        return replace(self, statistics=first, rows=rows, first=before), more
+
+
+def read_gram(basis: Basis, data: TrainingRows, transform: Floats | None = None) -> GramStatistics:
+    """Read the rows once, for their Gram matrix only, however many they are.
+
+    Parameters are those of :meth:`TrainingRows.read`.
+
+    Raises
+    ------
+    ValueError
+        If powers overflow, which they do not where the domain scales.
+    """
+    total_weight = sum_weights(data.X, data.weights)
+    n_terms = basis.n_terms if transform is None else transform.shape[1]
+
+    def work(size: int) -> GramStatistics:
+        return GramStatistics.from_chunks(data.blocks(basis, size, transform), n_terms, total_weight)
+
+    size = chunk_size if data.device is None else accelerator_chunk_size
+    with np.errstate(over="ignore", invalid="ignore"):
+        statistics = halving_on_out_of_memory(data.device, size(basis.n_terms + data.Y.shape[1]), work)
+    _check_overflow(basis, statistics)
+    return statistics
+
+
+def _check_overflow(basis: Basis, statistics: GramStatistics) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        overflow = basis.family == "power" and not statistics.is_finite()
+    if overflow:
+        raise ValueError(
+            f"The powers of X overflow: the 'degree' parameter got {basis.indices.degree} with basis='monomial'. Scale "
+            "X, or use basis='orthonormal', which does."
+        )

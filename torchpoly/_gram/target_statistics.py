@@ -1,0 +1,53 @@
+"""Center and scale of the targets, from their rows."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpoly._backend.rows import (
+    SCAN_ROWS,
+    Floats,
+    column_ranges,
+    middle_and_half,
+    row_chunks,
+    sum_weights,
+    typical_size,
+    weighted_median,
+)
+from torchpoly._polynomial.target_scaling import TargetScaling
+
+
+def mean_and_deviation(Y: NDArray, weights: Floats | None = None) -> TargetScaling:
+    """Return the weighted mean and standard deviation of each target; 1 for one that does not vary."""
+    ranges = _ranges(Y, weights)
+    mean, square = np.zeros((2, Y.shape[1]))
+    for rows in row_chunks(len(Y), SCAN_ROWS, weights):
+        scaled = ranges.transform(Y[rows])
+        weighted = scaled if weights is None else scaled * weights[rows]
+        mean += weighted.sum(axis=1)
+        square += (weighted * scaled).sum(axis=1)
+    total_weight = sum_weights(Y, weights)
+    mean /= total_weight
+    # On the window [-1, 1], squares neither overflow nor vanish, and since both ends are
+    # attained, the variance is at least about 2 / n: the difference keeps its digits.
+    variance = square / total_weight - mean * mean
+    spread = np.where(variance > 0, np.sqrt(np.abs(variance)), 1.0)
+    return TargetScaling(ranges.center + ranges.scale * mean, ranges.scale * spread)
+
+
+def median_and_deviation(Y: NDArray, weights: Floats | None = None) -> TargetScaling:
+    """Return the median of each target, and the median absolute deviation from it: outliers move neither."""
+    ranges = _ranges(Y, weights)
+    kept = slice(None) if weights is None else np.flatnonzero(weights)
+    scaled = ranges.transform(Y[kept])
+    kept_weights = np.ones(scaled.shape[1]) if weights is None else weights[kept]
+    middle = np.array([weighted_median(row, kept_weights) for row in scaled])
+    spread = np.array([typical_size(row, kept_weights) for row in scaled - middle[:, None]])
+    return TargetScaling(ranges.center + ranges.scale * middle, ranges.scale * np.where(spread > 0, spread, 1.0))
+
+
+def _ranges(Y: NDArray, weights: Floats | None) -> TargetScaling:
+    """Return the map of the range of each target to [-1, 1], or to 0."""
+    center, half_width = middle_and_half(*column_ranges(Y, weights))
+    return TargetScaling(center, np.where(half_width > 0, half_width, 1.0))

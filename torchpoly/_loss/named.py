@@ -1,0 +1,28 @@
+"""The squared error, and the losses by name."""
+
+from __future__ import annotations
+
+from torchpoly._backend.device import to_numpy
+from torchpoly._backend.rows import Array
+from torchpoly._loss.base import Loss, LossValues
+from torchpoly._loss.huber import HuberLoss
+from torchpoly._loss.pinball import AbsoluteError, PinballLoss
+
+
+class SquaredError(Loss):
+    """``r**2`` of the residuals r."""
+
+    def __call__(self, predictions: Array, targets: Array, normalized_weights: Array) -> LossValues:
+        """Evaluate the loss."""
+        residuals = targets - predictions
+        weighted = residuals * normalized_weights
+        values = to_numpy((residuals * weighted).sum(1))
+        return LossValues(values, values * self._target_scale**2, -2.0 * weighted)
+
+
+LOSSES: dict[str, type[Loss]] = {
+    "squared_error": SquaredError,
+    "absolute_error": AbsoluteError,
+    "huber": HuberLoss,
+    "quantile": PinballLoss,
+}

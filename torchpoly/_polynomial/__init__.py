@@ -1,0 +1,1 @@
+"""Polynomials: domain, terms, evaluation, monomials, equation, module."""

@@ -1,0 +1,115 @@
+"""Which values the columns of X take on some rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpoly._backend.rows import SCAN_ROWS, Floats, column_ranges, row_chunks, union_of_ranges
+
+# Columns of at most so many distinct values have powers below that number only.
+MAX_VALUES = 5
+# Numbers this many roundings apart count as one, as 0.1 + 0.2 and 0.3 do.
+_ROUNDINGS = 4.0
+# Values closer than this share of their range are too close to interpolate between.
+_SEPARATE = 1e-6
+# Of most columns, so many rows already show more values.
+_FIRST_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Box:
+    """What some rows take for values in each column of X.
+
+    Parameters
+    ----------
+    low, high : ndarray of shape (n_features,)
+        Least and greatest value of each column.
+    values : tuple of (ndarray or None)
+        The distinct values of each column in rising order, None where they are more than `MAX_VALUES`
+        or lie close together. Values that differ by rounding count as one.
+    precision : float
+        How far the values are rounded, relatively.
+    """
+
+    low: Floats
+    high: Floats
+    values: tuple[Floats | None, ...]
+    precision: float = float(np.finfo(np.float64).eps)
+
+    # Differences beyond the largest float are infinite, which compares rightly.
+    @classmethod
+    @np.errstate(over="ignore")
+    def of(cls, X: NDArray, weights: Floats | None) -> Box:
+        """Look through the rows of positive weight."""
+        low, high = column_ranges(X, weights)
+        precision = float(np.finfo(X.dtype).eps)
+        found = [_if_separate(values) for values in _few_values(X, weights, _twins(low, high, precision))]
+        return cls(low, high, tuple(found), precision)
+
+    @np.errstate(over="ignore")
+    def __or__(self, other: Box) -> Box:
+        """Return the box of the rows of both."""
+        low, high = union_of_ranges((self.low, self.high), (other.low, other.high))
+        precision = max(self.precision, other.precision)
+        values: list[Floats | None] = []
+        for mine, theirs, apart in zip(self.values, other.values, _twins(low, high, precision), strict=True):
+            both = None if mine is None or theirs is None else _merged(np.union1d(mine, theirs), apart)
+            values.append(_if_separate(both))
+        return Box(low, high, tuple(values), precision)
+
+    @property
+    @np.errstate(over="ignore")
+    def varies(self) -> NDArray[np.bool_]:
+        """Which columns vary by more than rounding."""
+        return self.high - self.low > _rounding(self.low, self.high, self.precision)
+
+    def __len__(self) -> int:
+        """Return the number of columns."""
+        return len(self.low)
+
+
+def _rounding(low: Floats, high: Floats, precision: float) -> Floats:
+    """Return how far apart numbers of each column may be that would be the same without rounding."""
+    return _ROUNDINGS * precision * np.maximum(np.abs(low), np.abs(high))
+
+
+def _twins(low: Floats, high: Floats, precision: float) -> Floats:
+    """Return how far apart values of each column count as one: 0 where the column takes few floats in all."""
+    rounding = _rounding(low, high, precision)
+    return np.where(rounding < _SEPARATE * (high - low), rounding, 0.0)
+
+
+def _merged(values: NDArray, apart: float) -> NDArray:
+    """Return rising values without those that are no further than this from the one before."""
+    return values[np.r_[True, np.diff(values) > apart]]
+
+
+def _if_separate(values: Floats | None) -> Floats | None:
+    """Return the values, or None where they are more than `MAX_VALUES` or lie close together."""
+    if values is None or len(values) > MAX_VALUES:
+        return None
+    is_close = len(values) > 1 and np.diff(values).min() < _SEPARATE * (values[-1] - values[0])
+    return None if is_close else values
+
+
+def _few_values(X: NDArray, weights: Floats | None, apart: Floats) -> list[Floats | None]:
+    """Return the distinct values of each column, None where they are more than `MAX_VALUES`."""
+    first = np.sort(X[next(row_chunks(len(X), _FIRST_ROWS, weights))], axis=0)
+    n_values = 1 + np.count_nonzero(np.diff(first, axis=0) > apart, axis=0)
+    few = np.flatnonzero(n_values <= MAX_VALUES).tolist()
+    known = {column: _merged(np.unique(first[:, column]), apart[column]) for column in few}
+    for rows in row_chunks(len(X), SCAN_ROWS, weights) if len(X) > _FIRST_ROWS else ():
+        if not known:
+            break
+        for column, values in list(known.items()):
+            taken = X[rows, column]
+            new = taken[~np.isin(taken, values)]
+            if new.size:
+                known[column] = _merged(np.union1d(values, new), apart[column])
+            if len(known[column]) > MAX_VALUES:
+                del known[column]
+    found = {column: values.astype(np.float64) for column, values in known.items()}
+    return [found.get(column) for column in range(X.shape[1])]

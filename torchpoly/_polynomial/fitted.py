@@ -1,0 +1,229 @@
+"""The fitted polynomial, as NumPy arrays."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpoly._backend.device import Device, halving_on_out_of_memory, to_device, to_numpy
+from torchpoly._backend.rows import SCAN_ROWS, Array, Floats, accelerator_chunk_size, row_chunks, vector_chunk_size
+from torchpoly._polynomial.basis import Basis
+from torchpoly._polynomial.blocks import evaluate_blocks
+from torchpoly._polynomial.monomials import to_monomials
+from torchpoly._polynomial.target_scaling import TargetScaling
+
+# Rows so many half-widths outside the box of a narrow axis are far outside.
+_FAR = 3.0
+# In the words of sklearn.preprocessing.SplineTransformer.
+EXTRAPOLATIONS = {"continue", "constant", "linear", "error"}
+
+
+@dataclass(frozen=True)
+class FittedPolynomial:
+    """A polynomial in a basis, and the units of its targets.
+
+    Parameters
+    ----------
+    basis : Basis
+        The features.
+    coefficients : ndarray of shape (n_terms, n_targets)
+        Coefficients of the basis.
+    targets : TargetScaling
+        Target j is ``targets.center[j] + targets.scale[j] * coefficients[:, j] @ features``.
+    low, high : ndarray of shape (n_features,)
+        The box of the training data: least and greatest value of each column of X.
+    """
+
+    basis: Basis
+    coefficients: Floats
+    targets: TargetScaling
+    low: Floats
+    high: Floats
+
+    def predict(
+        self, X: NDArray, device: Device, extrapolation: str = "continue", names: NDArray | None = None
+    ) -> NDArray:
+        """Return the values at the rows of X, of shape (n_samples, n_targets), in X's dtype.
+
+        Errors and warnings call the columns by their names, where they have some.
+        """
+        if extrapolation == "error":
+            self._check_inside(X, names)
+        if extrapolation in ("error", "continue") and self.basis.domain.limits is not None:
+            self._check_narrow_axes(X, names, refuse=extrapolation == "error")
+        n_terms = self.basis.n_terms
+        size = vector_chunk_size(n_terms) if device is None else accelerator_chunk_size(n_terms)
+        return halving_on_out_of_memory(
+            device, min(size, len(X)), lambda size: self._predict(X, device, extrapolation, size)
+        )
+
+    def _predict(self, X: NDArray, device: Device, extrapolation: str, size: int) -> NDArray:
+        predictions = np.empty((len(X), self.coefficients.shape[1]), dtype=X.dtype)
+        coefficients = to_device(self.coefficients, device)
+        limits = None if extrapolation == "continue" else self.basis.domain.limits
+
+        def inside(rows: Any) -> NDArray:
+            return X[rows] if extrapolation == "continue" else np.clip(X[rows], self.low, self.high)
+
+        blocks = ((rows, inside(rows)) for rows in row_chunks(len(X), size))
+        # Far from the data, values are infinite; why is no news.
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            for rows, features in evaluate_blocks(self.basis, blocks, size, device, limits=limits):
+                values = to_numpy(coefficients.T @ features)
+                if extrapolation == "linear":
+                    self._add_slopes(values, features, X[rows] - inside(rows), device)
+                undefined = np.isnan(values).any(axis=0)
+                if undefined.any():
+                    values[:, undefined] = self._beyond_floats(inside(rows)[undefined], limits, values[:, undefined])
+                predictions[rows] = values.T * self.targets.scale + self.targets.center
+        return predictions
+
+    def _add_slopes(self, values: Floats, features: Array, moves: NDArray, device: Device) -> None:
+        """Add what the slopes at the nearest points of the box give for the moves from there.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_targets, n_rows)
+            Changed in place.
+        features : ndarray or Tensor of shape (n_terms, n_rows)
+            At the nearest points of the box.
+        moves : ndarray of shape (n_rows, n_features)
+        device : torch.device or None
+        """
+        outside = np.flatnonzero(moves.any(axis=1))
+        steps = self.basis.domain.scale_steps(moves[outside])
+        if (limits := self.basis.domain.limits) is not None:
+            # How copies are rounded would be the slope's greatest part.
+            steps[np.isfinite(limits)] = 0.0
+        slopes = to_device(self.slopes, device) @ features[:, outside]
+        values[:, outside] += (to_numpy(slopes) * steps[:, None]).sum(axis=0)
+
+    def _beyond_floats(self, X: NDArray, limits: Floats | None, values: Floats) -> Floats:
+        """Return infinities of the right sign where terms that overflow have cancelled to NaN.
+
+        So far out, the terms of the highest degree of which the sum is not 0 decide.
+        """
+        variables = np.nan_to_num(self.basis.domain.scale(X))
+        if limits is not None:
+            np.clip(variables, -limits[:, None], limits[:, None], out=variables)
+        directions = variables / np.maximum(np.abs(variables).max(axis=0), 1.0)
+        powers = self.basis.indices.powers
+        leading = 2.0 ** np.maximum(powers - 1, 0).sum(axis=1) if self.basis.family == "chebyshev" else 1.0
+        weights = (self.coefficients.T * leading) / np.abs(self.coefficients).max()
+        signs = np.zeros_like(values)
+        for degree in range(int(self.basis.indices.degrees.max()), 0, -1):
+            of_degree = powers.sum(axis=1) == degree
+            terms = np.prod(directions.T[:, None] ** powers[of_degree], axis=2)
+            signs = np.where(signs == 0, np.sign(weights[:, of_degree] @ terms.T), signs)
+        return np.where(np.isnan(values), np.where(signs == 0, 0.0, signs * np.inf), values)
+
+    def _check_inside(self, X: NDArray, names: NDArray | None) -> None:
+        outside = (self.low > X) | (self.high < X)
+        if outside.any():
+            columns = np.flatnonzero(outside.any(axis=0))
+            row = int(outside.any(axis=1).argmax())
+            column = int(outside[row].argmax())
+            called = columns if names is None else names[columns]
+            raise ValueError(
+                f"X has values outside the range of the training data in columns {called.tolist()}, first in row "
+                f"{row}: {X[row, column]:.6g} where training had {self.low[column]:.6g} to {self.high[column]:.6g}, "
+                "and the 'extrapolation' parameter got 'error'. Allow them by 'constant', 'linear' or 'continue'."
+            )
+
+    def _check_narrow_axes(self, X: NDArray, names: NDArray | None, *, refuse: bool) -> None:
+        """Refuse rows outside the box of a narrow axis, or warn of rows far outside of it that no column shows."""
+        domain = self.basis.domain
+        limits = cast(Floats, domain.limits)[:, None]
+        n_rows, axes = 0, np.zeros(len(limits), dtype=bool)
+        for rows in row_chunks(len(X), SCAN_ROWS):
+            inside = ((X[rows] >= self.low) & (X[rows] <= self.high)).all(axis=1)
+            beyond = np.abs(domain.scale(X[rows])) > (limits if refuse else limits + _FAR)
+            beyond &= inside
+            n_rows += int(np.count_nonzero(beyond.any(axis=0)))
+            axes |= beyond.any(axis=1)
+        if not n_rows:
+            return
+        columns = domain.columns_along(axes)
+        called = (columns if names is None else names[columns]).tolist()
+        where = (
+            f"{n_rows} rows of X lie inside the range of each column, but {'' if refuse else 'far '}outside the "
+            f"training data in how the columns {called} differ, which nearly coincide there"
+        )
+        if refuse:
+            raise ValueError(
+                f"{where}, and the 'extrapolation' parameter got 'error'. Allow them by 'constant', 'linear' or "
+                "'continue'."
+            )
+        warnings.warn(
+            f"{where}. Predictions may be far off: were these columns rounded otherwise in training? Set "
+            "extrapolation='constant', or fit without all but one of these columns.",
+            UserWarning,
+            stacklevel=4,
+        )
+
+    @cached_property
+    def slopes(self) -> Floats:
+        """Coefficients of the derivatives by each basis variable, of shape (n_variables, n_targets, n_terms)."""
+        variables = range(self.basis.domain.n_variables)
+        derivatives = [self.basis.differentiate(self.coefficients, variable).T for variable in variables]
+        return np.array(derivatives).reshape(-1, *self.coefficients.T.shape)
+
+    @cached_property
+    def monomials(self) -> Floats:
+        """The coefficients of the monomials of X, of shape (n_targets, n_monomials)."""
+        columns = zip(self.coefficients.T, self.targets.scale, self.targets.center, strict=True)
+        return np.array([to_monomials(self.basis, column, scale, offset) for column, scale, offset in columns])
+
+    def greatest_values(self, powers: NDArray[np.int64]) -> Floats:
+        """Return how far each monomial of coefficient 1 moves the targets, in their deviations.
+
+        Parameters
+        ----------
+        powers : ndarray of shape (n_monomials - 1, n_features)
+            Exponents of the monomials but the constant.
+
+        Returns
+        -------
+        ndarray of shape (n_targets, n_monomials)
+            The greatest absolute value in the range of the training data, divided by the unit of
+            the target; infinite for raw powers, whose domain does not tell that range.
+        """
+        domain = self.basis.domain
+        if self.basis.family == "power":
+            return np.full((len(self.targets.center), 1 + len(powers)), np.inf)
+        with np.errstate(over="ignore", under="ignore"):
+            greatest = np.prod((np.abs(domain.center) + domain.half_width) ** powers, axis=1)
+            return np.r_[1.0, greatest] / self.targets.scale[:, None]
+
+
+@dataclass(frozen=True)
+class PolynomialFamily:
+    """Polynomials in one basis, for the same targets.
+
+    Parameters
+    ----------
+    basis : Basis
+    coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
+    targets : TargetScaling
+        What the targets are scaled by.
+    device : torch.device or None
+        Where features are computed.
+    """
+
+    basis: Basis
+    coefficients: Floats
+    targets: TargetScaling
+    device: Device
+
+    def predict(self, X: NDArray, chosen: NDArray[np.intp]) -> NDArray:
+        """Return the values of some of them in one product, of shape (n_chosen, n_samples, n_targets)."""
+        n_targets = self.coefficients.shape[2]
+        coefficients = self.coefficients[:, chosen].reshape(len(self.coefficients), -1)
+        anywhere = np.full((2, X.shape[1]), np.nan)
+        together = FittedPolynomial(self.basis, coefficients, self.targets.repeated(len(chosen)), *anywhere)
+        return np.moveaxis(together.predict(X, self.device).reshape(len(X), len(chosen), n_targets), 1, 0)

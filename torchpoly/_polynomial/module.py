@@ -1,0 +1,119 @@
+"""The fitted polynomial as a :class:`torch.nn.Module`, in the units of X and y."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from torchpoly._backend.rows import Floats
+from torchpoly._polynomial.fitted import FittedPolynomial
+
+
+class PolynomialModule(nn.Module):
+    """A fitted polynomial as a module: rows of X in, predictions out.
+
+    It holds buffers, not parameters, and is differentiable in its input. Buffers and arithmetic
+    are float64; ``.to(torch.float32)`` makes both float32.
+
+    Parameters
+    ----------
+    polynomial : FittedPolynomial
+        What to evaluate.
+    squeeze : bool
+        Whether predictions have shape (n_samples,) rather than (n_samples, n_targets).
+    extrapolation : {"continue", "constant", "linear", "error"}
+        What predictions are outside the box of the training data. A program that
+        ``torch.export`` makes of the module cannot raise errors: for ``"error"`` it predicts NaN.
+    """
+
+    center: Tensor
+    half_width: Tensor
+    axes: Tensor
+    shift: Tensor
+    coefficients: Tensor
+    offset: Tensor
+    scale: Tensor
+
+    low: Tensor
+    high: Tensor
+    limits: Tensor
+    slopes: Tensor
+
+    def __init__(self, polynomial: FittedPolynomial, squeeze: bool, extrapolation: str = "continue") -> None:
+        super().__init__()
+        self._basis = polynomial.basis
+        self._squeeze = squeeze
+        self._extrapolation = extrapolation
+        domain = polynomial.basis.domain
+        self._is_limited = extrapolation != "continue" and domain.limits is not None
+        buffers = {
+            "center": domain.center,
+            "half_width": domain.half_width,
+            "shift": domain.shift,
+            "coefficients": polynomial.coefficients,
+            "offset": polynomial.targets.center,
+            "scale": polynomial.targets.scale,
+        }
+        # Without axes of their own there is no product, which would be by 1 for one column: ONNX Runtime
+        # merges such a factor with others in single precision.
+        if domain.axes is not None:
+            buffers["axes"] = domain.axes
+        if extrapolation != "continue":
+            buffers |= {"low": polynomial.low, "high": polynomial.high}
+        if self._is_limited:
+            buffers["limits"] = cast(Floats, domain.limits)
+        if extrapolation == "linear":
+            buffers["slopes"] = polynomial.slopes
+        # Tensors made in inference mode would never be part of a gradient.
+        with torch.inference_mode(False):
+            for name, values in buffers.items():
+                self.register_buffer(name, torch.tensor(values, device="cpu"))
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the predictions.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_samples, n_features)
+            Of the module's dtype and device.
+
+        Returns
+        -------
+        Tensor of shape (n_samples,) or (n_samples, n_targets)
+
+        Raises
+        ------
+        ValueError
+            If `extrapolation` is ``"error"`` and a value is outside the box.
+        """
+        inside = x if self._extrapolation == "continue" else torch.clamp(x, self.low, self.high)
+        unlimited = variables = self._turned((inside - self.center) / self.half_width) - self.shift
+        if self._is_limited:
+            variables = torch.clamp(unlimited, -self.limits, self.limits)
+        features = cast(Tensor, self._basis.evaluate(variables.T))
+        values = self.coefficients.T @ features
+        if self._extrapolation == "linear":
+            steps = self._turned((x - inside) / self.half_width)
+            if self._is_limited:
+                steps = torch.where(torch.isinf(self.limits), steps, 0.0)
+            values = values + ((self.slopes @ features) * steps.T[:, None]).sum(0)
+        if self._extrapolation == "error":
+            outside = (x != inside).any(1)
+            if self._is_limited:
+                outside = outside | (unlimited != variables).any(1)
+            if torch.compiler.is_compiling():
+                values = torch.where(outside, torch.nan, values)
+            elif outside.any():
+                raise ValueError(
+                    "x has values outside the range of the training data, and the 'extrapolation' parameter got "
+                    "'error'. Allow them by 'constant', 'linear' or 'continue'."
+                )
+        predictions = values.T * self.scale + self.offset
+        return predictions[:, 0] if self._squeeze else predictions
+
+    def _turned(self, scaled: Tensor) -> Tensor:
+        """Return scaled columns along the axes of the basis."""
+        return scaled if self._basis.domain.axes is None else scaled @ self.axes

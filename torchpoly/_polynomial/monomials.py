@@ -1,0 +1,122 @@
+"""Exact conversion from the basis to monomials of the original columns.
+
+The monomial coefficients of a polynomial are sums of large terms that cancel; in floating point
+the conversion loses the digits that the basis has saved. Here it runs in rational arithmetic, in
+which floats are exact, and each coefficient is rounded once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+
+from torchpoly._backend.rows import Floats
+from torchpoly._polynomial.basis import Basis
+from torchpoly._polynomial.domain import Domain
+from torchpoly._polynomial.index_set import IndexSet
+
+# A monomial is the sorted tuple of its factors: x0**2 * x3 is (0, 0, 3), the constant is ().
+Monomial = tuple[int, ...]
+Polynomial = dict[Monomial, Fraction]
+# a and b of the recurrence T_k = a u T_(k-1) + b T_(k-2), with T_0 = 1 and T_1 = u.
+_RECURRENCES = {"chebyshev": (2, -1), "power": (1, 0)}
+_ONE: Polynomial = {(): Fraction(1)}
+
+
+def to_monomials(basis: Basis, coefficients: Floats, scale: float, offset: float) -> Floats:
+    """Return the monomial coefficients of ``offset + scale * (coefficients @ features)``.
+
+    Parameters
+    ----------
+    basis : Basis
+        The features.
+    coefficients : ndarray of shape (n_terms,)
+        One for each term of the basis.
+    scale, offset : float
+        Units and origin of y.
+
+    Returns
+    -------
+    ndarray
+        One coefficient for each monomial of the columns of X up to the degree, correctly rounded;
+        infinite or 0 where it lies beyond the range of floats.
+    """
+    values = map(Fraction, coefficients.tolist())
+    terms = dict(zip(_factors(basis.indices), values, strict=True))
+    polynomial = _expand(terms, _linear_forms(basis.domain), _RECURRENCES[basis.family])
+    scaled = {monomial: value * Fraction(scale) for monomial, value in polynomial.items()}
+    scaled[()] = scaled.get((), Fraction(0)) + Fraction(offset)
+    monomials = _factors(basis.indices.of_columns(len(basis.domain.center)))
+    return np.array([_rounded(scaled.get(monomial, Fraction(0))) for monomial in monomials])
+
+
+def _factors(indices: IndexSet) -> Iterator[Monomial]:
+    """Yield the factors of each term: 0, 0, 3 for exponents 2, 0, 0, 1."""
+    for exponents in indices.powers.tolist():
+        yield tuple(variable for variable, exponent in enumerate(exponents) for _ in range(exponent))
+
+
+def _linear_forms(domain: Domain) -> list[Polynomial]:
+    """Return each variable of the basis as a polynomial of degree 1 in the columns of X."""
+    axes = np.eye(domain.n_variables) if domain.axes is None else domain.axes
+    forms = []
+    for direction, shift in zip(axes.T, domain.shift, strict=True):
+        form: Polynomial = {(): Fraction(-shift)}
+        for column in np.flatnonzero(direction):
+            slope = Fraction(direction[column]) / Fraction(domain.half_width[column])
+            form[(int(column),)] = slope
+            form[()] -= slope * Fraction(domain.center[column])
+        forms.append(form)
+    return forms
+
+
+def _expand(terms: Polynomial, forms: list[Polynomial], recurrence: tuple[int, int]) -> Polynomial:
+    """Write products of univariate polynomials in the forms as monomials of the columns.
+
+    Terms are grouped by their first variable u and its exponent k: sum of T_k(u) P_k, where P_k,
+    in later variables, is expanded first. With T_k = a u T_(k-1) + b T_(k-2), the sum follows
+    Clenshaw's algorithm (Horner's for powers), in which only products with the linear form u
+    occur.
+    """
+    groups: dict[int, dict[int, Polynomial]] = defaultdict(lambda: defaultdict(dict))
+    result: Polynomial = {}
+    for term, value in terms.items():
+        if term:
+            exponent = term.count(term[0])
+            groups[term[0]][exponent][term[exponent:]] = value
+        else:
+            result[()] = value
+    a, b = recurrence
+    for variable, factors in groups.items():
+        u = forms[variable]
+        last: Polynomial = {}
+        before: Polynomial = {}
+        for exponent in range(max(factors), 0, -1):
+            current = _expand(factors[exponent], forms, recurrence)
+            _add_product(current, u, last, a)
+            _add_product(current, _ONE, before, b)
+            last, before = current, last
+        _add_product(result, u, last, 1)
+        _add_product(result, _ONE, before, b)
+    return result
+
+
+def _add_product(total: Polynomial, form: Polynomial, polynomial: Polynomial, factor: int) -> None:
+    """Add ``factor * form * polynomial`` to `total`, in place."""
+    for form_term, slope in form.items():
+        slope = slope * factor
+        if not slope:
+            continue
+        for term, value in polynomial.items():
+            product = tuple(sorted(term + form_term))
+            total[product] = total.get(product, Fraction(0)) + slope * value
+
+
+def _rounded(value: Fraction) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")

@@ -1,0 +1,51 @@
+"""The scale of the targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpoly._backend.rows import Floats
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TargetScaling:
+    """The affine map from targets to units of training: ``(y - center) / scale``.
+
+    Parameters
+    ----------
+    center, scale : ndarray of shape (n_targets,)
+    """
+
+    center: Floats
+    scale: Floats
+
+    @classmethod
+    def identity(cls, n_targets: int) -> TargetScaling:
+        """Return the map that leaves targets as they are."""
+        return cls(np.zeros(n_targets), np.ones(n_targets))
+
+    def repeated(self, times: int) -> TargetScaling:
+        """Return the map of so many copies of the targets, side by side."""
+        return TargetScaling(np.tile(self.center, times), np.tile(self.scale, times))
+
+    def transform(self, Y: NDArray) -> Floats:
+        """Return ``(Y - center) / scale``, of shape (n_targets, n_rows)."""
+        scaled = np.empty((Y.shape[1], Y.shape[0]))
+        np.subtract(Y.T, self.center[:, None], out=scaled)
+        np.divide(scaled, self.scale[:, None], out=scaled)
+        return scaled
+
+    def on(self, device: Any) -> Callable[[Tensor], Tensor]:
+        """Return what :meth:`transform` does, for tensors on a device."""
+        import torch
+
+        center, scale = (torch.tensor(vector[:, None], device=device) for vector in (self.center, self.scale))
+        return lambda Y: (Y.T - center) / scale

@@ -1,0 +1,1 @@
+"""Grid search from the Gram matrices of splits."""

@@ -1,0 +1,145 @@
+"""The candidates of a grid: which of them can take the fast path of a search, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sklearn import get_config
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from torchpoly._backend.device import Device, resolve_device
+from torchpoly._backend.sklearn_compat import has_callbacks, validate_parameter_constraints
+from torchpoly._estimator.regressor import TorchPolynomialRegressor
+from torchpoly._estimator.spec import ModelSpec
+from torchpoly._train.optimizers import OptimizerSpec, resolve_optimizer
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A polynomial regressor with parameters of the grid.
+
+    Parameters
+    ----------
+    index : int
+        Its place in the grid.
+    estimator : TorchPolynomialRegressor
+        With its parameters set, not fitted.
+    steps : dict of str to object
+        The parameters that the grid sets on the steps of a pipeline before it.
+    spec : OptimizerSpec
+    model : ModelSpec
+    device : torch.device or None
+    """
+
+    index: int
+    estimator: TorchPolynomialRegressor
+    steps: dict[str, Any]
+    spec: OptimizerSpec
+    model: ModelSpec
+    device: Device
+
+    @property
+    def has_formula(self) -> bool:
+        """Whether training ends at the optimum after its first step."""
+        return self.spec.sets_first_step and self.model.basis == "orthonormal"
+
+    @property
+    def trains_in_lockstep(self) -> bool:
+        """Whether it can train with others in one tensor."""
+        return self.spec.is_elementwise and not self.estimator.verbose
+
+    @property
+    def continues(self) -> bool:
+        """Whether the polynomial is evaluated outside of the training data as inside."""
+        return self.estimator.extrapolation == "continue"
+
+    @property
+    def preprocessing(self) -> tuple[tuple[str, int], ...]:
+        """What candidates have in common whose earlier steps are the same."""
+        return tuple((name, id(value)) for name, value in self.steps.items())
+
+    @property
+    def same_polynomial(self) -> tuple[object, ...]:
+        """What candidates have in common that train to the same polynomial."""
+        estimator = self.estimator
+        if self.has_formula:
+            return estimator.degree, float(estimator.alpha)
+        training = id(estimator.optimizer), estimator.lr, estimator.n_iter, estimator.tol
+        return estimator.degree, float(estimator.alpha), estimator.basis, *training
+
+
+class CandidateParser:
+    """Which candidates of a grid can take the fast path.
+
+    Parameters
+    ----------
+    estimator : estimator
+        That of the search.
+
+    Attributes
+    ----------
+    prefix : str
+        Of the parameters of the polynomial regressor.
+    reason : str or None
+        Why no candidate can take the fast path, if none can.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        last, self.prefix, self._steps = estimator, "", set[str]()
+        if type(estimator) is Pipeline and estimator.steps:
+            name, last = estimator.steps[-1]
+            self.prefix = f"{name}__"
+            self._steps = {name for name, _ in estimator.steps[:-1]}
+        self.reason = None
+        if type(last) is not TorchPolynomialRegressor:
+            self.reason = "the estimator is neither a TorchPolynomialRegressor nor a Pipeline that ends in one"
+        elif self.prefix and len({name for name, _ in estimator.steps}) < len(estimator.steps):
+            self.reason = "two steps of the Pipeline have the same name"
+        elif self.prefix and getattr(estimator, "transform_input", None):
+            self.reason = "the Pipeline transforms inputs of its steps"
+        elif has_callbacks(last) or has_callbacks(estimator):
+            self.reason = "the estimator has callbacks"
+        else:
+            self._defaults = clone(last).get_params(deep=False)
+            try:
+                last._validate_params()
+                self._is_valid = True
+            except ValueError:
+                self._is_valid = False
+
+    def parse(self, index: int, parameters: dict[str, Any], fit_params: dict[str, Any]) -> Candidate | str | ValueError:
+        """Return a candidate, or why it cannot take the fast path."""
+        if self.prefix and fit_params and get_config()["enable_metadata_routing"]:
+            return "metadata are routed to the steps of a Pipeline"
+        unknown = [name for name in fit_params if name != f"{self.prefix}sample_weight"]
+        unknown = [name for name in unknown if name.split("__")[0] not in self._steps]
+        if unknown:
+            return f"fit is given {unknown[0]!r}"
+        own, steps = {}, {}
+        for name, value in parameters.items():
+            inner = name.removeprefix(self.prefix)
+            if name.startswith(self.prefix) and inner in self._defaults:
+                own[inner] = value
+            elif "__" in name and name.split("__")[0] in self._steps:
+                steps[name] = value
+            else:
+                return f"the grid sets {name!r}"
+        try:
+            # What is not in the grid has been found valid, or is looked at again.
+            validate_parameter_constraints(
+                TorchPolynomialRegressor._parameter_constraints,
+                own if self._is_valid else self._defaults | own,
+                TorchPolynomialRegressor.__name__,
+            )
+            estimator = TorchPolynomialRegressor(**self._defaults | own)
+            spec, device = resolve_optimizer(estimator.optimizer, estimator.lr), resolve_device(estimator.device)
+        except ValueError as error:
+            return error
+        model = estimator._model()
+        if not model.is_least_squares:
+            return "losses other than the squared error need the rows in each iteration"
+        if estimator.batch_size is not None:
+            return "mini-batches need the rows in each iteration"
+        return Candidate(index, estimator, steps, spec, model, device)

@@ -1,0 +1,174 @@
+"""Candidates trained and scored on all splits, from what is read of the rows once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+from torchpoly._backend.rows import Floats
+from torchpoly._estimator.memory import check_memory
+from torchpoly._gram.statistics import GramStatistics
+from torchpoly._search.candidates import Candidate
+from torchpoly._search.fallbacks import Fallbacks, Result
+from torchpoly._search.scores import Scoring
+from torchpoly._search.sources import SplitRows, SplitSource
+from torchpoly._search.split_training import SplitTraining
+from torchpoly._search.splits import SplitGram
+from torchpoly._train.lockstep import train_in_lockstep
+
+# Folds train together as long as their matrices take about these bytes.
+_MAX_SPLIT_BYTES = 2**29
+
+
+class Evaluation:
+    """The results of candidates on splits.
+
+    Parameters
+    ----------
+    scoring : Scoring
+    return_train_score : bool
+    report : callable
+        Is called with the index of the candidate, the split and the result of each training.
+
+    Attributes
+    ----------
+    results : dict of (int, int) to dict
+        What scikit-learn's searches keep of a fit, by index of the candidate and of the split.
+    fallbacks : Fallbacks
+        Why other fits have no result.
+    """
+
+    def __init__(
+        self, scoring: Scoring, return_train_score: bool, report: Callable[[int, int, Result], object]
+    ) -> None:
+        self._report = report
+        self._scoring = scoring
+        self._return_train_score = return_train_score
+        self.results: dict[tuple[int, int], Result] = {}
+        self.fallbacks = Fallbacks()
+
+    def fall_back(self, candidates: list[Candidate], splits: Iterable[int], reason: str | Exception) -> None:
+        """Leave candidates on splits to scikit-learn."""
+        self.fallbacks.add([candidate.index for candidate in candidates], splits, reason)
+
+    def add(self, candidates: list[Candidate], source: SplitSource) -> None:
+        """Train and score candidates on the rows of a source."""
+        families, box = defaultdict(list), source.box()
+        for candidate in candidates:
+            model = candidate.model
+            indices = model.indices(source.n_features, None if box is None else box.values)
+            try:
+                check_memory(indices, source.fewest_rows)
+            except ValueError as error:
+                self.fall_back([candidate], source.splits, error)
+                continue
+            n_terms = indices.n_terms
+            if n_terms > source.fewest_rows:
+                self.fall_back([candidate], source.splits, "there are more terms than training rows")
+            else:
+                families[model.interaction_only, model.is_monomial, candidate.device].append((n_terms, candidate))
+        for family in families.values():
+            self._add_family(max(n_terms for n_terms, _ in family), [candidate for _, candidate in family], source)
+
+    def _add_family(self, n_terms: int, candidates: list[Candidate], source: SplitSource) -> None:
+        """Train and score candidates of one family of terms, of which the greatest degree has so many."""
+        models = [candidate.model for candidate in candidates]
+        n_matrices = 5 + len({model.alpha for model in models})
+        size = max(1, _MAX_SPLIT_BYTES // (8 * n_matrices * n_terms**2))
+        folds = source.folds(max(models, key=lambda model: model.degree), candidates[0].device)
+        left = list(source.splits)
+        while left:
+            start = perf_counter()
+            try:
+                trainings = self._train(candidates, islice(folds, size))
+            except (ValueError, TypeError, ArithmeticError, MemoryError) as error:
+                self.fall_back(candidates, left, error)
+                return
+            n_trained = sum(training.n_together for training in trainings.values() if training is not None)
+            fit_time = (perf_counter() - start) / max(n_trained, 1)
+            for split, training in trainings.items():
+                if training is None:
+                    self.fall_back(candidates, [split], "a part of the split has no row of positive weight")
+                else:
+                    self._add_trained(training, split, source.rows(split), fit_time)
+            left = left[len(trainings) :]
+
+    def _train(
+        self, candidates: list[Candidate], folds: Iterator[tuple[int, SplitGram | None]]
+    ) -> dict[int, SplitTraining | None]:
+        """Train together on some folds."""
+        together = not self._scoring.needs_estimators
+        trainings = {
+            split: None if fold is None else SplitTraining(fold, candidates, together=together) for split, fold in folds
+        }
+        train_in_lockstep(lane for training in trainings.values() if training is not None for _, lane in training.lanes)
+        return trainings
+
+    def _add_trained(self, training: SplitTraining, split: int, rows: SplitRows, fit_time: float) -> None:
+        """Score what has trained together, and train and score what has to train alone."""
+        owners, coefficients = training.polynomials()
+        if owners:
+            start = perf_counter()
+            scores = self._scores(training.fold, coefficients, rows)
+            score_time = (perf_counter() - start) / training.n_together
+            for candidates, scored in zip(owners, scores, strict=True):
+                for candidate in candidates:
+                    self._keep(candidate, split, rows, scored, fit_time, score_time)
+        for candidates, lane in training.lanes:
+            if lane.failure is not None:
+                self.fall_back(candidates, [split], lane.failure)
+        for candidate in training.alone:
+            self._add_alone(candidate, split, rows, training)
+
+    def _scores(self, fold: SplitGram, coefficients: Floats, rows: SplitRows) -> list[Result]:
+        """Return the scores of polynomials in the basis of a fold."""
+        sets: dict[str, tuple[NDArray, NDArray[np.intp], GramStatistics | None]] = {
+            "test_scores": (rows.test.X, rows.split[1], fold.test)
+        }
+        if self._return_train_score:
+            if rows.X_scored is None:
+                sets["train_scores"] = rows.training.X, rows.split[0], fold.training
+            else:
+                sets["train_scores"] = rows.X_scored, rows.split[0], None
+        polynomials = fold.family(coefficients)
+        scores = {name: self._scoring.of_polynomials(polynomials, *those) for name, those in sets.items()}
+        return [dict(zip(scores, values, strict=True)) for values in zip(*scores.values(), strict=True)]
+
+    def _add_alone(self, candidate: Candidate, split: int, rows: SplitRows, training: SplitTraining) -> None:
+        """Train a candidate by itself on the Gram matrix of a fold, and score the estimator."""
+        start = perf_counter()
+        estimator = clone(candidate.estimator)
+        try:
+            problem = training.problem(candidate.model)
+            if problem is None:
+                self.fall_back([candidate], [split], "a fit reads the training rows more than once")
+                return
+            estimator._train(problem, candidate.spec, training.fold.n_rows, rows.single_target)
+        except Exception as error:  # the optimizer may be the user's, and raise anything
+            self.fall_back([candidate], [split], error)
+            return
+        fitted = rows.complete(estimator)
+        trained = perf_counter()
+        training_rows, test_rows = rows.split
+        scores = {"test_scores": self._scoring.of_estimator(fitted, test_rows, training_rows)}
+        if self._return_train_score:
+            scores["train_scores"] = self._scoring.of_estimator(fitted, training_rows)
+        self._keep(candidate, split, rows, scores, trained - start, perf_counter() - trained)
+
+    def _keep(
+        self, candidate: Candidate, split: int, rows: SplitRows, scores: Result, fit_time: float, score_time: float
+    ) -> None:
+        result = scores | {
+            "fit_error": None,
+            "n_test_samples": len(rows.split[1]),
+            "fit_time": fit_time,
+            "score_time": score_time,
+        }
+        self.results[candidate.index, split] = result
+        self._report(candidate.index, split, result)

@@ -1,0 +1,296 @@
+"""The rows of splits, as the user gave them or after the steps of a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from torchpoly._backend.device import Device
+from torchpoly._backend.rows import chunk_size, count_rows
+from torchpoly._backend.sklearn_compat import check_method_params, safe_split
+from torchpoly._backend.validation import check_rows, check_weights
+from torchpoly._estimator.regressor import TorchPolynomialRegressor
+from torchpoly._estimator.spec import ModelSpec
+from torchpoly._gram.reading import TrainingRows
+from torchpoly._gram.target_statistics import mean_and_deviation
+from torchpoly._polynomial.box import Box
+from torchpoly._polynomial.target_scaling import TargetScaling
+from torchpoly._search.candidates import Candidate
+from torchpoly._search.splits import Split, SplitBatch, SplitGram, read_fold, read_folds
+
+# The rows of several splits are transformed at a time where they take no more than about these bytes.
+_MAX_TRANSFORMED_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """The rows of a split, after the steps of a pipeline if there are any.
+
+    Parameters
+    ----------
+    split : tuple of ndarray of int
+        Which rows of the user's data these are.
+    data : TrainingRows
+        Where they are found.
+    places : tuple of ndarray of int
+        Where the training rows and the test rows are in `data`.
+    single_target : bool
+        Whether y has one dimension.
+    complete : callable
+        Makes a trained regressor into what the user would have fitted.
+    X_scored : ndarray or None
+        The training rows as they are scored, where that is not how they are trained on.
+    """
+
+    split: Split
+    data: TrainingRows
+    places: Split
+    single_target: bool
+    complete: Callable[[TorchPolynomialRegressor], Any]
+    X_scored: NDArray | None = None
+
+    @cached_property
+    def training(self) -> TrainingRows:
+        return self.data.of_rows(self.places[0])
+
+    @cached_property
+    def test(self) -> TrainingRows:
+        return self.data.of_rows(self.places[1])
+
+
+class SplitSource(Protocol):
+    """Where the rows of the splits come from."""
+
+    splits: Sequence[int]
+
+    def box(self) -> Box | None:
+        """Return the box of all rows, if the splits share them."""
+
+    @property
+    def n_features(self) -> int:
+        """Number of columns that polynomials are in."""
+
+    @property
+    def fewest_rows(self) -> int:
+        """Number of training rows of the smallest split."""
+
+    def rows(self, split: int) -> SplitRows:
+        """Return the rows of a split."""
+
+    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
+        """Yield what the rows of each split, in order, say of least squares up to the degree of a model.
+
+        None stands for a split of which either part has no row of positive weight.
+        """
+
+
+class PlainSource:
+    """The rows themselves.
+
+    Parameters
+    ----------
+    estimator : TorchPolynomialRegressor
+    X, y : array-like
+    sample_weight : array-like or None
+    splits : list of tuple of ndarray of int
+
+    Raises
+    ------
+    ValueError
+        If the estimator refuses the data.
+    """
+
+    def __init__(
+        self,
+        estimator: TorchPolynomialRegressor,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        splits: Sequence[Split],
+    ) -> None:
+        X, y, self.attributes = _validate(estimator, X, y)
+        weights, self._weight_unit = check_weights(sample_weight, X)
+        Y = y.reshape(len(y), -1)
+        self._data = TrainingRows(X, Y, weights, mean_and_deviation(Y, weights), None)
+        self._box = Box.of(X, weights)
+        self._single_target = y.ndim == 1
+        self._places = splits
+        self.splits: Sequence[int] = range(len(splits))
+        self.n_features = X.shape[1]
+        self.fewest_rows = min(len(training) for training, _ in splits)
+        self._complete_runs: dict[tuple[object, ...], SplitBatch] = {}
+
+    def box(self) -> Box | None:
+        """Return the box of all rows."""
+        return self._box
+
+    def rows(self, split: int) -> SplitRows:
+        """Return the rows of a split."""
+        places = self._places[split]
+        return SplitRows(places, self._data, places, self._single_target, self._complete)
+
+    def _complete(self, estimator: TorchPolynomialRegressor) -> TorchPolynomialRegressor:
+        estimator.__dict__.update(self.attributes)
+        return estimator
+
+    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
+        """Read the rows once for all splits that share groups of them."""
+        for run in read_folds(model, replace(self._data, device=device), self._places):
+            for split in run.splits:
+                yield split, run.fold(split)
+            if run.covers_all_rows:
+                self._complete_runs[model.interaction_only, model.is_monomial, device] = run
+
+    def fit_on_all_rows(self, estimator: TorchPolynomialRegressor, candidate: Candidate) -> bool:
+        """Fit a candidate to all rows from what has been read of them, and return whether that was enough."""
+        model = candidate.model
+        run = self._complete_runs.get((model.interaction_only, model.is_monomial, candidate.device))
+        if run is None:
+            return False
+        n_rows = count_rows(self._data.X, self._data.weights)
+        # A fit of so few rows refines the optimum that it gets from their Gram matrix.
+        n_terms = model.basis_for(self._box).n_terms
+        if n_rows <= chunk_size(n_terms + self._data.Y.shape[1]):
+            return False
+        everything = run.everything()
+        problem = None if everything is None else everything.pose(model)
+        if problem is None:
+            return False
+        estimator._train(problem, candidate.spec, n_rows, self._single_target, weight_unit=self._weight_unit)
+        self._complete(estimator)
+        return True
+
+
+class PipelineSource:
+    """The rows of some splits after the first steps of a pipeline.
+
+    Parameters
+    ----------
+    rows : dict of int to SplitRows
+        By split.
+    """
+
+    def __init__(self, rows: dict[int, SplitRows]) -> None:
+        self._rows = rows
+        self.splits: Sequence[int] = list(rows)
+        self.n_features = max(one.data.X.shape[1] for one in rows.values())
+        self.fewest_rows = min(len(one.split[0]) for one in rows.values())
+
+    def box(self) -> Box | None:
+        """Return None: each split has rows of its own."""
+        return None
+
+    def rows(self, split: int) -> SplitRows:
+        """Return the rows of a split."""
+        return self._rows[split]
+
+    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
+        """Read the rows of each split."""
+        for split, rows in self._rows.items():
+            training, test = (replace(data, device=device) for data in (rows.training, rows.test))
+            yield split, read_fold(model, training, test)
+
+
+def transformed_sources(
+    pipeline: Pipeline,
+    X: ArrayLike,
+    y: ArrayLike,
+    fit_params: dict[str, Any],
+    splits: Sequence[Split],
+    *,
+    scores_training: bool,
+    failed: Callable[[list[int], Exception], object],
+) -> Iterator[PipelineSource]:
+    """Fit the first steps of a pipeline to each split, and yield what becomes of the rows of some at a time.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        With the parameters of the steps set.
+    X, y : array-like
+    fit_params : dict
+        What the steps are fitted with besides.
+    splits : list of tuple of ndarray of int
+    scores_training : bool
+        Whether polynomials are evaluated on the training rows too.
+    failed : callable
+        Is called with the splits that are left out and the exception that a step has raised for them.
+    """
+    held: dict[int, SplitRows] = {}
+    n_bytes = 0
+    for index, split in enumerate(splits):
+        try:
+            rows = _transform(pipeline, X, y, fit_params, split, scores_training)
+        except Exception as error:  # the steps are the user's, and may raise anything
+            failed([index], error)
+            continue
+        held[index] = rows
+        n_bytes += 2 * rows.data.X.nbytes  # the rows are copied from one array to two
+        if n_bytes > _MAX_TRANSFORMED_BYTES:
+            yield PipelineSource(held)
+            held, n_bytes = {}, 0
+    if held:
+        yield PipelineSource(held)
+
+
+def _transform(
+    pipeline: Pipeline, X: Any, y: Any, fit_params: dict[str, Any], split: Split, scores_training: bool
+) -> SplitRows:
+    """Return the rows of a split after the first steps of a pipeline."""
+    steps, (name, last), memory = pipeline.steps[:-1], pipeline.steps[-1], pipeline.memory
+    training, test = split
+    params = check_method_params(X, params=fit_params, indices=training)
+    sample_weight = params.pop(f"{name}__sample_weight", None)
+    X_test, y_test = safe_split(pipeline, X, y, test, training)
+    X, y = safe_split(pipeline, X, y, training)
+    X_scored = None
+    if steps:
+        first, X_given = clone(Pipeline(steps, memory=memory)), X
+        X = first.fit_transform(X, y, **params)
+        steps = first.steps
+        X_test = _through(steps, X_test)
+        # Some transform differently what they are fitted to.
+        X_scored = _through(steps, X_given) if scores_training else None
+    X, y, attributes = _validate(last, X, y)
+    template = clone(last)
+    template.__dict__.update(attributes)
+    X_test, y_test = check_rows(template, X_test, y_test, reset=False)
+    if X_scored is not None:
+        X_scored, _ = check_rows(template, X_scored, y, reset=False)
+        X_scored = None if np.array_equal(X_scored, X) else X_scored
+    weights = None
+    if sample_weight is not None:
+        # Nothing is weighed in the test rows: their scores do not come from Gram matrices.
+        weights = np.r_[check_weights(sample_weight, X)[0], np.ones(len(X_test))]
+
+    def complete(estimator: TorchPolynomialRegressor) -> Pipeline:
+        estimator.__dict__.update(attributes)
+        return Pipeline([*steps, (name, estimator)], memory=memory)
+
+    Y = np.concatenate([y, y_test]).reshape(len(y) + len(y_test), -1)
+    places = np.arange(len(X)), np.arange(len(X), len(Y))
+    data = TrainingRows(np.concatenate([X, X_test]), Y, weights, TargetScaling.identity(Y.shape[1]), None)
+    return SplitRows(split, data, places, y.ndim == 1, complete, X_scored)
+
+
+def _through(steps: list[tuple[str, Any]], X: Any) -> Any:
+    """Return what fitted steps make of the rows."""
+    for _, step in steps:
+        if step not in (None, "passthrough"):
+            X = step.transform(X)
+    return X
+
+
+def _validate(estimator: TorchPolynomialRegressor, X: Any, y: Any) -> tuple[NDArray, NDArray, dict]:
+    """Return what :meth:`TorchPolynomialRegressor.fit` takes the data for, and what it learns of the columns."""
+    learner = clone(estimator)
+    before = set(vars(learner))
+    X, y = check_rows(learner, X, y)
+    return X, y, {name: value for name, value in vars(learner).items() if name not in before}

@@ -1,0 +1,117 @@
+"""The candidates of a search trained on a fold, from its Gram matrices."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import cast
+
+import numpy as np
+
+from torchpoly._backend.rows import Floats
+from torchpoly._estimator.spec import ModelSpec
+from torchpoly._search.candidates import Candidate
+from torchpoly._search.splits import SplitGram
+from torchpoly._train.gram_objective import GramObjective
+from torchpoly._train.lockstep import Lane
+from torchpoly._train.problem import Part, Problem
+
+
+class SplitTraining:
+    """The trainings of candidates on a fold.
+
+    Parameters
+    ----------
+    fold : SplitGram
+    candidates : list of Candidate
+    together : bool
+        Whether coefficients are enough, or each candidate has to be trained as an estimator.
+
+    Attributes
+    ----------
+    solved : list of (list of Candidate, ndarray)
+        Coefficients of the optimum, with the candidates whose training ends there.
+    lanes : list of (list of Candidate, Lane)
+        What trains in lockstep, with the candidates that it is for.
+    alone : list of Candidate
+        What has to be trained by itself.
+    """
+
+    def __init__(self, fold: SplitGram, candidates: Sequence[Candidate], *, together: bool) -> None:
+        self.fold = fold
+        self.solved: list[tuple[list[Candidate], Floats]] = []
+        self.lanes: list[tuple[list[Candidate], Lane]] = []
+        self.alone: list[Candidate] = []
+        self._problems: dict[tuple[object, ...], Problem | None] = {}
+        alike = defaultdict(list)
+        for candidate in candidates:
+            if together and candidate.continues and (candidate.has_formula or candidate.trains_in_lockstep):
+                alike[candidate.same_polynomial].append(candidate)
+            else:
+                self.alone.append(candidate)
+        by_degree = defaultdict(list)
+        for group in alike.values():
+            if group[0].has_formula:
+                by_degree[group[0].model.degree].append(group)
+            else:
+                self._enlist(group)
+        for degree, groups in by_degree.items():
+            self._solve(degree, groups)
+
+    @property
+    def n_together(self) -> int:
+        """The number of candidates that are not alone."""
+        return sum(len(owners) for owners, _ in [*self.solved, *self.lanes])
+
+    def _solve(self, degree: int, groups: list[list[Candidate]]) -> None:
+        """Solve those of a degree whose training ends at the optimum, if the Gram matrix has the digits for it."""
+        if self.fold.n_terms(degree) > self.fold.n_rows:
+            self.alone += chain(*groups)
+            return
+        path, exact = self.fold.ridge_path(degree, [group[0].model.alpha for group in groups])
+        for group, polynomial, is_exact in zip(groups, np.moveaxis(path, 1, 0), exact, strict=True):
+            if is_exact:
+                self.solved.append((group, polynomial))
+            else:
+                self.alone += group
+
+    def _enlist(self, group: list[Candidate]) -> None:
+        """Let those train in lockstep, if the Gram matrix has the digits for it."""
+        first, problem = group[0], self.problem(group[0].model)
+        if problem is None:
+            self.alone += group
+            return
+        estimator, part = first.estimator, problem.parts[0]
+        objective = cast(GramObjective, part.objective)
+        self.lanes.append((group, Lane(objective, part.parameters, first.spec, estimator.n_iter, estimator.tol)))
+
+    def problem(self, model: ModelSpec) -> Problem | None:
+        """Return what a fit alone would minimize, with parameters of its own; None where it would read more."""
+        key = model.degree, model.alpha, model.basis
+        if key not in self._problems:
+            self._problems[key] = self.fold.pose(model)
+        problem = self._problems[key]
+        if problem is None:
+            return None
+        parts = [Part(part.objective, part.parameters.copy()) for part in problem.parts]
+        return replace(problem, parts=parts)
+
+    def polynomials(self) -> tuple[list[list[Candidate]], Floats]:
+        """Return what has been trained together, in the basis of the fold.
+
+        Returns
+        -------
+        owners : list of list of Candidate
+            Whose polynomial it is.
+        coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
+        """
+        found = self.solved.copy()
+        for owners, lane in self.lanes:
+            if lane.failure is None:
+                found.append((owners, lane.objective.coefficients(lane.parameters)))
+        coefficients = np.zeros((self.fold.basis.n_terms, len(found), len(self.fold.statistics.target)))
+        for column, (_, polynomial) in enumerate(found):
+            coefficients[: len(polynomial), column] = polynomial
+        return [owners for owners, _ in found], coefficients

@@ -1,0 +1,324 @@
+"""The Gram statistics of the training and test rows of many splits, read together.
+
+Rows that several splits use alike form a group. A group is read once, and the statistics of a
+split's training rows, or of its test rows, are sums over groups. Sums lose no digits, as
+differences from a total can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import or_
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpoly._backend.device import Device
+from torchpoly._backend.rows import Floats, count_rows
+from torchpoly._estimator.building import build_from_gram
+from torchpoly._estimator.spec import ModelSpec
+from torchpoly._gram.conditioning import MAX_CONDITION
+from torchpoly._gram.principal_axes import asks_for_principal_axes
+from torchpoly._gram.reading import NormalEquations, TrainingRows, fits_one_chunk, read_gram
+from torchpoly._gram.statistics import GramStatistics, ridge_path
+from torchpoly._polynomial.basis import Basis
+from torchpoly._polynomial.box import Box
+from torchpoly._polynomial.fitted import PolynomialFamily
+from torchpoly._polynomial.target_scaling import TargetScaling
+from torchpoly._train.problem import Problem
+
+# The matrices of the groups or folds that are held at the same time take about these bytes.
+_MAX_GROUP_BYTES = 2**29
+# Digits are lost where training rows lie in so small a part of the range of all rows that terms
+# change by more, or targets vary so little beside all targets.
+_MAX_CHANGE, _MIN_SPLIT_VARIANCE = 1e2, 1e-3
+# Up to this condition number, least squares from a Gram matrix have 8 digits.
+_MAX_PATH_CONDITION = 1e8
+# That is so many times too much where a fit refines its optimum.
+_UNREFINED = 1e-4
+
+Split = tuple[NDArray[np.intp], NDArray[np.intp]]
+
+
+@dataclass(frozen=True)
+class SplitGram:
+    """What the rows of a split say of least squares, for any degree up to that of the basis.
+
+    Parameters
+    ----------
+    basis : Basis
+        On the domain of the training rows, as a fit of them alone has it.
+    box : Box
+        Of the training rows of positive weight.
+    targets : TargetScaling
+        What a fit of the training rows alone scales targets by.
+    statistics : GramStatistics
+        Of the training rows, in this basis, with targets scaled so.
+    n_rows : int
+        Number of training rows of positive weight.
+    common : Basis
+        In which `training` and `test` are.
+    change : ndarray of shape (n_terms, n_terms) or None
+        The coefficients in the common basis of the terms of `basis`; None if they are the same.
+    units : TargetScaling
+        What the targets of `training` and `test` are scaled by.
+    training, test : GramStatistics
+        Of the training rows and of the test rows.
+    device : torch.device or None
+        Where features are computed.
+    """
+
+    basis: Basis
+    box: Box
+    targets: TargetScaling
+    statistics: GramStatistics
+    n_rows: int
+    common: Basis
+    change: Floats | None
+    units: TargetScaling
+    training: GramStatistics
+    test: GramStatistics
+    device: Device
+
+    def n_terms(self, degree: int) -> int:
+        """Return the number of terms up to a degree."""
+        return self.basis.of_degree(degree).n_terms
+
+    def ridge_path(self, degree: int, alphas: Sequence[float]) -> tuple[Floats, NDArray[np.bool_]]:
+        """Return the least squares of all penalties, and whether the Gram matrix has the digits for it.
+
+        Returns
+        -------
+        coefficients : ndarray of shape (n_terms, n_alphas, n_targets)
+            Of `basis`, for `targets`.
+        exact : ndarray of bool of shape (n_alphas,)
+        """
+        basis = self.basis.of_degree(degree)
+        statistics = self.statistics.leading_block(basis.n_terms)
+        coefficients, conditions = ridge_path(statistics, alphas, basis.norm_weights)
+        return coefficients, conditions < _MAX_PATH_CONDITION * self._digits_left(len(coefficients))
+
+    def pose(self, model: ModelSpec) -> Problem | None:
+        """Return the least squares problem of a fit of the training rows; None where that would read them twice."""
+        basis = self.basis.of_degree(model.degree)
+        if basis.n_terms > self.n_rows:
+            return None
+        statistics = self.statistics.leading_block(basis.n_terms)
+        if model.basis == "orthonormal":
+            whitening = (
+                statistics.penalized_whitening(model.alpha, basis.norm_weights)
+                if model.alpha
+                else statistics.whitening()
+            )
+            if whitening.condition >= MAX_CONDITION * self._digits_left(basis.n_terms):
+                return None
+            if not model.alpha and asks_for_principal_axes(basis, statistics.covariance(basis.domain.n_variables)):
+                return None
+        return build_from_gram(model, NormalEquations(basis, None, statistics, None), self.targets, self.box)
+
+    def _digits_left(self, n_terms: int) -> float:
+        """Return the share of a condition number that may be used up without the rows.
+
+        A fit of so few rows that it holds them all refines its optimum by their residuals. So do
+        test rows far outside of the training rows ask for digits.
+        """
+        if not fits_one_chunk(self.n_rows, n_terms + len(self.statistics.target)):
+            return 1.0
+        squares = np.diagonal(cast(Floats, self.test.features))[:n_terms]
+        return _UNREFINED / float(squares.max())
+
+    def family(self, coefficients: Floats) -> PolynomialFamily:
+        """Return polynomials in the common basis and units.
+
+        Parameters
+        ----------
+        coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
+            Of `basis`, for `targets`.
+        """
+        if self.change is not None:
+            coefficients = np.tensordot(self.change, coefficients, 1)
+        coefficients = coefficients * (self.targets.scale / self.units.scale)
+        coefficients[0] += (self.targets.center - self.units.center) / self.units.scale
+        return PolynomialFamily(self.common, coefficients, self.units, self.device)
+
+
+def read_fold(model: ModelSpec, training: TrainingRows, test: TrainingRows) -> SplitGram | None:
+    """Read the rows of one split on their own; None where either part has no row of positive weight.
+
+    Parameters
+    ----------
+    model : ModelSpec
+        Least squares of the greatest degree.
+    training, test : TrainingRows
+        Whose `targets` are not used.
+    """
+    training, test = training.of_positive_weight(), test.of_positive_weight()
+    if not (len(training.X) and len(test.X)):
+        return None
+    box = Box.of(training.X, None)
+    basis = model.basis_for(box)
+    training = model.data(training.X, training.Y, training.weights, training.device)
+    statistics = read_gram(basis, training)
+    targets = training.targets
+    tested = read_gram(basis, replace(test, targets=targets))
+    return SplitGram(
+        basis, box, targets, statistics, len(training.X), basis, None, targets, statistics, tested, test.device
+    )
+
+
+def read_folds(model: ModelSpec, data: TrainingRows, splits: Sequence[Split]) -> Iterator[SplitBatch]:
+    """Read the rows once for all splits that share their groups.
+
+    Parameters
+    ----------
+    model : ModelSpec
+        Least squares of the greatest degree.
+    data : TrainingRows
+    splits : list of tuple of ndarray of int
+        Indices of the training rows and of the test rows.
+    """
+    box = Box.of(data.X, data.weights)
+    common = model.basis_for(box)
+    most = max(2, _MAX_GROUP_BYTES // (8 * common.n_terms**2))
+    for chosen, labels, counts in _share_rows(splits, len(data.X), most):
+        groups = []
+        for label in range(counts.shape[1]):
+            used = counts[:, label].any()
+            rows = data.of_rows(np.flatnonzero(labels == label)).of_positive_weight() if used else None
+            groups.append(RowGroup.read(common, rows) if rows is not None and len(rows.X) else None)
+        read = [group is not None for group in groups]
+        kept = [group for group in groups if group is not None]
+        yield SplitBatch(model, data, common, {split: splits[split] for split in chosen}, kept, counts[:, read])
+
+
+def _share_rows(
+    splits: Sequence[Split], n_rows: int, most: int
+) -> Iterator[tuple[range, NDArray[np.intp], NDArray[np.intp]]]:
+    """Divide the splits into runs of consecutive ones that share groups of rows.
+
+    Yields
+    ------
+    chosen : range
+        The splits of a run.
+    labels : ndarray of shape (n_rows,)
+        The group of each row.
+    counts : ndarray of shape (2 * n_chosen, n_groups)
+        How often the rows of each group are in the training and in the test set of each split.
+    """
+    first, labels, counts = 0, np.zeros(n_rows, dtype=np.intp), np.zeros((0, 1), dtype=np.intp)
+    for split, parts in enumerate(splits):
+        finer = _refine(labels, counts, parts)
+        # The k parts of k-fold cross-validation, and what successive splits of a time series add
+        # to the training rows, make a group for each split; random splits soon make too many.
+        if split > first and finer[1].shape[1] > min(split - first + 4, most):
+            yield range(first, split), labels, counts
+            first, labels, counts = split, np.zeros(n_rows, dtype=np.intp), np.zeros((0, 1), dtype=np.intp)
+            finer = _refine(labels, counts, parts)
+        labels, counts = finer
+    yield range(first, len(splits)), labels, counts
+
+
+def _refine(
+    labels: NDArray[np.intp], counts: NDArray[np.intp], split: Split
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Divide groups by how often their rows are in the two sets of a split."""
+    training, test = (np.bincount(rows, minlength=len(labels)) for rows in split)
+    n_test, n_training = test.max() + 1, training.max() + 1
+    keys = (labels * n_training + training) * n_test + test
+    present = np.flatnonzero(np.bincount(keys))
+    renumbered = np.empty(present[-1] + 1, dtype=np.intp)
+    renumbered[present] = np.arange(len(present))
+    of_test, rest = present % n_test, present // n_test
+    return renumbered[keys], np.vstack([counts[:, rest // n_training], rest % n_training, of_test])
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """Rows that some splits use alike, all of positive weight."""
+
+    statistics: GramStatistics
+    box: Box
+    n_rows: int
+
+    @classmethod
+    def read(cls, basis: Basis, data: TrainingRows) -> RowGroup:
+        return cls(read_gram(basis, data), Box.of(data.X, None), len(data.X))
+
+
+@dataclass(frozen=True)
+class SplitBatch:
+    """The groups of rows that a run of splits is made of.
+
+    Parameters
+    ----------
+    model : ModelSpec
+        Least squares of the greatest degree.
+    data : TrainingRows
+        All rows.
+    common : Basis
+        On the domain of all rows.
+    splits : dict of int to tuple of ndarray
+        Training and test rows of each split.
+    groups : list of RowGroup
+    counts : ndarray of shape (2 * n_splits, n_groups)
+        How often each group is in the training and in the test set of each split.
+    """
+
+    model: ModelSpec
+    data: TrainingRows
+    common: Basis
+    splits: dict[int, Split]
+    groups: list[RowGroup]
+    counts: NDArray[np.intp]
+
+    @property
+    def covers_all_rows(self) -> bool:
+        """Whether the splits of this run use all rows."""
+        return sum(group.n_rows for group in self.groups) == count_rows(self.data.X, self.data.weights)
+
+    def everything(self) -> SplitGram | None:
+        """Return the fold that trains on all groups."""
+        once = np.ones(len(self.groups), dtype=np.intp)
+        return self._sum(once, once)
+
+    def fold(self, split: int) -> SplitGram | None:
+        """Return the fold of a split; None where either part has no row of positive weight."""
+        position = 2 * list(self.splits).index(split)
+        used, tested = self.counts[position : position + 2]
+        if not (used.any() and tested.any()):
+            return None
+        fold = self._sum(used, tested)
+        if fold is not None:
+            return fold
+        training, test = self.splits[split]
+        return read_fold(self.model, self.data.of_rows(training), self.data.of_rows(test))
+
+    def _sum(self, used: NDArray[np.intp], tested: NDArray[np.intp]) -> SplitGram | None:
+        """Add up groups, so many times each; None where that would lose digits."""
+        box = reduce(or_, (group.box for group, count in zip(self.groups, used, strict=True) if count))
+        training, units = self._union(used), self.data.targets
+        mean = training.cross[0]
+        variance = training.target - mean * mean
+        basis = self.model.basis_for(box)
+        # Columns that vary less in these rows have fewer terms.
+        same_terms = basis.indices == self.common.indices
+        if not (same_terms and (variance > _MIN_SPLIT_VARIANCE).all()):
+            return None
+        change = None
+        if not basis.domain.covers_like(self.common.domain):
+            # Columns of equal caps take the same values in these rows, if few: nothing is to be interpolated.
+            change = self.common.change_to(basis, [None] * len(box))
+            if np.abs(change).sum(axis=0).max() > _MAX_CHANGE:
+                return None
+        spread = 1 / units.scale if self.model.is_monomial else np.sqrt(variance)
+        statistics = training.transformed(change, 1 / spread, -mean / spread)
+        targets = TargetScaling(units.center + units.scale * mean, units.scale * spread)
+        n_rows = sum(int(count) * group.n_rows for count, group in zip(used, self.groups, strict=True))
+        test, device = self._union(tested), self.data.device
+        return SplitGram(basis, box, targets, statistics, n_rows, self.common, change, units, training, test, device)
+
+    def _union(self, counts: NDArray[np.intp]) -> GramStatistics:
+        return GramStatistics.pooled([group.statistics for group in self.groups], counts.tolist())

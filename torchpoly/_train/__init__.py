@@ -1,0 +1,1 @@
+"""Optimizers, objectives and the training loop."""

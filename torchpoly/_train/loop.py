@@ -1,0 +1,388 @@
+"""The ``torch.optim`` loop: how fast, when to stop, what to report."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from torchpoly._backend.rows import Floats
+from torchpoly._train.optimizers import OptimizerSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
+# torch's L-BFGS learns no curvature from steps along which the gradient changes by less than
+# 1e-10 in all. Values and gradients of unit variance reach that long before they are exact, so it
+# sees them in smaller units; nothing else in it depends on units.
+_LBFGS_SCALE = 2.0**40
+
+# Differences of values below this have lost more digits to rounding than a line search can spare.
+_VALUE_ROUNDING = 1e-12
+
+# Relative progress of the value, between coordinates that follow its curvature, that is none.
+_STALL = 1e-13
+# Where training stalls at a greater gradient entry, that is not for rounding, gross outliers or not.
+_STALLED_GRADIENT = 1e-2
+
+# After so many iterations coordinates are made anew, or where they cannot be, the next stage begins.
+_STAGE_ITERATIONS = 10
+
+
+class Objective(Protocol):
+    """What :func:`minimize` needs to know of an objective."""
+
+    def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
+        """Return the value and the loss to report; write the value's gradient."""
+
+    @property
+    def curvature(self) -> float:
+        """The largest eigenvalue of half the second derivative."""
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether all these eigenvalues are the same."""
+
+    @property
+    def is_last_stage(self) -> bool:
+        """Whether this is the last of the stages in which it is minimized."""
+
+    @property
+    def max_first_step(self) -> float:
+        """How far the first step may go before anything but the curvature there is known."""
+
+    @property
+    def is_preconditioned(self) -> bool:
+        """Whether coordinates are made for the curvature where they start."""
+
+    @property
+    def stage_tol(self) -> float:
+        """The gradient entry at which a stage that is not the last is over."""
+
+    def reset(self, parameters: Floats, *, narrower: bool) -> None:
+        """Go on from these parameters, which change in place, in new coordinates and maybe the next stage."""
+
+
+class Program(Protocol):
+    """What :func:`minimize` needs to know of an objective that is a linear program."""
+
+    dual_gap: Floats | None
+
+    @property
+    def is_near(self) -> bool:
+        """Whether few steps of the simplex method are left."""
+
+    def measure(self, parameters: Floats) -> None:
+        """Find `dual_gap`: by how much the loss of each target can at most exceed the least possible."""
+
+    def finish(self, parameters: Floats) -> tuple[float, bool]:
+        """Go to the optimum, of which `dual_gap` is the proof; return the loss and whether it is the least."""
+
+
+class IterationCallback(Protocol):
+    """What sees training from iteration to iteration."""
+
+    def on_iteration_begin(self) -> None:
+        """Learn that an iteration begins."""
+
+    def on_iteration_end(self, losses: Sequence[float]) -> bool:
+        """Learn that an iteration has ended, with the losses so far; return whether training is to stop."""
+
+
+class _Trainee:
+    """Parameters and gradient, in memory that objective and optimizer share."""
+
+    def __init__(self, parameters: Floats, spec: OptimizerSpec) -> None:
+        import torch
+
+        self.parameters = parameters
+        self.gradient = np.zeros_like(parameters)
+        self.tensor = torch.from_numpy(parameters).requires_grad_()
+        self._scale = _LBFGS_SCALE if spec.is_lbfgs else 1.0
+        self._scaled = np.zeros_like(parameters)
+        self._tensor_gradient = torch.from_numpy(self._scaled)
+        self._latest: tuple[Objective, bytes, tuple[float, float]] | None = None
+        self.is_evaluating = False  # and still so after the objective has raised
+
+    def evaluate(self, objective: Objective) -> tuple[float, float]:
+        """Return value and loss and set the gradients, from memory where neither side has moved."""
+        self.is_evaluating = True
+        position = self.parameters.tobytes()
+        if self._latest is None or self._latest[0] is not objective or self._latest[1] != position:
+            self._latest = objective, position, objective(self.parameters, self.gradient)
+        # The optimizer has a gradient of its own: some overwrite it, or drop it once it is used.
+        np.multiply(self.gradient, self._scale, out=self._scaled)
+        self.tensor.grad = self._tensor_gradient
+        self.is_evaluating = False
+        return self._latest[2]
+
+    def closure(self, objective: Objective) -> Callable[[], Tensor]:
+        """Return what L-BFGS, and whatever else evaluates the objective by itself, demands.
+
+        Its values are differences to the present one, for a line search compares values that agree
+        in most of their digits. Where rounding would be more than 1e-4 of the difference, it comes
+        from the gradients at both ends, by the trapezoidal rule.
+        """
+        import torch
+
+        (base, _), origin, slope = self.evaluate(objective), self.parameters.copy(), self.gradient.copy()
+
+        def closure() -> Tensor:
+            value, _ = self.evaluate(objective)
+            difference, step = value - base, self.parameters - origin
+            if not (math.isfinite(difference) and np.isfinite(self.gradient).all()):
+                # Where the loss overflows, the line search sees a bowl that it turns back from.
+                difference = 1.0 + abs(base)
+                self._scaled[:] = step * (2.0 * difference * self._scale / float(np.vdot(step, step)))
+            elif abs(difference) < _VALUE_ROUNDING * max(1.0, abs(base)):
+                difference = 0.5 * float(np.vdot(step, self.gradient + slope))
+            return torch.tensor(difference * self._scale, dtype=torch.float64, device="cpu")
+
+        return closure
+
+    def reset(self, objective: Objective, *, narrower: bool) -> float:
+        """Take the objective to its next stage, or to new coordinates in this one; return its value there."""
+        objective.reset(self.parameters, narrower=narrower)
+        self._latest = None
+        value, _ = self.evaluate(objective)
+        return value
+
+
+def minimize(
+    objective: Objective,
+    parameters: Floats,
+    spec: OptimizerSpec,
+    *,
+    n_iter: int,
+    tol: float | None,
+    batches: Callable[[], Iterable[tuple[float, Objective]]] | None = None,
+    program: Program | None = None,
+    callback: IterationCallback | None = None,
+    verbose: int = 0,
+) -> Floats:
+    """Train `parameters` in place.
+
+    Parameters
+    ----------
+    objective : Objective
+    parameters : ndarray
+        Where training starts, on return where it ended.
+    spec : OptimizerSpec
+        As :func:`resolve_optimizer` returns it.
+    n_iter : int
+        Greatest number of iterations.
+    tol : float or None
+        Stop where no gradient entry exceeds it; None runs all iterations.
+    batches : callable, optional
+        Returns for each iteration the objectives of its steps, each with the share of the
+        iteration that is done before it. Without it, an iteration is a step on `objective`.
+    program : Program, optional
+        The objective as a linear program. L-BFGS that comes to the last stage ends at its optimum.
+    callback : IterationCallback, optional
+        What sees each iteration, and may stop training.
+    verbose : int
+        Print every so many iterations; 0 prints nothing.
+
+    Returns
+    -------
+    ndarray of shape (n_iterations,)
+        The loss after each iteration.
+
+    Raises
+    ------
+    ValueError
+        If the loss stops being finite, or the optimizer refuses its options.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `n_iter` ends before `tol` is met.
+    """
+    trainee = _Trainee(parameters, spec)
+    must_have_closure = spec.demands_closure
+    losses: list[float] = []
+    # Overflow on the way to divergence is reported below, as an error.
+    with np.errstate(all="ignore"):
+        value, start = trainee.evaluate(objective)
+        if not (math.isfinite(value) and np.isfinite(trainee.gradient).all()):
+            raise ValueError(
+                "Training cannot start, as the loss or its gradient is not finite there: y, or predictions in a call "
+                "with warm_start=True, are beyond what floats hold. Divide y by a number, or fit with warm_start=False."
+            )
+        optimizer = build(spec, [trainee.tensor], objective)
+        rate = default_rate(spec, objective, trainee.gradient, n_iter)
+        stage_start, restart_value = 0, math.inf
+        is_stopped = has_converged = False
+        for iteration in range(n_iter):
+            if callback is not None:
+                callback.on_iteration_begin()
+            for done, part in [(0.0, objective)] if batches is None else batches():
+                trainee.evaluate(part)
+                try:
+                    if rate is not None:
+                        optimizer.param_groups[0]["lr"] = rate(iteration - stage_start + done)
+                    _ = optimizer.step(cast(Any, trainee.closure(part))) if must_have_closure else optimizer.step()
+                except ZeroDivisionError as error:
+                    raise ValueError(_vanishing(spec, optimizer)) from error
+                except (ArithmeticError, AssertionError, AttributeError, NameError, RuntimeError) as error:
+                    if trainee.is_evaluating:
+                        raise
+                    raise ValueError(
+                        f"The 'optimizer' parameter got {spec.factory.__name__}, which failed in its step: {error!r}. "
+                        "Use other options of it, or another optimizer, such as 'lbfgs'."
+                    ) from error
+            value, loss = trainee.evaluate(objective)
+            if not math.isfinite(value):
+                raise ValueError(_diverged(spec, optimizer, iteration + 1))
+            max_abs_grad = max(trainee.gradient.max(), -trainee.gradient.min())
+            # Where coordinates cannot follow the curvature, there is no use in waiting longer.
+            long = iteration + 1 - stage_start == _STAGE_ITERATIONS
+            is_over = max_abs_grad <= objective.stage_tol or (long and not objective.is_preconditioned)
+            # Working precision may allow no more, or the line search finds no way down.
+            stalls = long and objective.is_preconditioned and restart_value - value <= _STALL * abs(value)
+            may_end = objective.is_last_stage and tol is not None
+            has_converged = may_end and (max_abs_grad <= tol or (stalls and max_abs_grad <= _STALLED_GRADIENT))
+            is_last = has_converged or (may_end and stalls) or iteration + 1 == n_iter
+            if program is not None and spec.is_lbfgs and program.is_near and is_last:
+                loss, has_converged = program.finish(parameters)
+            losses.append(loss)
+            if verbose and (iteration + 1) % verbose == 0:
+                print(f"[TorchPolynomialRegressor] iteration {iteration + 1}: loss = {loss:.6g}")
+            is_stopped = callback is not None and callback.on_iteration_end(losses)
+            if is_stopped or is_last:
+                break
+            narrower = (is_over or stalls) and not objective.is_last_stage
+            if narrower or (long and objective.is_preconditioned):
+                restart_value = trainee.reset(objective, narrower=narrower)
+                optimizer = build(spec, [trainee.tensor], objective)
+                rate = default_rate(spec, objective, trainee.gradient, n_iter)
+                stage_start = iteration + 1
+        if program is not None and program.dual_gap is None:
+            program.measure(parameters)
+        if not (has_converged or is_stopped or tol is None):
+            gap = None if program is None else float(cast(Floats, program.dual_gap).max())
+            warn_not_converged(spec, _rates(optimizer), len(losses), tol, max_abs_grad, start, losses[-1], gap)
+    return np.array(losses)
+
+
+def _vanishing(spec: OptimizerSpec, optimizer: Optimizer) -> str:
+    return (
+        f"The steps of {spec.factory.__name__} with lr={_rates(optimizer)} vanish. Use a larger 'lr', or None for "
+        "the default."
+    )
+
+
+def default_rate(
+    spec: OptimizerSpec, objective: Objective, gradient: Floats, n_iter: int
+) -> Callable[[float], float] | None:
+    """Return the learning rate after so many iterations where the user has named none, else None.
+
+    It falls as (1 - i / n_iter)**4, so that optimizers which would circle the optimum settle.
+    Gradient descent steps in proportion to the gradient, so its rate is in units of the inverse
+    curvature. L-BFGS needs no falling rate; knowing no curvature at first, it divides the first
+    step by the gradient's 1-norm. Undoing that, in units of the inverse curvature, makes the
+    first step the only one where the curvature is the same in all directions.
+    """
+    if not spec.lr_is_default:
+        return None
+    lr = spec.options["lr"]
+    if spec.sets_first_step:
+        length = 1 / (2 * objective.curvature)
+        # Where the curvature may soon be another one, the line search goes on from a shorter step.
+        length = min(length, objective.max_first_step / max(float(np.linalg.norm(gradient)), 1e-300))
+        first = max(1.0, _LBFGS_SCALE * np.abs(gradient).sum()) * length / _LBFGS_SCALE
+        return lambda iteration: lr if iteration else lr * first
+    if spec.is_lbfgs:
+        return lambda iteration: lr
+    if spec.scales_with_curvature:
+        lr /= objective.curvature
+    return lambda iteration: lr * (1 - iteration / n_iter) ** 4
+
+
+def build(spec: OptimizerSpec, parameters: list[Any], objective: Objective) -> Optimizer:
+    """Return the optimizer of these parameters, or of groups of them as torch has them.
+
+    Raises
+    ------
+    ValueError
+        If it refuses its options.
+    """
+    options = spec.options
+    if spec.sets_first_step and objective.isotropic:
+        # The first step, of the default rate, ends at the optimum: there is no line to search.
+        options = options | {"line_search_fn": None}
+    try:
+        return _without_compiler(spec.factory)(parameters, **options)
+    except Exception as error:
+        raise ValueError(
+            f"The 'optimizer' parameter got {spec.factory.__name__}, which refuses its options {options}: {error}"
+        ) from error
+
+
+@cache
+def _without_compiler(factory: Any) -> Any:
+    """Return L-BFGS whose constructor does not import torch's compiler, which takes a second; others as they are.
+
+    ``torch._disable_dynamo``, around :meth:`torch.optim.Optimizer.add_param_group`, would. Other optimizers import it
+    in their steps as well.
+    """
+    import torch
+
+    if factory is not torch.optim.LBFGS:
+        return factory
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    return type("LBFGS", (torch.optim.LBFGS,), {"add_param_group": add_param_group})
+
+
+def _rates(optimizer: Optimizer) -> str:
+    return ", ".join(f"{group['lr']:.3g}" for group in optimizer.param_groups if "lr" in group)
+
+
+def _diverged(spec: OptimizerSpec, optimizer: Optimizer, iteration: int) -> str:
+    return (
+        f"Training diverged: the loss is not finite after iteration {iteration} of {spec.factory.__name__} with "
+        f"lr={_rates(optimizer)}. Use a smaller 'lr'"
+        + (", or optimizer='lbfgs'." if spec.lr_is_default else ", or lr=None for a default that converges.")
+    )
+
+
+def warn_not_converged(
+    spec: OptimizerSpec,
+    rates: str,
+    n_iter: int,
+    tol: float,
+    max_abs_grad: float,
+    start: float,
+    end: float,
+    dual_gap: float | None = None,
+) -> None:
+    """Warn that training has ended after so many iterations before the tolerance is met.
+
+    `start` and `end` are the losses there.
+    """
+    if end > start + 0.01 * abs(start):
+        cause = f"The loss grew from {start:.3g} to {end:.3g}: " + (
+            "increase 'n_iter'." if spec.lr_is_default else f"use an 'lr' smaller than {rates}."
+        )
+    else:
+        cause = (
+            ("Increase 'n_iter' or 'tol'" if spec.lr_is_default else "Increase 'n_iter' or 'tol', choose another 'lr'")
+            + ", or set tol=None to run all iterations without this. Mini-batches, and losses with kinks, seldom meet "
+            "a tol, however close to the optimum they are; optimizer='lbfgs' does for the named losses, and for a "
+            "function with kinks 'adam' comes closer."
+        )
+    if dual_gap is not None:
+        cause = f"The loss is at most {dual_gap:.3g} above the least possible (dual_gap_). {cause}"
+    warnings.warn(
+        f"{spec.factory.__name__} ended after {n_iter} iterations with a gradient entry of {max_abs_grad:.3g}"
+        f"{f', above tol={tol:.3g}' if max_abs_grad > tol else ''}. {cause}",
+        ConvergenceWarning,
+        stacklevel=7,  # the line that called fit
+    )

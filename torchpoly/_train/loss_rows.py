@@ -1,0 +1,111 @@
+"""The rows themselves, for losses that a Gram matrix does not sum up."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpoly._backend.device import to_device, to_numpy
+from torchpoly._backend.rows import Array, Floats
+from torchpoly._gram.coordinates import Coordinates
+from torchpoly._gram.design_matrix import DesignMatrix
+from torchpoly._gram.dual import DualCoordinates
+from torchpoly._gram.reading import NormalEquations, TrainingRows
+
+# Features of all rows are kept where they take no more than these bytes.
+_MAX_KEPT_BYTES = 2**28
+# Of Gram matrices, rows of less weight than this share of the mean are left out.
+_LEFT_OUT = 1e-3
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of positive weight: features, targets and weights.
+
+    Parameters
+    ----------
+    design : DesignMatrix
+        The features.
+    coordinates : PrimalCoordinates, DualCoordinates or None
+        The features are ``coordinates.rmatvec(terms)``; None stands for the terms of the basis themselves.
+    targets : ndarray or Tensor of shape (n_targets, n_rows)
+    normalized_weights : ndarray or Tensor of shape (n_rows,)
+        Each row's share in the total weight.
+    """
+
+    design: DesignMatrix
+    coordinates: Coordinates | None
+    targets: Array
+    normalized_weights: Array
+
+    @classmethod
+    def of(
+        cls, reading: NormalEquations, coordinates: Coordinates | None, data: TrainingRows, *, scale_targets: bool
+    ) -> Rows:
+        """Return the rows of a fit, with scaled targets or with y itself."""
+        Y, weights = data.Y, data.weights
+        if weights is not None and not weights.all():
+            Y, weights = Y[weights > 0.0], weights[weights > 0.0]
+        normalized_weights = np.full(len(Y), 1 / len(Y)) if weights is None else weights / weights.sum()
+        targets = data.targets.transform(Y) if scale_targets else np.array(Y.T, dtype=np.float64, order="C")
+        design = DesignMatrix(reading.basis, data.X, data.weights, data.device)
+        if isinstance(coordinates, DualCoordinates):
+            design = replace(design, kept=to_device(coordinates.at_rows, data.device))
+        else:
+            design = replace(design, transform=None if coordinates is None else coordinates.matrix)
+            if 8 * design.n_features * len(design) <= _MAX_KEPT_BYTES:
+                # What the device has no memory for may fit in block by block.
+                with suppress(MemoryError):
+                    design = design.keep(reading.terms_at_rows if weights is None else None)
+        return cls(design, coordinates, to_device(targets, data.device), to_device(normalized_weights, data.device))
+
+    def __len__(self) -> int:
+        return len(self.normalized_weights)
+
+    @property
+    def constant(self) -> Floats:
+        """Coefficients of the polynomial that is 1, of shape (n_features, 1)."""
+        if self.coordinates is None:
+            return np.eye(self.design.n_features, 1)
+        # Of orthonormal features these are their means.
+        return self.design.rmatvec(self.normalized_weights[None])
+
+    def batch(self, chosen: NDArray[np.intp]) -> Rows:
+        """Return some of the rows; their shares keep the mean of what is summed over them."""
+        return replace(
+            self,
+            design=self.design.select(chosen),
+            targets=self.targets[:, chosen],
+            normalized_weights=self.normalized_weights[chosen] * (len(self) / len(chosen)),
+        )
+
+    def gram(self, weights: Array) -> Floats:
+        """Return the Gram matrices of the features, one for each row of weights.
+
+        Parameters
+        ----------
+        weights : ndarray or Tensor of shape (n_targets, n_rows)
+
+        Returns
+        -------
+        ndarray of shape (n_targets, n_features, n_features)
+        """
+        is_used: Any = weights > 0.0
+        if self.coordinates is None:
+            return self.design.gram(weights, is_used)
+        # Rows whose weight is less than this for their share are left out.
+        limits = _LEFT_OUT * weights.sum(1)
+        gram = self.design.gram(weights, weights > limits[:, None] * self.normalized_weights)
+        # Where features are orthonormal, no eigenvalue of what is left out exceeds the limit. Where one of
+        # the rest is hardly larger, a direction may depend on these rows: then none is left out.
+        if (np.linalg.eigvalsh(gram)[:, 0] > to_numpy(limits)).all():
+            return gram
+        return self.design.gram(weights, is_used)
+
+    def of_terms(self, coefficients: Floats) -> Floats:
+        """Return the coefficients of the basis that are these of the features."""
+        return coefficients if self.coordinates is None else self.coordinates @ coefficients

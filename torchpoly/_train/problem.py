@@ -1,0 +1,114 @@
+"""What a fit minimizes, and what its parameters mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+
+from torchpoly._backend.rows import Floats
+from torchpoly._gram.reading import NormalEquations
+from torchpoly._loss.base import Loss
+from torchpoly._polynomial.basis import Basis
+from torchpoly._polynomial.box import Box
+from torchpoly._polynomial.fitted import FittedPolynomial
+from torchpoly._polynomial.target_scaling import TargetScaling
+from torchpoly._train.gram_objective import GramObjective
+from torchpoly._train.row_objective import RowObjective
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is minimized on its own.
+
+    Parameters
+    ----------
+    objective : GramObjective or RowObjective
+    parameters : ndarray of shape (rank, n_targets)
+        Trained in place.
+    loss : Loss or None
+        The loss over the rows, if they are needed.
+    """
+
+    objective: GramObjective | RowObjective
+    parameters: Floats
+    loss: Loss | None = None
+
+    @property
+    def program(self) -> RowObjective | None:
+        """The objective, where it is a linear program."""
+        objective = self.objective
+        return objective if isinstance(objective, RowObjective) and objective.is_linear_program else None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a fit minimizes, and what the parameters mean.
+
+    Parameters
+    ----------
+    parts : list of Part
+        For all targets, or one for each in their order.
+    basis : Basis
+        The features.
+    transform : ndarray of shape (n_terms, n_mixed) or None
+        What the objective's coefficients combine; None stands for the features.
+    targets : TargetScaling
+        What the targets are scaled by.
+    box : Box
+        Of the rows of positive weight.
+    read : NormalEquations or None
+        What has been read of the rows, if that is all that least squares need.
+    extremes : ndarray of int or None
+        Columns without whose extreme values more terms are independent.
+    """
+
+    parts: list[Part]
+    basis: Basis
+    transform: Floats | None
+    targets: TargetScaling
+    box: Box
+    read: NormalEquations | None = None
+    extremes: NDArray[np.intp] | None = None
+
+    def fitted_attributes(self, single_target: bool) -> dict[str, Any]:
+        """Return the attributes of an estimator whose training ends here."""
+        coefficients = np.hstack([part.objective.coefficients(part.parameters) for part in self.parts])
+        if self.transform is not None:
+            coefficients = self.transform @ coefficients
+        attributes = {
+            "_polynomial": FittedPolynomial(self.basis, coefficients, self.targets, self.box.low, self.box.high),
+            "_single_target": single_target,
+            "rank_": len(self.parts[0].parameters),
+        }
+        estimated = [part.loss.fitted_attributes() for part in self.parts if part.loss is not None]
+        for name in estimated[0] if estimated else ():
+            values = np.concatenate([one[name] for one in estimated])
+            attributes[name] = float(values[0]) if single_target else values
+        gaps = [part.program.dual_gap for part in self.parts if part.program is not None]
+        if gaps and all(gap is not None for gap in gaps):
+            gap = np.concatenate(cast(list[Floats], gaps))
+            attributes["dual_gap_"] = float(gap[0]) if single_target else gap
+        return attributes
+
+    def batches(
+        self, n_rows: int, random_state: int | np.random.RandomState | None
+    ) -> Callable[[], Iterator[tuple[float, RowObjective]]] | None:
+        """Return what shuffles the rows into mini-batches for a pass; None where there are none."""
+        objective = self.parts[0].objective
+        if isinstance(objective, GramObjective) or not objective.has_batches:
+            return None
+        random = check_random_state(0 if random_state is None else random_state)
+        return lambda: objective.batches(random.permutation(n_rows))
+
+
+def average_curves(curves: list[Floats]) -> Floats:
+    """Return the mean of the parts' losses after each iteration; a part that has ended keeps its last."""
+    if len(curves) == 1:
+        return curves[0]
+    length = max(map(len, curves))
+    return np.mean([np.pad(curve, (0, length - len(curve)), mode="edge") for curve in curves], axis=0)

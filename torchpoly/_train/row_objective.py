@@ -1,0 +1,242 @@
+"""The value to minimize, over the parameters of training, from the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from torchpoly._backend.rows import Array, Floats
+from torchpoly._gram.coordinates import penalty_gradient
+from torchpoly._gram.whitening import Whitening
+from torchpoly._loss.base import Loss, Stages
+from torchpoly._train.loss_rows import Rows
+from torchpoly._train.simplex import QuantileProgram
+
+
+class RowObjective:
+    """Mean loss of the rows plus L2 penalty.
+
+    The parameters ``theta_j`` of target j stand for the coefficients
+    ``c_j = origin_j + S_j theta_j`` of the features. Where the loss goes on in stages, S_j makes the
+    features orthonormal under the rows times the second derivatives of their loss: then every
+    direction is about as curved as every other, as in Newton's method.
+
+    Parameters
+    ----------
+    rows : Rows
+        With orthonormal features, unless parameters are to be the coefficients of the basis.
+    loss : Loss
+    origins : list of ndarray of shape (n_features, n_targets)
+        Coefficients at which training may start: it does, for each target, at those of the least
+        loss, with parameters of 0.
+    alpha : float
+        Weight of the penalty, which is on the coefficients of the basis.
+    stages : Stages
+        In which the loss is minimized.
+    batch_size : int or None
+        How many rows there are to a step.
+    projection : callable, optional
+        The projection on the coefficients of least norm with the same values on the rows.
+    rounding : float or ndarray of shape (n_targets,)
+        Smaller entries of the gradient are 0: optimizers that divide it by its own size would take
+        them for a direction to go.
+
+    Attributes
+    ----------
+    dual_gap : ndarray of shape (n_targets,) or None
+        By how much the loss of each target can at most exceed the least possible, in the units of
+        y; None if unknown.
+    """
+
+    isotropic = False
+
+    def __init__(
+        self,
+        rows: Rows,
+        loss: Loss,
+        origins: Sequence[Floats],
+        alpha: float,
+        stages: Stages,
+        batch_size: int | None,
+        projection: Callable[[Floats], Floats] | None = None,
+        rounding: Floats | float = 0.0,
+    ) -> None:
+        self._projection = projection
+        self._batch_size = batch_size
+        self._rows = rows
+        self._loss = loss
+        self._is_warm = stages is Stages.LAST
+        self._alpha = alpha
+        self._origin = self._best(origins)
+        self._coordinates: Floats | None = None
+        self._curvature: float | None = None
+        self.is_preconditioned = False
+        self._rounding = rounding
+        self.dual_gap: Floats | None = None
+        predictions = rows.design.matvec(self._origin)
+        loss.initialize(predictions, rows.targets, rows.normalized_weights, stages)
+        if stages is not Stages.NONE:
+            self._precondition(predictions)
+
+    def _best(self, origins: Sequence[Floats]) -> Floats:
+        """Return the origin of the least loss for each target, or for all where their losses are one."""
+        rows = self._rows
+        losses = [
+            self._loss(rows.design.matvec(origin), rows.targets, rows.normalized_weights).losses for origin in origins
+        ]
+        best = np.nan_to_num(losses, nan=np.inf).argmin(axis=0)
+        return np.stack(origins)[best, :, np.arange(len(best))].T if len(best) > 1 else origins[best[0]]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the parameters: number of features and of targets."""
+        return self._origin.shape[0], self._origin.shape[1]
+
+    def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
+        """Return the value, summed over targets, and the loss; write the value's gradient.
+
+        The loss is averaged over targets, in the units of y, without the penalty.
+        """
+        combined = self._combined(parameters)
+        predictions = self._rows.design.matvec(combined)
+        values, losses, slopes = self._loss(predictions, self._rows.targets, self._rows.normalized_weights)
+        value, slope = values.sum(), self._rows.design.rmatvec(slopes)
+        if self._alpha:
+            penalty = self._alpha * self._loss.penalty_units * self._penalty(combined)
+            value += np.vdot(penalty, combined)
+            slope += 2.0 * penalty
+        slope[np.abs(slope) < self._rounding] = 0.0
+        if self._coordinates is not None:
+            slope = (slope.T[:, None] @ self._coordinates)[:, 0].T
+        gradient[:] = slope
+        return float(value), float(losses.mean())
+
+    def coefficients(self, parameters: Floats) -> Floats:
+        """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
+        coefficients = self._rows.of_terms(self._combined(parameters))
+        return coefficients if self._projection is None else self._projection(coefficients)
+
+    def _penalty(self, coefficients: Floats) -> Floats:
+        """Return half the gradient of the squared norm by the coefficients of the features."""
+        return penalty_gradient(self._rows.coordinates, coefficients, self._rows.design.basis.norm_weights)
+
+    def _combined(self, parameters: Floats) -> Floats:
+        """Return the coefficients of the features, in an array of their own."""
+        if self._coordinates is None:
+            return self._origin + parameters
+        return self._origin + (self._coordinates @ parameters.T[:, :, None])[:, :, 0].T
+
+    @property
+    def has_batches(self) -> bool:
+        """Whether training steps on mini-batches."""
+        return self._batch_size is not None
+
+    @property
+    def is_last_stage(self) -> bool:
+        """Whether the loss is in its last stage."""
+        return self._loss.is_last_stage
+
+    @property
+    def max_first_step(self) -> float:
+        """A thousand times the distance that tells the curvature, where coordinates do not follow it."""
+        return np.inf if self.is_preconditioned else 1e3 * self._loss.fd_step
+
+    @property
+    def stage_tol(self) -> float:
+        """The gradient entry at which a stage is over."""
+        return self._loss.stage_tol(self.shape[0] / len(self._rows))
+
+    def reset(self, parameters: Floats, *, narrower: bool) -> None:
+        """Go on from these parameters, which become 0, in new coordinates, and maybe in the loss's next stage."""
+        self._origin = self._combined(parameters)
+        parameters[:] = 0.0
+        predictions = self._rows.design.matvec(self._origin)
+        if narrower:
+            self._loss.advance_stage(predictions, self._rows.targets, self._rows.normalized_weights)
+        self._curvature = None
+        self._precondition(predictions)
+
+    def measure(self, parameters: Floats) -> None:
+        """Find the dual gap at these parameters, for a loss that is a linear program."""
+        combined = self._combined(parameters)
+        programs = enumerate(self._programs())
+        self.dual_gap = np.array([unit * program.gap(combined[:, target]) for target, (program, unit) in programs])
+
+    def finish(self, parameters: Floats) -> tuple[float, bool]:
+        """Go to the optimum of the linear program; return the loss and whether it is the least to rounding."""
+        self._origin, self._coordinates = self._combined(parameters), None
+        parameters[:] = 0.0
+        losses, gaps, exact = [], [], True
+        for target, (program, unit) in enumerate(self._programs()):
+            optimum = program.minimize(self._origin[:, target])
+            self._origin[:, target] = optimum.coefficients
+            losses.append(unit * optimum.loss)
+            gaps.append(unit * optimum.gap)
+            exact &= optimum.is_exact
+        self.dual_gap = np.array(gaps)
+        return float(np.mean(losses)), exact
+
+    @property
+    def is_near(self) -> bool:
+        """Whether training is in its last stage, or has begun near the optimum."""
+        return self._loss.is_last_stage or self._is_warm
+
+    @property
+    def is_linear_program(self) -> bool:
+        """Whether the loss has a dual program, in which slopes have bounds."""
+        return self._loss.quantiles is not None and not self._alpha
+
+    def _programs(self) -> Iterator[tuple[QuantileProgram, float]]:
+        """Yield the program of each target, with the unit of its values in the units of y."""
+        for target, (quantile, unit) in enumerate(self._loss.quantiles or ()):
+            rows = replace(self._rows, targets=self._rows.targets[target : target + 1])
+            yield QuantileProgram(rows, quantile), unit
+
+    def batches(self, order: NDArray[np.intp]) -> Iterator[tuple[float, RowObjective]]:
+        """Yield the objectives of equal batches of the rows, taken in this order, with the share done before."""
+        size = len(order) if self._batch_size is None else self._batch_size
+        parts = np.array_split(order, -(-len(order) // size))
+        for done, chosen in enumerate(parts):
+            batch = copy(self)
+            batch._rows = self._rows.batch(chosen)
+            batch._loss = self._loss.for_minibatch()
+            yield done / len(parts), batch
+
+    @property
+    def curvature(self) -> float:
+        """Half the second derivative: along the gradient at the start, where coordinates do not follow it.
+
+        That of a batch can be as large as the squared norm of a row's features asks.
+        """
+        if self._curvature is None:
+            self._curvature = self._secant()
+            if self._batch_size is not None:
+                self._curvature *= 1 + float(self._rows.design.squares().max()) / self._batch_size
+        return self._curvature
+
+    def _secant(self) -> float:
+        here, there = np.empty(self.shape), np.empty(self.shape)
+        self(np.zeros(self.shape), here)
+        length = float(np.linalg.norm(here))
+        if not length > 0.0:
+            return 1.0
+        direction = here / length
+        self(-self._loss.fd_step * direction, there)
+        curvature = float(np.vdot(here - there, direction)) / (2 * self._loss.fd_step)
+        return curvature if 0.0 < curvature < np.inf else 1.0
+
+    def _precondition(self, predictions: Array) -> None:
+        """Make the features orthonormal under the loss's second derivatives."""
+        hessian_weights = self._loss.hessian_weights(predictions, self._rows.targets)
+        if hessian_weights is None or self._rows.coordinates is None:
+            return
+        penalty: Floats | float = 0.0
+        if self._alpha:
+            penalty = 2.0 * self._alpha * self._penalty(np.eye(self._rows.design.n_features))
+        grams = self._rows.gram(hessian_weights * self._rows.normalized_weights)
+        self._coordinates = np.stack([Whitening(gram + penalty).complete for gram in grams])
+        self.is_preconditioned, self._curvature = True, 0.5
