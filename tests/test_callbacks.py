@@ -109,7 +109,7 @@ def test_a_callback_that_raises_leaves_the_estimator_as_it_was(task, surface):
     assert not hasattr(fresh, "coef_")
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_progress_bar_in_a_search(n_jobs, surface, capsys):
     X, Y = surface
     grid = {"degree": [1, 3], "loss": ["squared_error", "huber"]}

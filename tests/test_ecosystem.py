@@ -49,6 +49,7 @@ def test_pipeline(diabetes):
     assert_allclose(ours.predict(X), reference().fit(X, y).predict(X), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_grid_search_in_two_processes(diabetes):
     X, y = diabetes
     X = X[:, [1, 2, 7]]
