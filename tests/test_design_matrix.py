@@ -11,6 +11,7 @@ from torchpoly._gram import design_matrix
 from torchpoly._gram.design_matrix import DesignMatrix
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.domain import Domain
+from torchpoly._polynomial.index_set import IndexSet
 
 
 @pytest.fixture(params=["evaluated", "kept"])
@@ -38,7 +39,7 @@ def design_and_dense(kept, transform, weights, device, rng, monkeypatch):
     """A matrix that is evaluated in blocks of 7 rows, and the same one as an array."""
     monkeypatch.setattr(design_matrix, "vector_chunk_size", lambda n_columns: 7)
     X = rng.uniform(-1, 1, (50, 2))
-    design = DesignMatrix(Basis(Domain.identity(2), 3, False, "power"), X, weights, device, transform)
+    design = DesignMatrix(Basis(Domain.identity(2), IndexSet(2, 3), "power"), X, weights, device, transform)
     dense = PolynomialFeatures(3).fit_transform(X if weights is None else X[weights > 0]).T
     return (design.keep() if kept else design), dense if transform is None else transform.T @ dense
 
@@ -87,6 +88,6 @@ def test_blocks(design_and_dense, weights, device, rng):
 
 def test_terms_that_have_been_evaluated(transform, rng):
     X = rng.uniform(-1, 1, (50, 2))
-    design = DesignMatrix(Basis(Domain.identity(2), 3, False, "power"), X, transform=transform)
+    design = DesignMatrix(Basis(Domain.identity(2), IndexSet(2, 3), "power"), X, transform=transform)
     terms = PolynomialFeatures(3).fit_transform(X).T
     assert_allclose(design.keep(terms).kept, design.keep().kept, atol=1e-12)

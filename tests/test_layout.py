@@ -10,7 +10,14 @@ import torchpoly
 PACKAGE = Path(torchpoly.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # A package imports from those further down, not from those on its own level.
-LEVELS = [["_display", "_search"], ["_estimator"], ["_train", "_dask"], ["_gram", "_loss"], ["_polynomial"], ["_backend"]]
+LEVELS = [
+    ["_display", "_search"],
+    ["_estimator"],
+    ["_train", "_dask"],
+    ["_gram", "_loss"],
+    ["_polynomial"],
+    ["_backend"],
+]
 LEVEL = {package: number for number, packages in enumerate(LEVELS) for package in packages}
 
 

@@ -157,7 +157,7 @@ def _merged(merge: Callable[[Any, Any], Any], results: list[Any]) -> Any:
 
 @dataclass(frozen=True)
 class PartitionedRows:
-    """Rows in partitions: a :class:`~torchpoly._gram.conditioning.Source` that can be read more than once.
+    """Rows in partitions: a :class:`~torchpoly._gram.source.Source` that can be read more than once.
 
     Parameters
     ----------

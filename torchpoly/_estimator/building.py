@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torchpoly._backend.device import Device
 from torchpoly._backend.rows import Floats
 from torchpoly._estimator.spec import ModelSpec, loss_class
-from torchpoly._gram.conditioning import Source, well_conditioned
+from torchpoly._gram.conditioning import well_conditioned
 from torchpoly._gram.coordinates import Coordinates
 from torchpoly._gram.extremes import columns_with_extremes
 from torchpoly._gram.merging import RunningGram
 from torchpoly._gram.reading import NormalEquations, TrainingRows
+from torchpoly._gram.source import Source
 from torchpoly._gram.whitening import EPSILON, PrimalCoordinates
 from torchpoly._loss.base import Stages
 from torchpoly._polynomial.box import Box

@@ -28,9 +28,9 @@ from torchpoly._estimator.building import build_from_running_gram
 from torchpoly._estimator.dask_support import accumulate, partitions_of
 from torchpoly._estimator.memory import check_memory
 from torchpoly._estimator.spec import ModelSpec
-from torchpoly._gram.conditioning import Source
 from torchpoly._gram.merging import RunningGram
 from torchpoly._gram.reading import TrainingRows
+from torchpoly._gram.source import Source
 from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.target_scaling import TargetScaling
 from torchpoly._train.optimizers import resolve_optimizer

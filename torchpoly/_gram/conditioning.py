@@ -1,57 +1,22 @@
-"""Rows that can be read more than once, which they are where the Gram matrix has too few digits."""
+"""More readings of the rows where the Gram matrix has too few digits."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
-from torchpoly._backend.rows import Floats
 from torchpoly._gram.factors import GramFactor
 from torchpoly._gram.principal_axes import asks_for_principal_axes, in_independent_variables
 from torchpoly._gram.reading import NormalEquations
+from torchpoly._gram.source import Source
 from torchpoly._gram.whitening import EPSILON, Whitening, without_null
 from torchpoly._polynomial.basis import Basis
-from torchpoly._polynomial.domain import Domain
 
 # Beyond this condition number of their Gram matrix, terms are combined and read again.
 MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
 # Root mean square of a combination of terms, of norm 1, that is rounding: so many times the machine's.
 NULL_ROUNDING = 450
-
-
-class Source(Protocol):
-    """Rows that can be read more than once: those of :class:`TrainingRows`, or of many partitions."""
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows of positive weight."""
-
-    @property
-    def precision(self) -> float:
-        """How far the values of X are rounded, relatively."""
-
-    def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
-        """Return the least and greatest values that the rows take in the variables of a domain."""
-
-    def covariance(self, domain: Domain) -> Floats:
-        """Return the covariance matrix of the variables of a domain."""
-
-    def points(self, domain: Domain, at_most: int) -> Floats:
-        """Return a number for each distinct row, or for the first found where they are more than `at_most`."""
-
-    def squares_of(self, basis: Basis, transform: Floats) -> Floats:
-        """Return the mean squares of combinations ``transform.T @ features`` over the rows."""
-
-    def shortest_halves(self) -> Floats:
-        """Return about the shortest interval that holds half of the rows, for each column, of shape (2, n_features)."""
-
-    def within(self, low: Floats, high: Floats) -> Source:
-        """Return the rows inside a box."""
-
-    def read(self, basis: Basis, transform: Floats | None = None) -> NormalEquations:
-        """Read the rows once."""
 
 
 def well_conditioned(first: NormalEquations, source: Source) -> NormalEquations:

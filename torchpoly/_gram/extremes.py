@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._gram.conditioning import Source, well_conditioned
+from torchpoly._gram.conditioning import well_conditioned
 from torchpoly._gram.reading import NormalEquations
+from torchpoly._gram.source import Source
 from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.domain import Domain
 

@@ -15,7 +15,7 @@ from torchpoly._polynomial.domain import Domain
 from torchpoly._polynomial.index_set import IndexSet
 
 if TYPE_CHECKING:
-    from torchpoly._gram.conditioning import Source
+    from torchpoly._gram.source import Source
 
 # The columns' principal axes become the variables where collinearity alone would take the
 # condition number of the Gram matrix beyond this.

@@ -1,0 +1,43 @@
+"""Rows that can be read more than once."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torchpoly._backend.rows import Floats
+from torchpoly._gram.reading import NormalEquations
+from torchpoly._polynomial.basis import Basis
+from torchpoly._polynomial.domain import Domain
+
+
+class Source(Protocol):
+    """Rows that can be read more than once: those of :class:`TrainingRows`, or of many partitions."""
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows of positive weight."""
+
+    @property
+    def precision(self) -> float:
+        """How far the values of X are rounded, relatively."""
+
+    def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
+        """Return the least and greatest values that the rows take in the variables of a domain."""
+
+    def covariance(self, domain: Domain) -> Floats:
+        """Return the covariance matrix of the variables of a domain."""
+
+    def points(self, domain: Domain, at_most: int) -> Floats:
+        """Return a number for each distinct row, or for the first found where they are more than `at_most`."""
+
+    def squares_of(self, basis: Basis, transform: Floats) -> Floats:
+        """Return the mean squares of combinations ``transform.T @ features`` over the rows."""
+
+    def shortest_halves(self) -> Floats:
+        """Return about the shortest interval that holds half of the rows, for each column, of shape (2, n_features)."""
+
+    def within(self, low: Floats, high: Floats) -> Source:
+        """Return the rows inside a box."""
+
+    def read(self, basis: Basis, transform: Floats | None = None) -> NormalEquations:
+        """Read the rows once."""
