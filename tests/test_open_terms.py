@@ -349,7 +349,7 @@ def test_values_that_differ_by_rounding(apart, rng):
 def test_caps_count_terms(columns, rng):
     X = np.column_stack([np.arange(60.0) % n for n in columns])
     for degree in (1, 3, 5, 12):
-        basis = Basis.spanning(Box.of(X, None), degree, False)
+        basis = Basis.spanning(Box.of(X, None), IndexSet(3, degree))
         every = itertools.product(*(range(n if n <= 5 else degree + 1) for n in columns))
         expected = {power for power in every if sum(power) <= degree}
         ours = [tuple(power) for power in basis.indices.powers]

@@ -19,6 +19,7 @@ from torchpoly._gram.merging import RunningGram
 from torchpoly._loss.custom import LossFunction
 from torchpoly._polynomial.domain import VERY_NARROW
 from torchpoly._polynomial.fitted import FittedPolynomial
+from torchpoly._polynomial.index_set import IndexSet
 from torchpoly._train.loop import minimize
 from torchpoly._train.optimizers import OptimizerLike, OptimizerSpec
 from torchpoly._train.problem import Problem, average_curves
@@ -47,7 +48,6 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
     loss: str | LossFunction
     alpha: float
     basis: str
-    interaction_only: bool
     batch_size: int | None
     extrapolation: str
     device: str | torch.device
@@ -96,8 +96,10 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
         super().__setstate__(state | {name: from_plain(_RECORDS[name], record) for name, record in saved.items()})
 
     def _model(self) -> ModelSpec:
-        options = {name: getattr(self, name) for name in loss_class(self.loss).parameters}
-        return ModelSpec(self.degree, self.loss, options, self.alpha, self.basis, self.interaction_only)
+        index_options, loss_options = (
+            {name: getattr(self, name) for name in kind.parameters} for kind in (IndexSet, loss_class(self.loss))
+        )
+        return ModelSpec(index_options, self.loss, loss_options, self.alpha, self.basis)
 
     def _train(
         self,

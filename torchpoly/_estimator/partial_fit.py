@@ -32,6 +32,7 @@ from torchpoly._gram.merging import RunningGram
 from torchpoly._gram.reading import TrainingRows
 from torchpoly._gram.source import Source
 from torchpoly._polynomial.box import Box
+from torchpoly._polynomial.index_set import IndexSet
 from torchpoly._polynomial.target_scaling import TargetScaling
 from torchpoly._train.optimizers import resolve_optimizer
 
@@ -175,18 +176,13 @@ class PartialFit(PolynomialBase):
         if so_far is None:
             return
         before, now = so_far.basis, model.basis_for(so_far.box)
-        terms, kept = before.indices, now.indices
-        differing = {
-            "degree": terms.degree != kept.degree,
-            "interaction_only": terms.interaction_only != kept.interaction_only,
-            "basis": before.family != now.family,
-        }
-        for parameter in [name for name, differs in differing.items() if differs]:
+        names = [name for name in IndexSet.parameters if getattr(before.indices, name) != getattr(now.indices, name)]
+        for name in names if before.family == now.family else ["basis"]:
+            options = ", ".join(f"{option}={getattr(before.indices, option)}" for option in IndexSet.parameters)
             raise ValueError(
-                f"The {parameter!r} parameter got {getattr(self, parameter)!r}, but the Gram matrix of the rows "
-                f"before is that of another (its terms are of {before.family} polynomials of degree {terms.degree}, "
-                f"interaction_only={terms.interaction_only}). Set it back, or start anew with "
-                "sklearn.base.clone(model).partial_fit."
+                f"The {name!r} parameter got {getattr(self, name)!r}, but the Gram matrix of the rows before is that "
+                f"of another (its terms are {before.family} polynomials with {options}). Set it back, or start anew "
+                "with sklearn.base.clone(model).partial_fit."
             )
         n_before = None if self._single_target else so_far.statistics.cross.shape[1]
         if n_targets != n_before:

@@ -33,12 +33,11 @@ def loss_class(loss: str | LossFunction) -> Any:
 class ModelSpec:
     """The parameters of the estimator that say what is minimized; there they are documented."""
 
-    degree: int
+    index_options: dict[str, Any]
     loss: str | LossFunction
     loss_options: dict[str, Any]
     alpha: float
     basis: str
-    interaction_only: bool
 
     @property
     def is_least_squares(self) -> bool:
@@ -98,13 +97,22 @@ class ModelSpec:
         """Return the basis for rows whose columns span the box."""
         if self.is_monomial:
             return Basis(Domain.identity(len(box)), self.indices(len(box)), "power")
-        return Basis.spanning(box, self.degree, self.interaction_only)
+        return Basis.spanning(box, self.indices(len(box)))
 
     def indices(self, n_features: int, values: Sequence[Floats | None] | None = None) -> IndexSet:
         """Return the terms of so many columns, of which those of few values have few powers."""
-        if self.is_monomial or values is None:
-            return IndexSet(n_features, self.degree, self.interaction_only)
-        return IndexSet.on_values(values, self.degree, self.interaction_only)
+        indices = IndexSet(n_features, **self.index_options)
+        return indices if self.is_monomial or values is None else indices.on_values(values)
+
+    @property
+    def degree(self) -> int:
+        """Greatest total degree of the terms."""
+        return self.index_options["degree"]
+
+    @property
+    def family(self) -> tuple[object, ...]:
+        """What models have in common whose terms are the first of those of the greatest degree."""
+        return self.indices(0).of_degree(0), self.is_monomial
 
     def initial_parameters(self, n_terms: int, targets: TargetScaling) -> Floats:
         """Return the coefficients at which training starts: 0, and with raw powers so for y as it is."""

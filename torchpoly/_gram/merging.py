@@ -77,7 +77,7 @@ class RunningGram:
         box = self.box | other.box
         basis = self.basis
         if basis.family == "chebyshev":
-            basis = Basis.spanning(box, basis.indices.degree, basis.indices.interaction_only)
+            basis = Basis.spanning(box, basis.indices)
         targets = self._targets_with(other)
         parts = [part._transformed(basis, targets) for part in (self, other)]
         statistics = _of_finite_weight(GramStatistics.pooled(parts, [1, 1]))

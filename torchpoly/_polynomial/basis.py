@@ -37,11 +37,11 @@ class Basis:
     family: str = "chebyshev"
 
     @classmethod
-    def spanning(cls, box: Box, degree: int, interaction_only: bool) -> Basis:
-        """Return the Chebyshev products on the window of a box."""
+    def spanning(cls, box: Box, indices: IndexSet) -> Basis:
+        """Return the Chebyshev products on the window of a box, with the terms of a set for its columns and values."""
         domain = Domain.spanning(box)
         values = [known for known, varies in zip(box.values, domain.columns, strict=True) if varies]
-        return cls(domain, IndexSet.on_values(values, degree, interaction_only))
+        return cls(domain, indices.on_values(values))
 
     @classmethod
     def linear(cls, domain: Domain) -> Basis:

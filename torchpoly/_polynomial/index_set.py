@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,20 +51,22 @@ class IndexSet:
         Greatest exponent of each variable, `NO_CAP` where it has none of its own; None stands for no caps.
     """
 
+    parameters: ClassVar[tuple[str, ...]] = ("degree", "interaction_only")
+    """Parameters of the estimator that the constructor takes by name."""
+
     n_variables: int
     degree: int
     interaction_only: bool = False
     caps: tuple[int, ...] | None = None
 
-    @classmethod
-    def on_values(cls, values: Sequence[Floats | None], degree: int, interaction_only: bool = False) -> IndexSet:
+    def on_values(self, values: Sequence[Floats | None]) -> IndexSet:
         """Return the terms of variables that take these values, where they are few.
 
         On m values, a power of m or more equals a combination of lower ones, so it is left out.
         """
         caps = tuple(NO_CAP if known is None else len(known) - 1 for known in values)
-        is_capped = not interaction_only and any(cap < NO_CAP for cap in caps)
-        return cls(len(values), degree, interaction_only, caps if is_capped else None)
+        is_capped = not self.interaction_only and any(cap < NO_CAP for cap in caps)
+        return replace(self, n_variables=len(values), caps=caps if is_capped else None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what is cached."""

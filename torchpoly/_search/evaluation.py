@@ -72,7 +72,7 @@ class Evaluation:
             if n_terms > source.fewest_rows:
                 self.fall_back([candidate], source.splits, "there are more terms than training rows")
             else:
-                families[model.interaction_only, model.is_monomial, candidate.device].append((n_terms, candidate))
+                families[*model.family, candidate.device].append((n_terms, candidate))
         for family in families.values():
             self._add_family(max(n_terms for n_terms, _ in family), [candidate for _, candidate in family], source)
 

@@ -146,12 +146,12 @@ class PlainSource:
             for split in run.splits:
                 yield split, run.fold(split)
             if run.covers_all_rows:
-                self._complete_runs[model.interaction_only, model.is_monomial, device] = run
+                self._complete_runs[*model.family, device] = run
 
     def fit_on_all_rows(self, estimator: TorchPolynomialRegressor, candidate: Candidate) -> bool:
         """Fit a candidate to all rows from what has been read of them, and return whether that was enough."""
         model = candidate.model
-        run = self._complete_runs.get((model.interaction_only, model.is_monomial, candidate.device))
+        run = self._complete_runs.get((*model.family, candidate.device))
         if run is None:
             return False
         n_rows = count_rows(self._data.X, self._data.weights)
