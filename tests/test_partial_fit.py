@@ -164,7 +164,7 @@ def test_in_an_incremental_wrapper(stream):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"degree": 4}, r"'degree' parameter got 4, but .* degree 3"),
+        ({"degree": 4}, r"'degree' parameter got 4, but .* degree=3"),
         ({"basis": "monomial"}, r"'basis' parameter got 'monomial', but .* chebyshev"),
         ({"interaction_only": True}, r"'interaction_only' parameter got True, but"),
     ],
