@@ -55,6 +55,12 @@ def test_a_later_format_is_refused(surface, monkeypatch):
         pickle.loads(saved)
 
 
+def test_models_of_the_first_version_are_refused():
+    saved = b"ctorchpoly._regressor\nTorchPolynomialRegressor\n."
+    with pytest.raises(ImportError, match=r"saved by torchpoly 0\.1\.0.*Fit it again"):
+        pickle.loads(saved)
+
+
 def test_a_model_of_an_accelerator_loads_without_it(surface):
     X, Y = surface
     model = TorchPolynomialRegressor(device="cpu:0").fit(X, Y)
