@@ -9,6 +9,7 @@ from sklearn.preprocessing import PolynomialFeatures
 from torchpoly._backend.device import resolve_device, to_device, to_numpy
 from torchpoly._gram import design_matrix
 from torchpoly._gram.design_matrix import DesignMatrix
+from torchpoly._gram.target_statistics import mean_and_deviation
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.domain import Domain
 from torchpoly._polynomial.index_set import IndexSet
@@ -79,7 +80,7 @@ def test_blocks(design_and_dense, weights, device, rng):
     assert sum(block.shape[1] for _, block in found) == dense.shape[1]
 
     Y = rng.normal(size=(50, 2))
-    targets = Domain.standardizing(Y)
+    targets = mean_and_deviation(Y)
     used = np.ones(50) if weights is None else weights
     below = ((Y - Y.mean(axis=0)) / Y.std(axis=0))[used > 0].T
     weighted = [to_numpy(block).copy() for block in design.weighted_blocks(Y, targets, 8)]

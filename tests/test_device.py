@@ -13,8 +13,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
+from torchpoly._backend import device as device_module
 from torchpoly._backend import rows as rows_module
-from torchpoly._backend.sklearn_compat import device as device_module
 from torchpoly._gram import factors
 from torchpoly._polynomial.basis import Basis
 

@@ -96,11 +96,11 @@ def test_hubers_penalty_is_that_of_huber_regressor(heavy_tailed, penalized_featu
     targets, features = model._polynomial.targets, penalized_features(model, X)
     spread = np.median(np.abs(y - np.median(y)))
     assert targets.center[0] == pytest.approx(np.median(y), abs=1e-2 * spread)
-    assert targets.half_width[0] == pytest.approx(spread, rel=1e-2)
+    assert targets.scale[0] == pytest.approx(spread, rel=1e-2)
 
     reference = HuberRegressor(alpha=0.05 * len(X), tol=1e-10, max_iter=10_000)
-    reference.fit(features, (y - targets.center) / targets.half_width)
-    expected = targets.center + targets.half_width * reference.predict(features)
+    reference.fit(features, (y - targets.center) / targets.scale)
+    expected = targets.center + targets.scale * reference.predict(features)
     np.testing.assert_allclose(model.predict(X), expected, atol=1e-4 * y.std())
 
 
