@@ -190,9 +190,7 @@ def test_monomials_are_correctly_rounded(rng):
         for coefficient in polynomial.coefficients[1:, 0]:
             total = total + last * mpmath.mpf(float(coefficient))
             before, last = last, 2 * u * last - before
-        total = total * mpmath.mpf(float(polynomial.targets.scale[0])) + mpmath.mpf(
-            float(polynomial.targets.center[0])
-        )
+        total = total * mpmath.mpf(float(polynomial.targets.scale[0])) + mpmath.mpf(float(polynomial.targets.center[0]))
         expected = [float(value) for value in total.coef]
 
     np.testing.assert_array_equal(np.r_[model.intercept_, model.coef_], expected)
