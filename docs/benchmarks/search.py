@@ -105,32 +105,6 @@ def optimizers():
     table(rows)
 
 
-def losses():
-    rows = [["10000 x 4, 3 folds", "together, ms", "one by one, ms", "ratio", "greatest difference of a score"]]
-    X, y = surface(10_000, 4)
-    first_order = {"optimizer": "adam", "n_iter": 100, "tol": None}
-    quantiles = {"quantile": [0.1, 0.25, 0.5, 0.75, 0.9], "degree": [1, 2, 3]}
-    cases = {
-        "5 quantiles x 3 degrees, L-BFGS": (TorchPolynomialRegressor(loss="quantile"), quantiles),
-        "5 quantiles x 3 degrees, 100 iterations of Adam": (
-            TorchPolynomialRegressor(loss="quantile", **first_order),
-            quantiles,
-        ),
-        "3 epsilons x 3 degrees of Huber's, L-BFGS": (
-            TorchPolynomialRegressor(loss="huber"),
-            {"epsilon": [1.1, 1.35, 2.0], "degree": [1, 2, 3]},
-        ),
-    }
-    for name, (estimator, grid) in cases.items():
-        options = {"cv": 3, "scoring": "neg_mean_absolute_error"}
-        contestants = {
-            "together": PolynomialGridSearchCV(estimator, grid, **options),
-            "one by one": GridSearchCV(estimator, grid, **options),
-        }
-        rows.append([name, *row_of(contestants, X, y, 3)])
-    table(rows)
-
-
 def row_of(contestants, X, y, rounds):
     times, _ = compare(contestants, X, y, rounds)
     first, second = (search.cv_results_["mean_test_score"] for search in contestants.values())
@@ -160,7 +134,5 @@ if __name__ == "__main__":
     degrees_and_penalties()
     print("## Optimizers and learning rates, beside GridSearchCV over the same estimator\n")
     optimizers()
-    print("## Losses that train on the rows, beside GridSearchCV over the same estimator\n")
-    losses()
     print("## Memory\n")
     memory()
