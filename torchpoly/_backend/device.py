@@ -219,11 +219,7 @@ def halving_on_out_of_memory(device: Device, size: int, work: Callable[[int], Re
 
 def asarray_like(values: Floats, example: Array) -> Any:
     """Return an array as what the example is: an array, or a tensor on its device."""
-    if not isinstance(example, TENSOR):
-        return values
-    import torch
-
-    return torch.from_numpy(values).to(example.device)
+    return to_device(values, example.device) if isinstance(example, TENSOR) else values
 
 
 def namespace(values: Array) -> Any:

@@ -1,4 +1,7 @@
-"""The private names of scikit-learn that torchpoly uses, in one place for new versions of it."""
+"""The private names of scikit-learn that torchpoly uses, in one file, since a new version may rename them."""
+
+# mypy: implicit-reexport
+# ruff: noqa: F401
 
 from __future__ import annotations
 
@@ -25,37 +28,6 @@ from sklearn.utils.validation import _check_n_features as check_n_features
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import _get_feature_names as get_feature_names
 from sklearn.utils.validation import _num_samples as num_samples
-
-__all__ = [
-    "DURING_FIT",
-    "CallbackSupportMixin",
-    "Interval",
-    "MultimetricScorer",
-    "PassthroughScorer",
-    "Scorer",
-    "StrOptions",
-    "check_feature_names",
-    "check_matplotlib_support",
-    "check_method_params",
-    "check_n_features",
-    "check_sample_weight",
-    "convert_to_numpy",
-    "device",
-    "fit_and_score",
-    "fit_context",
-    "get_feature_names",
-    "get_namespace",
-    "has_callbacks",
-    "insert_error_scores",
-    "is_pandas_na",
-    "is_scalar_nan",
-    "num_samples",
-    "safe_indexing",
-    "safe_split",
-    "score",
-    "validate_parameter_constraints",
-    "warn_or_raise_about_fit_failures",
-]
 
 try:
     from sklearn.callback import CallbackSupportMixin

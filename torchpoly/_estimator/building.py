@@ -24,7 +24,7 @@ from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.fitted import FittedPolynomial
 from torchpoly._polynomial.target_scaling import TargetScaling
 from torchpoly._train.gram_objective import GramObjective
-from torchpoly._train.loss_rows import Rows
+from torchpoly._train.loss_rows import LossRows
 from torchpoly._train.problem import Part, Problem
 from torchpoly._train.row_objective import RowObjective
 
@@ -171,7 +171,7 @@ def _build_on_rows(
     if spec.basis != "orthonormal":
         origins, transform = [coordinates @ origin for origin in origins], None
         projection = reading.projection()
-    rows = Rows.of(reading, transform, data, scale_targets=loss_class(spec.loss).scales_targets)
+    rows = LossRows.of(reading, transform, data, scale_targets=loss_class(spec.loss).scales_targets)
     if warm is None:
         initial_parameters = spec.initial_parameters(len(origins[0]), data.targets)
         origins = [initial_parameters] if spec.is_monomial else [initial_parameters, *origins]

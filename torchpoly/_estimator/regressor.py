@@ -28,7 +28,7 @@ from torchpoly._gram.reading import count_chunks
 from torchpoly._loss.custom import LossFunction
 from torchpoly._loss.named import LOSSES
 from torchpoly._polynomial.box import Box
-from torchpoly._polynomial.fitted import EXTRAPOLATIONS, FittedPolynomial
+from torchpoly._polynomial.fitted import FittedPolynomial
 from torchpoly._train.optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
 
 if TYPE_CHECKING:
@@ -264,7 +264,8 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         "basis": [StrOptions({"orthonormal", "chebyshev", "monomial"})],
         "interaction_only": ["boolean"],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
-        "extrapolation": [StrOptions(EXTRAPOLATIONS)],
+        # As in sklearn.preprocessing.SplineTransformer.
+        "extrapolation": [StrOptions({"continue", "constant", "linear", "error"})],
         "device": [str, DEVICE],
         "random_state": ["random_state"],
         "warm_start": ["boolean"],

@@ -46,11 +46,11 @@ def orthonormal_coordinates(statistics: GramStatistics, alpha: float, norm_weigh
     """
     gram = statistics.features
     if isinstance(gram, np.ndarray):
+        whitening = statistics.whitening(alpha, norm_weights)
         if not alpha:
-            return PrimalCoordinates(statistics.whitening().least_norm(norm_weights))
+            return PrimalCoordinates(whitening.least_norm(norm_weights))
         penalty = cast(Floats, norm_weights)
         scales = scaling(alpha, penalty)
-        whitening = statistics.penalized_whitening(alpha, penalty)
         return PrimalCoordinates(scales * whitening.least_norm(scales[:, 0] ** 2 * penalty))
     if alpha or isinstance(gram, MatrixFreeFactor):
         return DualCoordinates.of(gram, alpha)

@@ -6,7 +6,7 @@ exist for one chunk of rows at a time; Gram matrices of chunks add up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -113,21 +113,18 @@ class GramStatistics:
         finite = np.isfinite(gram).all() if isinstance(gram, np.ndarray) else gram.is_finite()
         return bool(finite and np.isfinite(self.cross).all())
 
-    def whitening(self) -> Whitening:
-        """Return the inverse roots of the Gram matrix, where that is formed."""
-        return self._whitening_of(0.0, lambda gram: gram)
+    def whitening(self, alpha: float = 0.0, norm_weights: Floats | None = None) -> Whitening:
+        """Return the whitening of G, or with a penalty of ``S (G + alpha P) S`` with S of :func:`scaling`.
 
-    def penalized_whitening(self, alpha: float, norm_weights: Floats) -> Whitening:
-        """Return the inverse roots of ``S (G + alpha P) S``, where the Gram matrix is formed, S from :func:`scaling`.
-
-        P is the diagonal matrix of the weights of the norm.
+        The Gram matrix G must be formed. P is the diagonal matrix of the weights of the norm.
         """
-        scales = scaling(alpha, norm_weights)
-        return self._whitening_of(alpha, lambda gram: scales * penalized(gram, alpha, norm_weights) * scales.T)
-
-    def _whitening_of(self, alpha: float, matrix: Callable[[Floats], Floats]) -> Whitening:
         if alpha not in self._whitenings:
-            self._whitenings[alpha] = Whitening(matrix(cast(Floats, self.features)))
+            gram = cast(Floats, self.features)
+            if alpha:
+                weights = cast(Floats, norm_weights)
+                scales = scaling(alpha, weights)
+                gram = scales * penalized(gram, alpha, weights) * scales.T
+            self._whitenings[alpha] = Whitening(gram)
         return self._whitenings[alpha]
 
     def covariance(self, n_variables: int) -> Floats:

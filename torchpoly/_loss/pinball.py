@@ -70,10 +70,6 @@ class PinballLoss(Loss):
         squares = residuals * residuals + width * width
         return self._factor / 2 * width**1.5 / squares**1.25
 
-    def for_minibatch(self) -> PinballLoss:
-        """Return the loss itself."""
-        return self
-
     def __call__(self, predictions: Array, targets: Array, normalized_weights: Array) -> LossValues:
         """Evaluate the loss: smoothed for training, as it is to report."""
         xp = namespace(predictions)

@@ -19,8 +19,6 @@ from torchpoly._polynomial.target_scaling import TargetScaling
 
 # Rows so many half-widths outside the box of a narrow axis are far outside.
 _FAR = 3.0
-# In the words of sklearn.preprocessing.SplineTransformer.
-EXTRAPOLATIONS = {"continue", "constant", "linear", "error"}
 
 
 @dataclass(frozen=True)

@@ -108,11 +108,7 @@ class SplitGram:
             return None
         statistics = self.statistics.leading_block(basis.n_terms)
         if model.basis == "orthonormal":
-            whitening = (
-                statistics.penalized_whitening(model.alpha, basis.norm_weights)
-                if model.alpha
-                else statistics.whitening()
-            )
+            whitening = statistics.whitening(model.alpha, basis.norm_weights)
             if whitening.condition >= MAX_CONDITION * self._digits_left(basis.n_terms):
                 return None
             if not model.alpha and asks_for_principal_axes(basis, statistics.covariance(basis.domain.n_variables)):

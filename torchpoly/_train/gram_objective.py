@@ -19,10 +19,11 @@ from torchpoly._gram.dual import DualCoordinates
 from torchpoly._gram.factors import DenseFactor, GramFactor, MatrixFreeFactor
 from torchpoly._gram.reading import NormalEquations
 from torchpoly._gram.statistics import largest_eigenvalue, residual_products
+from torchpoly._train.loop import Objective
 
 
 @dataclass(frozen=True)
-class GramObjective:
+class GramObjective(Objective):
     """Mean squared error plus L2 penalty, from the Gram matrix alone.
 
     For target j with parameters ``theta_j`` and coefficients ``c_j = T theta_j``, and with the mean
@@ -52,12 +53,10 @@ class GramObjective:
         The value at the reference.
     alpha : float
         Weight of the penalty.
-    norm_weights : ndarray of shape (n_terms,) or None
-        The diagonal of P, where it is needed.
+    norm_weights : ndarray of shape (n_terms,)
+        The diagonal of P.
     target_scale : ndarray of shape (n_targets,)
         Scale of the targets: losses are reported times their squares, averaged over targets.
-    rank : int
-        Number of independent terms.
     projection : callable, optional
         The projection on the coefficients of least norm with the same values on the rows.
     """
@@ -68,9 +67,8 @@ class GramObjective:
     reference: Floats
     min_value: Floats
     alpha: float
-    norm_weights: Floats | None
+    norm_weights: Floats
     target_scale: Floats
-    rank: int
     projection: Callable[[Floats], Floats] | None = None
 
     @classmethod
@@ -84,8 +82,7 @@ class GramObjective:
         target_scale : ndarray of shape (n_targets,)
         """
         coordinates, optimum, min_value = _least_squares(reading, alpha)
-        norm_weights = reading.basis.norm_weights if alpha else None
-        return cls(coordinates, None, optimum, optimum, min_value, alpha, norm_weights, target_scale, len(optimum))
+        return cls(coordinates, None, optimum, optimum, min_value, alpha, reading.basis.norm_weights, target_scale)
 
     @classmethod
     def in_basis(cls, reading: NormalEquations, alpha: float, target_scale: Floats) -> GramObjective:
@@ -94,18 +91,9 @@ class GramObjective:
         Parameters are those of :meth:`orthonormal`.
         """
         coordinates, optimum, min_value = _least_squares(reading, alpha)
-        return cls(
-            None,
-            reading.statistics.features,
-            reading.statistics.cross,
-            coordinates @ optimum,
-            min_value,
-            alpha,
-            reading.basis.norm_weights,
-            target_scale,
-            len(optimum),
-            reading.projection(),
-        )
+        gram, rhs, reference = reading.statistics.features, reading.statistics.cross, coordinates @ optimum
+        weights, projection = reading.basis.norm_weights, reading.projection()
+        return cls(None, gram, rhs, reference, min_value, alpha, weights, target_scale, projection)
 
     def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
         """Return the value, summed over targets, and the loss; write the value's gradient.
@@ -121,7 +109,7 @@ class GramObjective:
         value = float(np.vdot(distance, slope))
         loss = self._reference_loss + float(np.vdot(distance * self._loss_weights, slope))
         if self.alpha:
-            slopes = penalty_gradient(self.coordinates, parameters, cast(Floats, self.norm_weights))
+            slopes = penalty_gradient(self.coordinates, parameters, self.norm_weights)
             loss -= self.alpha * float(np.vdot(parameters * self._loss_weights, slopes))
         # Where all is explained, rounding can leave a difference below 0. Squared units overflow last.
         return value, loss * self._loss_unit if loss > 0.0 else 0.0
@@ -135,30 +123,19 @@ class GramObjective:
     @cached_property
     def curvature(self) -> float:
         """The largest eigenvalue of half the second derivative, or an upper bound."""
-        if self.gram is None:
-            return 1.0
-        return largest_eigenvalue(self.gram, self.alpha, cast(Floats, self.norm_weights))
+        return 1.0 if self.gram is None else largest_eigenvalue(self.gram, self.alpha, self.norm_weights)
 
     @property
-    def isotropic(self) -> bool:
-        """Whether the second derivative is a multiple of the identity."""
+    def is_isotropic(self) -> bool:
+        """Whether the Hessian is a multiple of the identity."""
         return self.gram is None
-
-    # There is one stage, and nothing to learn of the curvature on the way.
-    is_last_stage = True
-    max_first_step = np.inf
-    is_preconditioned = False
-    stage_tol = 0.0
-
-    def reset(self, parameters: Floats, *, narrower: bool) -> None:
-        """Never needed."""
 
     def _half_gradient(self, parameters: Floats) -> Floats:
         if self.gram is None:
             return parameters - self.rhs
         half_gradient = self.gram @ parameters - self.rhs
         if self.alpha:
-            half_gradient += self.alpha * cast(Floats, self.norm_weights)[:, None] * parameters
+            half_gradient += self.alpha * self.norm_weights[:, None] * parameters
         return half_gradient
 
     @cached_property

@@ -189,7 +189,7 @@ class _Gradients:
             penalties = None
             if matrix:
                 alphas = np.array([objective.alpha for objective in objectives])
-                penalties = alphas[:, None, None] * cast(Floats, objectives[0].norm_weights)[:, None]
+                penalties = alphas[:, None, None] * objectives[0].norm_weights[:, None]
             self._blocks.append((rows, shape, cast(Floats, objectives[0].gram), penalties, rhs.reshape(shape)))
 
     def __call__(self, flat: Floats, gradient: Floats) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -36,38 +37,45 @@ _STALLED_GRADIENT = 1e-2
 _STAGE_ITERATIONS = 10
 
 
-class Objective(Protocol):
-    """What :func:`minimize` needs to know of an objective."""
+class Objective(ABC):
+    """A function of the parameters. The defaults are those of a function that is minimized in one stage."""
 
+    @abstractmethod
     def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
         """Return the value and the loss to report; write the value's gradient."""
 
     @property
+    @abstractmethod
     def curvature(self) -> float:
-        """The largest eigenvalue of half the second derivative."""
+        """The largest eigenvalue of half the Hessian."""
 
     @property
-    def isotropic(self) -> bool:
-        """Whether all these eigenvalues are the same."""
-
-    @property
-    def is_last_stage(self) -> bool:
-        """Whether this is the last of the stages in which it is minimized."""
-
-    @property
-    def max_first_step(self) -> float:
-        """How far the first step may go before anything but the curvature there is known."""
+    def is_isotropic(self) -> bool:
+        """Whether the Hessian is a multiple of the identity."""
+        return False
 
     @property
     def is_preconditioned(self) -> bool:
-        """Whether coordinates are made for the curvature where they start."""
+        """Whether the parameters are coordinates in which the Hessian at their origin is about isotropic."""
+        return False
+
+    @property
+    def max_first_step(self) -> float:
+        """The greatest length of the first step, which knows the curvature at the start only."""
+        return math.inf
+
+    @property
+    def is_last_stage(self) -> bool:
+        """Whether this is the last of the stages in which the function is minimized."""
+        return True
 
     @property
     def stage_tol(self) -> float:
-        """The gradient entry at which a stage that is not the last is over."""
+        """A stage before the last one ends where no gradient entry exceeds this."""
+        return 0.0
 
-    def reset(self, parameters: Floats, *, narrower: bool) -> None:
-        """Go on from these parameters, which change in place, in new coordinates and maybe the next stage."""
+    def reset(self, parameters: Floats, *, advance: bool) -> None:  # noqa: B027
+        """Make new coordinates whose origin is at these parameters, which become 0; maybe advance to the next stage."""
 
 
 class Program(Protocol):
@@ -96,7 +104,7 @@ class IterationCallback(Protocol):
         """Learn that an iteration has ended, with the losses so far; return whether training is to stop."""
 
 
-class _Trainee:
+class _TrainingState:
     """Parameters and gradient, in memory that objective and optimizer share."""
 
     def __init__(self, parameters: Floats, spec: OptimizerSpec) -> None:
@@ -147,9 +155,9 @@ class _Trainee:
 
         return closure
 
-    def reset(self, objective: Objective, *, narrower: bool) -> float:
-        """Take the objective to its next stage, or to new coordinates in this one; return its value there."""
-        objective.reset(self.parameters, narrower=narrower)
+    def reset(self, objective: Objective, *, advance: bool) -> float:
+        """Give the objective new coordinates, or the next stage, too; return its value there."""
+        objective.reset(self.parameters, advance=advance)
         self._latest = None
         value, _ = self.evaluate(objective)
         return value
@@ -205,43 +213,46 @@ def minimize(
     ConvergenceWarning
         If `n_iter` ends before `tol` is met.
     """
-    trainee = _Trainee(parameters, spec)
+    state = _TrainingState(parameters, spec)
     must_have_closure = spec.demands_closure
     losses: list[float] = []
     # Overflow on the way to divergence is reported below, as an error.
     with np.errstate(all="ignore"):
-        value, start = trainee.evaluate(objective)
-        if not (math.isfinite(value) and np.isfinite(trainee.gradient).all()):
+        value, start = state.evaluate(objective)
+        if not (math.isfinite(value) and np.isfinite(state.gradient).all()):
             raise ValueError(
                 "Training cannot start, as the loss or its gradient is not finite there: y, or predictions in a call "
                 "with warm_start=True, are beyond what floats hold. Divide y by a number, or fit with warm_start=False."
             )
-        optimizer = build(spec, [trainee.tensor], objective)
-        rate = default_rate(spec, objective, trainee.gradient, n_iter)
+        optimizer = build(spec, [state.tensor], objective)
+        rate = default_rate(spec, objective, state.gradient, n_iter)
         stage_start, restart_value = 0, math.inf
         is_stopped = has_converged = False
         for iteration in range(n_iter):
             if callback is not None:
                 callback.on_iteration_begin()
             for done, part in [(0.0, objective)] if batches is None else batches():
-                trainee.evaluate(part)
+                state.evaluate(part)
                 try:
                     if rate is not None:
                         optimizer.param_groups[0]["lr"] = rate(iteration - stage_start + done)
-                    _ = optimizer.step(cast(Any, trainee.closure(part))) if must_have_closure else optimizer.step()
+                    _ = optimizer.step(cast(Any, state.closure(part))) if must_have_closure else optimizer.step()
                 except ZeroDivisionError as error:
-                    raise ValueError(_vanishing(spec, optimizer)) from error
+                    raise ValueError(
+                        f"The steps of {spec.factory.__name__} with lr={_rates(optimizer)} vanish. Use a larger 'lr', "
+                        "or None for the default."
+                    ) from error
                 except (ArithmeticError, AssertionError, AttributeError, NameError, RuntimeError) as error:
-                    if trainee.is_evaluating:
+                    if state.is_evaluating:
                         raise
                     raise ValueError(
                         f"The 'optimizer' parameter got {spec.factory.__name__}, which failed in its step: {error!r}. "
                         "Use other options of it, or another optimizer, such as 'lbfgs'."
                     ) from error
-            value, loss = trainee.evaluate(objective)
+            value, loss = state.evaluate(objective)
             if not math.isfinite(value):
                 raise ValueError(_diverged(spec, optimizer, iteration + 1))
-            max_abs_grad = max(trainee.gradient.max(), -trainee.gradient.min())
+            max_abs_grad = max(state.gradient.max(), -state.gradient.min())
             # Where coordinates cannot follow the curvature, there is no use in waiting longer.
             long = iteration + 1 - stage_start == _STAGE_ITERATIONS
             is_over = max_abs_grad <= objective.stage_tol or (long and not objective.is_preconditioned)
@@ -258,11 +269,11 @@ def minimize(
             is_stopped = callback is not None and callback.on_iteration_end(losses)
             if is_stopped or is_last:
                 break
-            narrower = (is_over or stalls) and not objective.is_last_stage
-            if narrower or (long and objective.is_preconditioned):
-                restart_value = trainee.reset(objective, narrower=narrower)
-                optimizer = build(spec, [trainee.tensor], objective)
-                rate = default_rate(spec, objective, trainee.gradient, n_iter)
+            advance = (is_over or stalls) and not objective.is_last_stage
+            if advance or (long and objective.is_preconditioned):
+                restart_value = state.reset(objective, advance=advance)
+                optimizer = build(spec, [state.tensor], objective)
+                rate = default_rate(spec, objective, state.gradient, n_iter)
                 stage_start = iteration + 1
         if program is not None and program.dual_gap is None:
             program.measure(parameters)
@@ -270,13 +281,6 @@ def minimize(
             gap = None if program is None else float(cast(Floats, program.dual_gap).max())
             warn_not_converged(spec, _rates(optimizer), len(losses), tol, max_abs_grad, start, losses[-1], gap)
     return np.array(losses)
-
-
-def _vanishing(spec: OptimizerSpec, optimizer: Optimizer) -> str:
-    return (
-        f"The steps of {spec.factory.__name__} with lr={_rates(optimizer)} vanish. Use a larger 'lr', or None for "
-        "the default."
-    )
 
 
 def default_rate(
@@ -315,7 +319,7 @@ def build(spec: OptimizerSpec, parameters: list[Any], objective: Objective) -> O
         If it refuses its options.
     """
     options = spec.options
-    if spec.sets_first_step and objective.isotropic:
+    if spec.sets_first_step and objective.is_isotropic:
         # The first step, of the default rate, ends at the optimum: there is no line to search.
         options = options | {"line_search_fn": None}
     try:

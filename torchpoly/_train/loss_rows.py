@@ -23,7 +23,7 @@ _LEFT_OUT = 1e-3
 
 
 @dataclass(frozen=True)
-class Rows:
+class LossRows:
     """The rows of positive weight: features, targets and weights.
 
     Parameters
@@ -45,7 +45,7 @@ class Rows:
     @classmethod
     def of(
         cls, reading: NormalEquations, coordinates: Coordinates | None, data: TrainingRows, *, scale_targets: bool
-    ) -> Rows:
+    ) -> LossRows:
         """Return the rows of a fit, with scaled targets or with y itself."""
         Y, weights = data.Y, data.weights
         if weights is not None and not weights.all():
@@ -74,8 +74,8 @@ class Rows:
         # Of orthonormal features these are their means.
         return self.design.rmatvec(self.normalized_weights[None])
 
-    def batch(self, chosen: NDArray[np.intp]) -> Rows:
-        """Return some of the rows; their shares keep the mean of what is summed over them."""
+    def minibatch(self, chosen: NDArray[np.intp]) -> LossRows:
+        """Return some of the rows, with weights whose sum is 1 on average."""
         return replace(
             self,
             design=self.design.select(chosen),
@@ -105,7 +105,3 @@ class Rows:
         if (np.linalg.eigvalsh(gram)[:, 0] > to_numpy(limits)).all():
             return gram
         return self.design.gram(weights, is_used)
-
-    def of_terms(self, coefficients: Floats) -> Floats:
-        """Return the coefficients of the basis that are these of the features."""
-        return coefficients if self.coordinates is None else self.coordinates @ coefficients

@@ -100,10 +100,10 @@ class Problem:
     ) -> Callable[[], Iterator[tuple[float, RowObjective]]] | None:
         """Return what shuffles the rows into mini-batches for a pass; None where there are none."""
         objective = self.parts[0].objective
-        if isinstance(objective, GramObjective) or not objective.has_batches:
+        if isinstance(objective, GramObjective) or (size := objective.batch_size) is None:
             return None
         random = check_random_state(0 if random_state is None else random_state)
-        return lambda: objective.batches(random.permutation(n_rows))
+        return lambda: objective.batches(random.permutation(n_rows), size)
 
 
 def average_curves(curves: list[Floats]) -> Floats:

@@ -13,11 +13,12 @@ from torchpoly._backend.rows import Array, Floats
 from torchpoly._gram.coordinates import penalty_gradient
 from torchpoly._gram.whitening import Whitening
 from torchpoly._loss.base import Loss, Stages
-from torchpoly._train.loss_rows import Rows
+from torchpoly._train.loop import Objective
+from torchpoly._train.loss_rows import LossRows
 from torchpoly._train.simplex import QuantileProgram
 
 
-class RowObjective:
+class RowObjective(Objective):
     """Mean loss of the rows plus L2 penalty.
 
     The parameters ``theta_j`` of target j stand for the coefficients
@@ -27,7 +28,7 @@ class RowObjective:
 
     Parameters
     ----------
-    rows : Rows
+    rows : LossRows
         With orthonormal features, unless parameters are to be the coefficients of the basis.
     loss : Loss
     origins : list of ndarray of shape (n_features, n_targets)
@@ -52,11 +53,9 @@ class RowObjective:
         y; None if unknown.
     """
 
-    isotropic = False
-
     def __init__(
         self,
-        rows: Rows,
+        rows: LossRows,
         loss: Loss,
         origins: Sequence[Floats],
         alpha: float,
@@ -66,7 +65,7 @@ class RowObjective:
         rounding: Floats | float = 0.0,
     ) -> None:
         self._projection = projection
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._rows = rows
         self._loss = loss
         self._is_warm = stages is Stages.LAST
@@ -74,7 +73,6 @@ class RowObjective:
         self._origin = self._best(origins)
         self._coordinates: Floats | None = None
         self._curvature: float | None = None
-        self.is_preconditioned = False
         self._rounding = rounding
         self.dual_gap: Floats | None = None
         predictions = rows.design.matvec(self._origin)
@@ -117,7 +115,9 @@ class RowObjective:
 
     def coefficients(self, parameters: Floats) -> Floats:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
-        coefficients = self._rows.of_terms(self._combined(parameters))
+        coefficients = self._combined(parameters)
+        if self._rows.coordinates is not None:
+            coefficients = self._rows.coordinates @ coefficients
         return coefficients if self._projection is None else self._projection(coefficients)
 
     def _penalty(self, coefficients: Floats) -> Floats:
@@ -131,9 +131,9 @@ class RowObjective:
         return self._origin + (self._coordinates @ parameters.T[:, :, None])[:, :, 0].T
 
     @property
-    def has_batches(self) -> bool:
-        """Whether training steps on mini-batches."""
-        return self._batch_size is not None
+    def is_preconditioned(self) -> bool:
+        """Whether the features are orthonormal under the Hessian weights at the origin."""
+        return self._coordinates is not None
 
     @property
     def is_last_stage(self) -> bool:
@@ -150,12 +150,12 @@ class RowObjective:
         """The gradient entry at which a stage is over."""
         return self._loss.stage_tol(self.shape[0] / len(self._rows))
 
-    def reset(self, parameters: Floats, *, narrower: bool) -> None:
-        """Go on from these parameters, which become 0, in new coordinates, and maybe in the loss's next stage."""
+    def reset(self, parameters: Floats, *, advance: bool) -> None:
+        """Make these parameters the origin, with new coordinates, and maybe advance the loss to its next stage."""
         self._origin = self._combined(parameters)
         parameters[:] = 0.0
         predictions = self._rows.design.matvec(self._origin)
-        if narrower:
+        if advance:
             self._loss.advance_stage(predictions, self._rows.targets, self._rows.normalized_weights)
         self._curvature = None
         self._precondition(predictions)
@@ -196,13 +196,12 @@ class RowObjective:
             rows = replace(self._rows, targets=self._rows.targets[target : target + 1])
             yield QuantileProgram(rows, quantile), unit
 
-    def batches(self, order: NDArray[np.intp]) -> Iterator[tuple[float, RowObjective]]:
-        """Yield the objectives of equal batches of the rows, taken in this order, with the share done before."""
-        size = len(order) if self._batch_size is None else self._batch_size
+    def batches(self, order: NDArray[np.intp], size: int) -> Iterator[tuple[float, RowObjective]]:
+        """Yield the objectives of equal mini-batches of the rows in this order, with the fraction done before."""
         parts = np.array_split(order, -(-len(order) // size))
         for done, chosen in enumerate(parts):
             batch = copy(self)
-            batch._rows = self._rows.batch(chosen)
+            batch._rows = self._rows.minibatch(chosen)
             batch._loss = self._loss.for_minibatch()
             yield done / len(parts), batch
 
@@ -214,8 +213,8 @@ class RowObjective:
         """
         if self._curvature is None:
             self._curvature = self._secant()
-            if self._batch_size is not None:
-                self._curvature *= 1 + float(self._rows.design.squares().max()) / self._batch_size
+            if self.batch_size is not None:
+                self._curvature *= 1 + float(self._rows.design.squares().max()) / self.batch_size
         return self._curvature
 
     def _secant(self) -> float:
@@ -239,4 +238,4 @@ class RowObjective:
             penalty = 2.0 * self._alpha * self._penalty(np.eye(self._rows.design.n_features))
         grams = self._rows.gram(hessian_weights * self._rows.normalized_weights)
         self._coordinates = np.stack([Whitening(gram + penalty).complete for gram in grams])
-        self.is_preconditioned, self._curvature = True, 0.5
+        self._curvature = 0.5

@@ -12,7 +12,7 @@ from scipy.optimize import lsq_linear
 from torchpoly._backend.device import asarray_like, to_numpy
 from torchpoly._backend.rows import Floats
 from torchpoly._gram.whitening import EPSILON, Whitening
-from torchpoly._train.loss_rows import Rows
+from torchpoly._train.loss_rows import LossRows
 
 Indices = NDArray[np.intp]
 
@@ -81,22 +81,22 @@ class QuantileProgram:
 
     Parameters
     ----------
-    rows : Rows
+    rows : LossRows
         With one target.
     quantile : float
         q, between 0 and 1.
     """
 
-    def __init__(self, rows: Rows, quantile: float) -> None:
+    def __init__(self, rows: LossRows, quantile: float) -> None:
         self._rows = rows
         self.high, self.low = quantile, quantile - 1.0
         self.targets, self.weights = to_numpy(rows.targets)[0], to_numpy(rows.normalized_weights)
         # Features that training did not make orthonormal under the rows are combined to such.
         gram = None if rows.coordinates is not None else rows.gram(rows.normalized_weights[None])[0]
-        self._mixing = None if gram is None else Whitening(gram).truncated
-        self.rank = rows.design.n_features if self._mixing is None else self._mixing.shape[1]
+        self._transform = None if gram is None else Whitening(gram).truncated
+        self.rank = rows.design.n_features if self._transform is None else self._transform.shape[1]
         # Orthonormal features of a row have at most the norm that its weight leaves them.
-        self.norms = 1 / np.sqrt(self.weights) if self._mixing is not None else np.sqrt(rows.design.squares())
+        self.norms = 1 / np.sqrt(self.weights) if self._transform is not None else np.sqrt(rows.design.squares())
 
     def loss(self, residuals: Floats) -> float:
         """Return the primal value."""
@@ -146,9 +146,9 @@ class QuantileProgram:
         for _ in range(500 + 50 * self.rank):
             if not vertex.step():
                 break
-        end = coefficients + self._mixed(vertex.move)
+        end = coefficients + self._of_features(vertex.move)
         # What rounding has left of the residuals through which the polynomial is laid.
-        end = end + self._mixed(self._residuals(end)[vertex.basis] @ vertex.edges)
+        end = end + self._of_features(self._residuals(end)[vertex.basis] @ vertex.edges)
         residuals = self._residuals(end)
         loss, begun = self.loss(residuals), self.loss(start)
         gap = min(loss, self._gap(residuals, vertex.slopes))
@@ -192,29 +192,29 @@ class QuantileProgram:
     def _residuals(self, coefficients: Floats) -> Floats:
         return self.targets - to_numpy(self._rows.design.matvec(coefficients[:, None]))[0]
 
-    def _mixed(self, combination: Floats) -> Floats:
+    def _of_features(self, combination: Floats) -> Floats:
         """Return coefficients of the rows' features, from those of the orthonormal ones."""
-        return combination if self._mixing is None else self._mixing @ combination
+        return combination if self._transform is None else self._transform @ combination
 
     def matvec(self, combinations: Floats) -> Floats:
         """Return values of combinations of orthonormal features, of shape (..., rank)."""
-        mixed = self._mixed(combinations.reshape(-1, self.rank).T)
-        return to_numpy(self._rows.design.matvec(mixed)).reshape(*combinations.shape[:-1], -1)
+        of_features = self._of_features(combinations.reshape(-1, self.rank).T)
+        return to_numpy(self._rows.design.matvec(of_features)).reshape(*combinations.shape[:-1], -1)
 
     def rmatvec(self, slopes: Floats) -> Floats:
         """Return ``F' (w s)`` of the orthonormal features F."""
         products = self._rows.design.rmatvec(asarray_like((self.weights * slopes)[None], self._rows.targets))[:, 0]
-        return products if self._mixing is None else self._mixing.T @ products
+        return products if self._transform is None else self._transform.T @ products
 
     def gram(self, chosen: NDArray[np.bool_]) -> Floats:
         """Return the Gram matrix of the orthonormal features on some rows."""
         gram = self._rows.gram(asarray_like((self.weights * chosen)[None], self._rows.targets))[0]
-        return gram if self._mixing is None else self._mixing.T @ gram @ self._mixing
+        return gram if self._transform is None else self._transform.T @ gram @ self._transform
 
     def columns(self, chosen: Indices) -> Floats:
         """Return the orthonormal features of some rows, of shape (rank, n_chosen)."""
         features = to_numpy(self._rows.design.columns(chosen))
-        return features.copy() if self._mixing is None else self._mixing.T @ features
+        return features.copy() if self._transform is None else self._transform.T @ features
 
 
 class _Vertex:
