@@ -18,7 +18,8 @@ from torchpoly._backend.device import resolve_device
 from torchpoly._backend.rows import Floats, distinct, union_of_ranges
 from torchpoly._backend.validation import DTYPES, check_targets, check_weights
 from torchpoly._dask.collections import Columns, aligned, blocks, check_partitions, is_collection, is_frame
-from torchpoly._gram.reading import NormalEquations, TrainingRows, read_gram
+from torchpoly._gram.normal_equations import NormalEquations
+from torchpoly._gram.reading import TrainingRows, read_gram
 from torchpoly._gram.statistics import GramStatistics
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.domain import Domain

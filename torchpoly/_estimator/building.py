@@ -13,12 +13,13 @@ from torchpoly._backend.device import Device
 from torchpoly._backend.rows import Floats
 from torchpoly._estimator.spec import ModelSpec, loss_class
 from torchpoly._gram.conditioning import well_conditioned
-from torchpoly._gram.coordinates import Coordinates
+from torchpoly._gram.coordinates import Coordinates, PrimalCoordinates
 from torchpoly._gram.extremes import columns_with_extremes
 from torchpoly._gram.merging import RunningGram
-from torchpoly._gram.reading import NormalEquations, TrainingRows
+from torchpoly._gram.normal_equations import NormalEquations
+from torchpoly._gram.reading import TrainingRows
 from torchpoly._gram.source import Source
-from torchpoly._gram.whitening import EPSILON, PrimalCoordinates
+from torchpoly._gram.whitening import EPSILON
 from torchpoly._loss.base import Stages
 from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.fitted import FittedPolynomial

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torchpoly._backend.device import Device
 from torchpoly._backend.rows import Floats
 from torchpoly._gram.conditioning import well_conditioned
-from torchpoly._gram.reading import NormalEquations, TrainingRows
+from torchpoly._gram.normal_equations import NormalEquations
+from torchpoly._gram.reading import TrainingRows
 from torchpoly._gram.target_statistics import mean_and_deviation, median_and_deviation
 from torchpoly._loss.base import Loss
 from torchpoly._loss.custom import CallableLoss, LossFunction

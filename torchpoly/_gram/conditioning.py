@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from torchpoly._gram.factors import GramFactor
+from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.principal_axes import asks_for_principal_axes, in_independent_variables
-from torchpoly._gram.reading import NormalEquations
 from torchpoly._gram.source import Source
 from torchpoly._gram.whitening import EPSILON, Whitening, without_null
 from torchpoly._polynomial.basis import Basis

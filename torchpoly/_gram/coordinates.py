@@ -1,16 +1,46 @@
-"""Coordinates by the side that is smaller, terms or rows."""
+"""Coordinates of training in which the features are orthonormal: combinations of the terms, or of fewer rows."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 
 from torchpoly._backend.rows import Floats
-from torchpoly._gram.dual import DualCoordinates, interpolating
-from torchpoly._gram.factors import MatrixFreeFactor
+from torchpoly._gram.dual import DualCoordinates, orthogonal_complement
+from torchpoly._gram.factors import DenseFactor, MatrixFreeFactor, inverse_weights
 from torchpoly._gram.statistics import GramStatistics, scaling
-from torchpoly._gram.whitening import PrimalCoordinates
+from torchpoly._gram.whitening import rounding_share
+
+
+@dataclass(frozen=True)
+class PrimalCoordinates:
+    """Combinations of terms.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n_terms, rank)
+    """
+
+    matrix: Floats
+
+    @property
+    def rank(self) -> int:
+        """Number of the combinations."""
+        return self.matrix.shape[1]
+
+    def __matmul__(self, parameters: Floats) -> Floats:
+        return self.matrix @ parameters
+
+    def rmatvec(self, products: Floats) -> Floats:
+        """Return ``T.T @ products``."""
+        return self.matrix.T @ products
+
+    def penalty_gradient(self, parameters: Floats, norm_weights: Floats) -> Floats:
+        """Return ``T.T @ P @ T @ parameters``: half the gradient of the squared norm of the coefficients."""
+        return self.matrix.T @ (norm_weights[:, None] * (self.matrix @ parameters))
+
 
 Coordinates = PrimalCoordinates | DualCoordinates
 
@@ -55,3 +85,36 @@ def orthonormal_coordinates(statistics: GramStatistics, alpha: float, norm_weigh
     if alpha or isinstance(gram, MatrixFreeFactor):
         return DualCoordinates.of(gram, alpha)
     return interpolating(gram)
+
+
+def interpolating(factor: DenseFactor) -> PrimalCoordinates:
+    """Return T of least norm such that ``T.T @ G @ T`` is the identity, from a singular value decomposition.
+
+    The constant is free, so it takes the weighted means of the rows out of the other terms.
+    """
+    scales = np.sqrt(inverse_weights(factor.norm_weights))[1:, None]
+    centered = scales * (factor.rows[1:] @ orthogonal_complement(factor.sqrt_weights))
+    left, values, _ = np.linalg.svd(centered, full_matrices=False)
+    kept = values > rounding_share(len(factor.sqrt_weights)) * values.max(initial=0.0)
+    varying = scales * (left[:, kept] / values[kept])
+    means = factor.means[None]
+    return PrimalCoordinates(np.block([[np.ones((1, 1)), -means @ varying], [np.zeros((len(varying), 1)), varying]]))
+
+
+def on_span(coordinates: PrimalCoordinates, coefficients: Floats, norm_weights: Floats, means: Floats) -> Floats:
+    """Return the coefficients of least norm with the same values on few rows: projected on the span of the rows.
+
+    Parameters
+    ----------
+    coordinates : PrimalCoordinates
+        Of :func:`interpolating`, with orthogonal columns but for the weights of the norm.
+    coefficients : ndarray of shape (n_terms, n)
+    norm_weights : ndarray of shape (n_terms,)
+    means : ndarray of shape (n_terms - 1,)
+        Of the terms but the constant.
+    """
+    scales = np.sqrt(norm_weights[1:, None])
+    span = scales * coordinates.matrix[1:, 1:]
+    span /= np.linalg.norm(span, axis=0)
+    varying = span @ (span.T @ (scales * coefficients[1:])) / scales
+    return np.concatenate([coefficients[:1] + means @ (coefficients[1:] - varying), varying])

@@ -8,8 +8,8 @@ from typing import cast
 import numpy as np
 
 from torchpoly._backend.rows import Floats
-from torchpoly._gram.factors import DenseFactor, GramFactor, inverse_weights
-from torchpoly._gram.whitening import EPSILON, PrimalCoordinates, rounding_share
+from torchpoly._gram.factors import GramFactor, inverse_weights
+from torchpoly._gram.whitening import EPSILON
 
 # Norms of rows that are further apart leave the lighter ones fewer digits.
 _WIDELY = 100.0
@@ -38,39 +38,6 @@ def _n_refinements(eigenvalues: Floats) -> int:
 def orthogonal_complement(vector: Floats) -> Floats:
     """Return an orthonormal basis of what is orthogonal to a vector, of shape (n, n - 1)."""
     return np.linalg.qr(vector[:, None], mode="complete")[0][:, 1:]
-
-
-def interpolating(factor: DenseFactor) -> PrimalCoordinates:
-    """Return T of least norm such that ``T.T @ G @ T`` is the identity, from a singular value decomposition.
-
-    The constant is free, so it takes the weighted means of the rows out of the other terms.
-    """
-    scales = np.sqrt(inverse_weights(factor.norm_weights))[1:, None]
-    centered = scales * (factor.rows[1:] @ orthogonal_complement(factor.sqrt_weights))
-    left, values, _ = np.linalg.svd(centered, full_matrices=False)
-    kept = values > rounding_share(len(factor.sqrt_weights)) * values.max(initial=0.0)
-    varying = scales * (left[:, kept] / values[kept])
-    means = factor.means[None]
-    return PrimalCoordinates(np.block([[np.ones((1, 1)), -means @ varying], [np.zeros((len(varying), 1)), varying]]))
-
-
-def on_span(coordinates: PrimalCoordinates, coefficients: Floats, norm_weights: Floats, means: Floats) -> Floats:
-    """Return the coefficients of least norm with the same values on few rows: projected on the span of the rows.
-
-    Parameters
-    ----------
-    coordinates : PrimalCoordinates
-        Of :func:`interpolating`, with orthogonal columns but for the weights of the norm.
-    coefficients : ndarray of shape (n_terms, n)
-    norm_weights : ndarray of shape (n_terms,)
-    means : ndarray of shape (n_terms - 1,)
-        Of the terms but the constant.
-    """
-    scales = np.sqrt(norm_weights[1:, None])
-    span = scales * coordinates.matrix[1:, 1:]
-    span /= np.linalg.norm(span, axis=0)
-    varying = span @ (span.T @ (scales * coefficients[1:])) / scales
-    return np.concatenate([coefficients[:1] + means @ (coefficients[1:] - varying), varying])
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._gram.conditioning import well_conditioned
-from torchpoly._gram.reading import NormalEquations
+from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.source import Source
 from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.domain import Domain

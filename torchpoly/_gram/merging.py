@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from torchpoly._gram.conditioning import MAX_CONDITION, NULL_ROUNDING
-from torchpoly._gram.reading import NormalEquations, TrainingRows, read_gram
+from torchpoly._gram.normal_equations import NormalEquations
+from torchpoly._gram.reading import TrainingRows, read_gram
 from torchpoly._gram.source import Source
 from torchpoly._gram.statistics import GramStatistics
 from torchpoly._gram.target_statistics import mean_and_deviation

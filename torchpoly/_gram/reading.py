@@ -1,4 +1,4 @@
-"""From rows to Gram statistics: one pass, a chunk at a time, or a second where digits ask for it."""
+"""The rows of a fit, and one pass over them, chunk by chunk, that computes their Gram statistics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._backend.device import Device, halving_on_out_of_memory, to_numpy
+from torchpoly._backend.device import Device, halving_on_out_of_memory
 from torchpoly._backend.rows import (
     SCAN_ROWS,
     Array,
@@ -21,12 +21,10 @@ from torchpoly._backend.rows import (
     row_chunks,
     sum_weights,
 )
-from torchpoly._gram.coordinates import Coordinates, orthonormal_coordinates
 from torchpoly._gram.design_matrix import DesignMatrix
-from torchpoly._gram.dual import on_span
-from torchpoly._gram.factors import DenseFactor, MatrixFreeFactor, is_held
+from torchpoly._gram.factors import MatrixFreeFactor, is_held
+from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.statistics import GramStatistics
-from torchpoly._gram.whitening import PrimalCoordinates, without_null
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.domain import Domain
 from torchpoly._polynomial.index_set import IndexSet
@@ -125,7 +123,7 @@ class TrainingRows:
         ----------
         basis : Basis
             The features.
-        transform : ndarray of shape (n_terms, n_mixed), optional
+        transform : ndarray of shape (n_terms, n_combinations), optional
             The statistics are those of the combinations ``transform.T @ features``.
 
         Raises
@@ -184,80 +182,6 @@ class TrainingRows:
         """Return some of the rows."""
         weights = None if self.weights is None else self.weights[rows]
         return replace(self, X=self.X[rows], Y=self.Y[rows], weights=weights)
-
-
-@dataclass(frozen=True)
-class NormalEquations:
-    """What a fit keeps of the rows.
-
-    Parameters
-    ----------
-    basis : Basis
-        The features.
-    transform : ndarray of shape (n_terms, n_mixed) or None
-        Where given, the statistics are those of the combinations ``transform.T @ features``.
-    statistics : GramStatistics
-        Of the features or of their combinations.
-    rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows) or None
-        The chunk that holds all rows of features or of combinations, if one does; where the Gram
-        matrix is an :class:`MatrixFreeFactor`, only the targets, of shape (n_targets, n_rows).
-    first : NormalEquations or None
-        What was read of the terms of the columns themselves, if that was not enough.
-    """
-
-    basis: Basis
-    transform: Floats | None
-    statistics: GramStatistics
-    rows: Array | None
-    first: NormalEquations | None = None
-
-    @property
-    def terms_at_rows(self) -> Floats | None:
-        """The terms at all rows, of shape (n_terms, n_rows), times the roots of weights; None where not at hand."""
-        if self.rows is None or self.transform is not None or not isinstance(self.statistics.features, np.ndarray):
-            return None
-        return to_numpy(self.rows[: self.basis.n_terms])
-
-    @property
-    def plain(self) -> NormalEquations:
-        """What was read of the terms of the columns themselves."""
-        return replace(self if self.first is None else self.first, rows=None)
-
-    def orthonormal_coordinates(self, alpha: float) -> Coordinates:
-        """Return the coordinates in which the penalized Gram matrix is the identity."""
-        norm_weights = self.basis.norm_weights if self.transform is None else None
-        return orthonormal_coordinates(self.statistics, alpha, norm_weights)
-
-    def projection(self) -> Callable[[Floats], Floats] | None:
-        """Return the projection on the coefficients of least norm with the same values on the rows.
-
-        None stands for the identity: where no terms are dependent, and for raw powers, which train as
-        textbooks do.
-        """
-        gram, basis = self.statistics.features, self.basis
-        if basis.family == "power":
-            return None
-        coordinates = self.orthonormal_coordinates(0.0)
-        if coordinates.rank == len(self.statistics.cross):
-            return None
-        if isinstance(gram, np.ndarray):
-            null = self.statistics.whitening().null
-            return lambda coefficients: without_null(coefficients, null, basis.norm_weights)
-        if isinstance(coordinates, PrimalCoordinates):
-            means = cast(DenseFactor, gram).means
-            return lambda coefficients: on_span(coordinates, coefficients, basis.norm_weights, means)
-        return lambda coefficients: coordinates @ coordinates.rmatvec(gram @ coefficients)
-
-    def split(self, n_targets: int) -> tuple[NormalEquations, Floats]:
-        """Return the reading of the first targets, and the mean products of the features with the others."""
-        statistics = self.statistics
-        if statistics.cross.shape[1] == n_targets:
-            return self, statistics.cross[:, n_targets:]
-        first = replace(statistics, cross=statistics.cross[:, :n_targets], target=statistics.target[:n_targets])
-        more = statistics.cross[:, n_targets:]
-        rows = None if self.rows is None else self.rows[: len(self.rows) - more.shape[1]]
-        before = None if self.first is None else self.first.split(n_targets)[0]
-        return replace(self, statistics=first, rows=rows, first=before), more
 
 
 def read_gram(basis: Basis, data: TrainingRows, transform: Floats | None = None) -> GramStatistics:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from torchpoly._backend.rows import Floats
-from torchpoly._gram.reading import NormalEquations
+from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.domain import Domain
 

@@ -124,31 +124,3 @@ def without_null(matrix: Floats, null: Floats, norm_weights: Floats) -> Floats:
     too_long = np.abs(steps).max(axis=0, initial=0.0) > _MAX_STEP
     steps[:, too_long] = null.T @ matrix[:, too_long]
     return matrix - null @ steps
-
-
-@dataclass(frozen=True)
-class PrimalCoordinates:
-    """Combinations of terms.
-
-    Parameters
-    ----------
-    matrix : ndarray of shape (n_terms, rank)
-    """
-
-    matrix: Floats
-
-    @property
-    def rank(self) -> int:
-        """Number of the combinations."""
-        return self.matrix.shape[1]
-
-    def __matmul__(self, parameters: Floats) -> Floats:
-        return self.matrix @ parameters
-
-    def rmatvec(self, products: Floats) -> Floats:
-        """Return ``T.T @ products``."""
-        return self.matrix.T @ products
-
-    def penalty_gradient(self, parameters: Floats, norm_weights: Floats) -> Floats:
-        """Return ``T.T @ P @ T @ parameters``: half the gradient of the squared norm of the coefficients."""
-        return self.matrix.T @ (norm_weights[:, None] * (self.matrix @ parameters))

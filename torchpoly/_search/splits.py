@@ -21,8 +21,9 @@ from torchpoly._backend.rows import Floats, count_rows
 from torchpoly._estimator.building import build_from_gram
 from torchpoly._estimator.spec import ModelSpec
 from torchpoly._gram.conditioning import MAX_CONDITION
+from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.principal_axes import asks_for_principal_axes
-from torchpoly._gram.reading import NormalEquations, TrainingRows, fits_one_chunk, read_gram
+from torchpoly._gram.reading import TrainingRows, fits_one_chunk, read_gram
 from torchpoly._gram.statistics import GramStatistics, ridge_path
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.box import Box

@@ -17,7 +17,7 @@ from torchpoly._backend.rows import Array, Floats
 from torchpoly._gram.coordinates import Coordinates, penalty_gradient
 from torchpoly._gram.dual import DualCoordinates
 from torchpoly._gram.factors import DenseFactor, GramFactor, MatrixFreeFactor
-from torchpoly._gram.reading import NormalEquations
+from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.statistics import largest_eigenvalue, residual_products
 from torchpoly._train.loop import Objective
 

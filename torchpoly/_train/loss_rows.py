@@ -14,7 +14,8 @@ from torchpoly._backend.rows import Array, Floats
 from torchpoly._gram.coordinates import Coordinates
 from torchpoly._gram.design_matrix import DesignMatrix
 from torchpoly._gram.dual import DualCoordinates
-from torchpoly._gram.reading import NormalEquations, TrainingRows
+from torchpoly._gram.normal_equations import NormalEquations
+from torchpoly._gram.reading import TrainingRows
 
 # Features of all rows are kept where they take no more than these bytes.
 _MAX_KEPT_BYTES = 2**28

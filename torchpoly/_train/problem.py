@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from torchpoly._backend.rows import Floats
-from torchpoly._gram.reading import NormalEquations
+from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._loss.base import Loss
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.box import Box
@@ -55,7 +55,7 @@ class Problem:
         For all targets, or one for each in their order.
     basis : Basis
         The features.
-    transform : ndarray of shape (n_terms, n_mixed) or None
+    transform : ndarray of shape (n_terms, n_combinations) or None
         What the objective's coefficients combine; None stands for the features.
     targets : TargetScaling
         What the targets are scaled by.
