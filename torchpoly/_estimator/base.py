@@ -95,7 +95,7 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
         saved = {name: state[name] for name in _RECORDS if state.get(name) is not None}
         super().__setstate__(state | {name: from_plain(_RECORDS[name], record) for name, record in saved.items()})
 
-    def _model(self) -> ModelSpec:
+    def _spec(self) -> ModelSpec:
         index_options, loss_options = (
             {name: getattr(self, name) for name in kind.parameters} for kind in (IndexSet, loss_class(self.loss))
         )
@@ -104,7 +104,7 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
     def _train(
         self,
         problem: Problem,
-        spec: OptimizerSpec,
+        optimizer: OptimizerSpec,
         n_rows: int,
         single_target: bool,
         tasks: FitTasks | None = None,
@@ -127,7 +127,7 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
             curve = minimize(
                 part.objective,
                 part.parameters,
-                spec,
+                optimizer,
                 n_iter=self.n_iter,
                 tol=self.tol,
                 batches=problem.batches(n_rows, self.random_state),

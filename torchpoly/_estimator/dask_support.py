@@ -36,7 +36,7 @@ _NEEDED = {"loss": "squared_error", "batch_size": None, "warm_start": False}
 
 def fit_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any) -> None:
     """Fit an estimator to Dask collections."""
-    spec, model = resolve_optimizer(estimator.optimizer, estimator.lr), estimator._model()
+    optimizer, spec = resolve_optimizer(estimator.optimizer, estimator.lr), estimator._spec()
     for name, needed in _NEEDED.items():
         value = getattr(estimator, name)
         if value is not needed and value != needed:
@@ -47,11 +47,11 @@ def fit_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: An
             )
     partitions = partitions_of(estimator, X, y, sample_weight, reset=True)
     tasks = FitTasks(estimator, X, y, sample_weight, 1) if has_callbacks(estimator) else None
-    everything = accumulate(model, partitions)
+    everything = accumulate(spec, partitions)
     if tasks is not None:
         tasks.read_chunk()
-    problem = build_from_running_gram(model, everything, partial(PartitionedRows, partitions, everything.n_rows))
-    estimator._train(problem, spec, everything.n_rows, partitions.targets.number is None, tasks)
+    problem = build_from_running_gram(spec, everything, partial(PartitionedRows, partitions, everything.n_rows))
+    estimator._train(problem, optimizer, everything.n_rows, partitions.targets.number is None, tasks)
 
 
 def partitions_of(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Partitions:
@@ -86,16 +86,16 @@ def score_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: 
     return partitions.reduce(partial(Moments.of, values_at, estimator._polynomial.targets.center), add).r2
 
 
-def accumulate(model: ModelSpec, partitions: Partitions) -> RunningGram:
+def accumulate(spec: ModelSpec, partitions: Partitions) -> RunningGram:
     """Return what least squares need to know of the rows in partitions."""
 
     def checked(box: Box) -> Box:
-        check_memory(model.indices(len(box), box.values), sys.maxsize)
+        check_memory(spec.indices(len(box), box.values), sys.maxsize)
         return box
 
     def of_rows(data: TrainingRows, unit: float) -> RunningGram:
         box = checked(Box.of(data.X, data.weights))
-        return RunningGram.of(model.basis_for(box), data, box).weighing(unit)
+        return RunningGram.of(spec.basis_for(box), data, box).weighing(unit)
 
     def merge(one: RunningGram, other: RunningGram) -> RunningGram:
         checked(one.box | other.box)

@@ -122,7 +122,7 @@ class PartialFit(PolynomialBase):
         return self
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
-        spec, model = resolve_optimizer(self.optimizer, self.lr), self._model()
+        optimizer, spec = resolve_optimizer(self.optimizer, self.lr), self._spec()
         namespace = None if is_collection(X) else namespace_of(X)
         so_far: RunningGram | None = getattr(self, "_running_gram", None) or getattr(self, "_read", None)
         if so_far is None and hasattr(self, "_polynomial"):
@@ -131,12 +131,12 @@ class PartialFit(PolynomialBase):
                 "squared error, the matrix was too large to keep, or it is a copy or from a file. Start anew with "
                 "sklearn.base.clone(model).partial_fit."
             )
-        rows, source, single_target = self._accumulate(model, X, y, sample_weight, so_far)
+        rows, source, single_target = self._accumulate(spec, X, y, sample_weight, so_far)
         parts = [rows] if so_far is None else [so_far, rows]
         everything = sum(parts[1:], start=parts[0])
-        if model.needs_well_conditioned:
+        if spec.needs_well_conditioned:
             everything = everything.with_lost_terms(parts, source)
-        if model.needs_well_conditioned and everything.is_ill_conditioned:
+        if spec.needs_well_conditioned and everything.is_ill_conditioned:
             warnings.warn(
                 "The Gram matrix is ill-conditioned, as columns are heavy-tailed, nearly coincide, or vary far less in "
                 "some batches than in all: partial_fit loses digits or terms that fit on all rows, which it reads "
@@ -144,19 +144,19 @@ class PartialFit(PolynomialBase):
                 LinAlgWarning,
                 stacklevel=4,
             )
-        self._train(build_from_running_gram(model, everything), spec, everything.n_rows, single_target)
+        self._train(build_from_running_gram(spec, everything), optimizer, everything.n_rows, single_target)
         self._running_gram, self._namespace = everything, namespace
         self.__dict__.pop("_read", None)
 
     def _accumulate(
-        self, model: ModelSpec, X: Any, y: Any, sample_weight: Any, so_far: RunningGram | None
+        self, spec: ModelSpec, X: Any, y: Any, sample_weight: Any, so_far: RunningGram | None
     ) -> tuple[RunningGram, Callable[[TargetScaling], Source], bool]:
         """Return what is known of these rows alone, the rows themselves, and whether y has one dimension."""
         reset = so_far is None
         if is_collection(X, y, sample_weight):
             partitions = partitions_of(self, X, y, sample_weight, reset=reset)
-            self._check_same_terms(so_far, model, partitions.targets.number)
-            rows = accumulate(model, partitions)
+            self._check_same_terms(so_far, spec, partitions.targets.number)
+            rows = accumulate(spec, partitions)
             source = partial(PartitionedRows, partitions, rows.n_rows)
             return rows, source, partitions.targets.number is None
         device = resolve_device(self._device_for(X))
@@ -164,18 +164,18 @@ class PartialFit(PolynomialBase):
         weights, unit = check_weights(sample_weight, X)
         box = Box.of(X, weights)
         everything = box if so_far is None else box | so_far.box
-        check_memory(model.indices(len(box), everything.values), sys.maxsize)
-        self._check_same_terms(so_far, model, None if y.ndim == 1 else y.shape[1])
+        check_memory(spec.indices(len(box), everything.values), sys.maxsize)
+        self._check_same_terms(so_far, spec, None if y.ndim == 1 else y.shape[1])
         Y = y.reshape(len(y), -1)
         data = TrainingRows(X, Y, weights, TargetScaling.identity(Y.shape[1]), device).of_positive_weight()
-        rows = RunningGram.of(model.basis_for(box), data, box).weighing(unit)
+        rows = RunningGram.of(spec.basis_for(box), data, box).weighing(unit)
         return rows, lambda targets: replace(data, targets=targets), y.ndim == 1
 
-    def _check_same_terms(self, so_far: RunningGram | None, model: ModelSpec, n_targets: int | None) -> None:
+    def _check_same_terms(self, so_far: RunningGram | None, spec: ModelSpec, n_targets: int | None) -> None:
         """Refuse rows for other terms or targets than those of the rows before."""
         if so_far is None:
             return
-        before, now = so_far.basis, model.basis_for(so_far.box)
+        before, now = so_far.basis, spec.basis_for(so_far.box)
         names = [name for name in IndexSet.parameters if getattr(before.indices, name) != getattr(now.indices, name)]
         for name in names if before.family == now.family else ["basis"]:
             options = ", ".join(f"{option}={getattr(before.indices, option)}" for option in IndexSet.parameters)

@@ -377,15 +377,16 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
 
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         as_given = X, y, sample_weight
-        spec = resolve_optimizer(self.optimizer, self.lr)
+        optimizer = resolve_optimizer(self.optimizer, self.lr)
         device = resolve_device(self._device_for(X))
         check_not_class(self.loss)
         X, y = check_rows(self, X, y)
         weights, unit = check_weights(sample_weight, X)
         n_rows = count_rows(X, weights)
-        self._check_batch_size(n_rows, spec)
+        self._check_batch_size(n_rows, optimizer)
         box = Box.of(X, weights)
-        indices = self._model().indices(len(box), box.values)
+        spec = self._spec()
+        indices = spec.indices(len(box), box.values)
         check_memory(indices, n_rows)
         n_targets = 1 if y.ndim == 1 else y.shape[1]
         warm = self._warm(X.shape[1], n_targets)
@@ -395,19 +396,19 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
             tasks = FitTasks(self, *as_given, n_chunks)
 
         problem = build_from_rows(
-            self._model(),
+            spec,
             X,
             y,
             weights,
             box,
             device=device,
             batch_size=self.batch_size,
-            in_stages=spec.is_lbfgs,
+            in_stages=optimizer.is_lbfgs,
             warm=warm,
             on_chunk=None if tasks is None else tasks.read_chunk,
         )
 
-        self._train(problem, spec, n_rows, y.ndim == 1, tasks, weight_unit=unit)
+        self._train(problem, optimizer, n_rows, y.ndim == 1, tasks, weight_unit=unit)
         self._namespace = namespace_of(as_given[0])
 
     def _warm(self, n_features: int, n_targets: int) -> FittedPolynomial | None:
@@ -423,7 +424,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
                 )
         return polynomial
 
-    def _check_batch_size(self, n_rows: int, spec: OptimizerSpec) -> None:
+    def _check_batch_size(self, n_rows: int, optimizer: OptimizerSpec) -> None:
         """Refuse batches larger than the data, or for an optimizer that compares values of one and the next."""
         if self.batch_size is None:
             return
@@ -432,7 +433,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
                 f"The 'batch_size' parameter got {self.batch_size}, more than the {n_rows} rows of positive weight. "
                 "Use a smaller one, or None for all rows at once."
             )
-        if spec.is_lbfgs:
+        if optimizer.is_lbfgs:
             raise ValueError(
                 f"The 'batch_size' parameter got {self.batch_size} with an L-BFGS optimizer, which takes the "
                 "difference between batches for the curvature of the loss. Use optimizer='adam', or batch_size=None."

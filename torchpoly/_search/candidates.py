@@ -28,27 +28,27 @@ class Candidate:
         With its parameters set, not fitted.
     steps : dict of str to object
         The parameters that the grid sets on the steps of a pipeline before it.
-    spec : OptimizerSpec
-    model : ModelSpec
+    optimizer : OptimizerSpec
+    spec : ModelSpec
     device : torch.device or None
     """
 
     index: int
     estimator: TorchPolynomialRegressor
     steps: dict[str, Any]
-    spec: OptimizerSpec
-    model: ModelSpec
+    optimizer: OptimizerSpec
+    spec: ModelSpec
     device: Device
 
     @property
     def has_formula(self) -> bool:
         """Whether training ends at the optimum after its first step."""
-        return self.spec.sets_first_step and self.model.basis == "orthonormal"
+        return self.optimizer.sets_first_step and self.spec.basis == "orthonormal"
 
     @property
     def trains_in_lockstep(self) -> bool:
         """Whether it can train with others in one tensor."""
-        return self.spec.is_elementwise and not self.estimator.verbose
+        return self.optimizer.is_elementwise and not self.estimator.verbose
 
     @property
     def continues(self) -> bool:
@@ -134,12 +134,12 @@ class CandidateParser:
                 TorchPolynomialRegressor.__name__,
             )
             estimator = TorchPolynomialRegressor(**self._defaults | own)
-            spec, device = resolve_optimizer(estimator.optimizer, estimator.lr), resolve_device(estimator.device)
+            optimizer, device = resolve_optimizer(estimator.optimizer, estimator.lr), resolve_device(estimator.device)
         except ValueError as error:
             return error
-        model = estimator._model()
-        if not model.is_least_squares:
+        spec = estimator._spec()
+        if not spec.is_least_squares:
             return "losses other than the squared error need the rows in each iteration"
         if estimator.batch_size is not None:
             return "mini-batches need the rows in each iteration"
-        return Candidate(index, estimator, steps, spec, model, device)
+        return Candidate(index, estimator, steps, optimizer, spec, device)

@@ -22,7 +22,7 @@ from torchpoly._search.split_training import SplitTraining
 from torchpoly._search.splits import SplitGram
 from torchpoly._train.lockstep import train_in_lockstep
 
-# Folds train together as long as their matrices take about these bytes.
+# Splits train together as long as their matrices take about these bytes.
 _MAX_SPLIT_BYTES = 2**29
 
 
@@ -61,8 +61,8 @@ class Evaluation:
         """Train and score candidates on the rows of a source."""
         families, box = defaultdict(list), source.box()
         for candidate in candidates:
-            model = candidate.model
-            indices = model.indices(source.n_features, None if box is None else box.values)
+            spec = candidate.spec
+            indices = spec.indices(source.n_features, None if box is None else box.values)
             try:
                 check_memory(indices, source.fewest_rows)
             except ValueError as error:
@@ -72,21 +72,21 @@ class Evaluation:
             if n_terms > source.fewest_rows:
                 self.fall_back([candidate], source.splits, "there are more terms than training rows")
             else:
-                families[*model.family, candidate.device].append((n_terms, candidate))
+                families[*spec.family, candidate.device].append((n_terms, candidate))
         for family in families.values():
             self._add_family(max(n_terms for n_terms, _ in family), [candidate for _, candidate in family], source)
 
     def _add_family(self, n_terms: int, candidates: list[Candidate], source: SplitSource) -> None:
         """Train and score candidates of one family of terms, of which the greatest degree has so many."""
-        models = [candidate.model for candidate in candidates]
-        n_matrices = 5 + len({model.alpha for model in models})
+        specs = [candidate.spec for candidate in candidates]
+        n_matrices = 5 + len({spec.alpha for spec in specs})
         size = max(1, _MAX_SPLIT_BYTES // (8 * n_matrices * n_terms**2))
-        folds = source.folds(max(models, key=lambda model: model.degree), candidates[0].device)
+        split_grams = source.split_grams(max(specs, key=lambda spec: spec.degree), candidates[0].device)
         left = list(source.splits)
         while left:
             start = perf_counter()
             try:
-                trainings = self._train(candidates, islice(folds, size))
+                trainings = self._train(candidates, islice(split_grams, size))
             except (ValueError, TypeError, ArithmeticError, MemoryError) as error:
                 self.fall_back(candidates, left, error)
                 return
@@ -100,12 +100,13 @@ class Evaluation:
             left = left[len(trainings) :]
 
     def _train(
-        self, candidates: list[Candidate], folds: Iterator[tuple[int, SplitGram | None]]
+        self, candidates: list[Candidate], split_grams: Iterator[tuple[int, SplitGram | None]]
     ) -> dict[int, SplitTraining | None]:
-        """Train together on some folds."""
+        """Train together on some splits."""
         together = not self._scoring.needs_estimators
         trainings = {
-            split: None if fold is None else SplitTraining(fold, candidates, together=together) for split, fold in folds
+            split: None if split_gram is None else SplitTraining(split_gram, candidates, together=together)
+            for split, split_gram in split_grams
         }
         train_in_lockstep(lane for training in trainings.values() if training is not None for _, lane in training.lanes)
         return trainings
@@ -115,7 +116,7 @@ class Evaluation:
         owners, coefficients = training.polynomials()
         if owners:
             start = perf_counter()
-            scores = self._scores(training.fold, coefficients, rows)
+            scores = self._scores(training.split_gram, coefficients, rows)
             score_time = (perf_counter() - start) / training.n_together
             for candidates, scored in zip(owners, scores, strict=True):
                 for candidate in candidates:
@@ -126,30 +127,30 @@ class Evaluation:
         for candidate in training.alone:
             self._add_alone(candidate, split, rows, training)
 
-    def _scores(self, fold: SplitGram, coefficients: Floats, rows: SplitRows) -> list[Result]:
-        """Return the scores of polynomials in the basis of a fold."""
+    def _scores(self, split_gram: SplitGram, coefficients: Floats, rows: SplitRows) -> list[Result]:
+        """Return the scores of polynomials in the basis of a split."""
         sets: dict[str, tuple[NDArray, NDArray[np.intp], GramStatistics | None]] = {
-            "test_scores": (rows.test.X, rows.split[1], fold.test)
+            "test_scores": (rows.test.X, rows.split[1], split_gram.test)
         }
         if self._return_train_score:
             if rows.X_scored is None:
-                sets["train_scores"] = rows.training.X, rows.split[0], fold.training
+                sets["train_scores"] = rows.training.X, rows.split[0], split_gram.training
             else:
                 sets["train_scores"] = rows.X_scored, rows.split[0], None
-        polynomials = fold.family(coefficients)
+        polynomials = split_gram.family(coefficients)
         scores = {name: self._scoring.of_polynomials(polynomials, *those) for name, those in sets.items()}
         return [dict(zip(scores, values, strict=True)) for values in zip(*scores.values(), strict=True)]
 
     def _add_alone(self, candidate: Candidate, split: int, rows: SplitRows, training: SplitTraining) -> None:
-        """Train a candidate by itself on the Gram matrix of a fold, and score the estimator."""
+        """Train a candidate by itself on the Gram matrix of a split, and score the estimator."""
         start = perf_counter()
         estimator = clone(candidate.estimator)
         try:
-            problem = training.problem(candidate.model)
+            problem = training.problem(candidate.spec)
             if problem is None:
                 self.fall_back([candidate], [split], "a fit reads the training rows more than once")
                 return
-            estimator._train(problem, candidate.spec, training.fold.n_rows, rows.single_target)
+            estimator._train(problem, candidate.optimizer, training.split_gram.n_rows, rows.single_target)
         except Exception as error:  # the optimizer may be the user's, and raise anything
             self.fall_back([candidate], [split], error)
             return

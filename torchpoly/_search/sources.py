@@ -23,7 +23,7 @@ from torchpoly._gram.target_statistics import mean_and_deviation
 from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.target_scaling import TargetScaling
 from torchpoly._search.candidates import Candidate
-from torchpoly._search.splits import Split, SplitBatch, SplitGram, read_fold, read_folds
+from torchpoly._search.splits import Split, SplitBatch, SplitGram, read_split, read_splits
 
 # The rows of several splits are transformed at a time where they take no more than about these bytes.
 _MAX_TRANSFORMED_BYTES = 2**28
@@ -84,8 +84,8 @@ class SplitSource(Protocol):
     def rows(self, split: int) -> SplitRows:
         """Return the rows of a split."""
 
-    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
-        """Yield what the rows of each split, in order, say of least squares up to the degree of a model.
+    def split_grams(self, spec: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
+        """Yield what the rows of each split, in order, say of least squares up to the degree of a spec.
 
         None stands for a split of which either part has no row of positive weight.
         """
@@ -125,7 +125,7 @@ class PlainSource:
         self.splits: Sequence[int] = range(len(splits))
         self.n_features = X.shape[1]
         self.fewest_rows = min(len(training) for training, _ in splits)
-        self._complete_runs: dict[tuple[object, ...], SplitBatch] = {}
+        self._complete_batches: dict[tuple[object, ...], SplitBatch] = {}
 
     def box(self) -> Box | None:
         """Return the box of all rows."""
@@ -140,30 +140,30 @@ class PlainSource:
         estimator.__dict__.update(self.attributes)
         return estimator
 
-    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
+    def split_grams(self, spec: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
         """Read the rows once for all splits that share groups of them."""
-        for run in read_folds(model, replace(self._data, device=device), self._places):
-            for split in run.splits:
-                yield split, run.fold(split)
-            if run.covers_all_rows:
-                self._complete_runs[*model.family, device] = run
+        for batch in read_splits(spec, replace(self._data, device=device), self._places):
+            for split in batch.splits:
+                yield split, batch.split_gram(split)
+            if batch.covers_all_rows:
+                self._complete_batches[*spec.family, device] = batch
 
     def fit_on_all_rows(self, estimator: TorchPolynomialRegressor, candidate: Candidate) -> bool:
         """Fit a candidate to all rows from what has been read of them, and return whether that was enough."""
-        model = candidate.model
-        run = self._complete_runs.get((*model.family, candidate.device))
-        if run is None:
+        spec = candidate.spec
+        batch = self._complete_batches.get((*spec.family, candidate.device))
+        if batch is None:
             return False
         n_rows = count_rows(self._data.X, self._data.weights)
         # A fit of so few rows refines the optimum that it gets from their Gram matrix.
-        n_terms = model.basis_for(self._box).n_terms
+        n_terms = spec.basis_for(self._box).n_terms
         if n_rows <= chunk_size(n_terms + self._data.Y.shape[1]):
             return False
-        everything = run.everything()
-        problem = None if everything is None else everything.pose(model)
+        everything = batch.everything()
+        problem = None if everything is None else everything.build_problem(spec)
         if problem is None:
             return False
-        estimator._train(problem, candidate.spec, n_rows, self._single_target, weight_unit=self._weight_unit)
+        estimator._train(problem, candidate.optimizer, n_rows, self._single_target, weight_unit=self._weight_unit)
         self._complete(estimator)
         return True
 
@@ -191,11 +191,11 @@ class PipelineSource:
         """Return the rows of a split."""
         return self._rows[split]
 
-    def folds(self, model: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
+    def split_grams(self, spec: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
         """Read the rows of each split."""
         for split, rows in self._rows.items():
             training, test = (replace(data, device=device) for data in (rows.training, rows.test))
-            yield split, read_fold(model, training, test)
+            yield split, read_split(spec, training, test)
 
 
 def transformed_sources(

@@ -1,4 +1,4 @@
-"""The candidates of a search trained on a fold, from its Gram matrices."""
+"""The candidates of a search trained on a split, from its Gram matrices."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from torchpoly._train.problem import Part, Problem
 
 
 class SplitTraining:
-    """The trainings of candidates on a fold.
+    """The trainings of candidates on a split.
 
     Parameters
     ----------
-    fold : SplitGram
+    split_gram : SplitGram
     candidates : list of Candidate
     together : bool
         Whether coefficients are enough, or each candidate has to be trained as an estimator.
@@ -39,8 +39,8 @@ class SplitTraining:
         What has to be trained by itself.
     """
 
-    def __init__(self, fold: SplitGram, candidates: Sequence[Candidate], *, together: bool) -> None:
-        self.fold = fold
+    def __init__(self, split_gram: SplitGram, candidates: Sequence[Candidate], *, together: bool) -> None:
+        self.split_gram = split_gram
         self.solved: list[tuple[list[Candidate], Floats]] = []
         self.lanes: list[tuple[list[Candidate], Lane]] = []
         self.alone: list[Candidate] = []
@@ -54,7 +54,7 @@ class SplitTraining:
         by_degree = defaultdict(list)
         for group in alike.values():
             if group[0].has_formula:
-                by_degree[group[0].model.degree].append(group)
+                by_degree[group[0].spec.degree].append(group)
             else:
                 self._enlist(group)
         for degree, groups in by_degree.items():
@@ -67,10 +67,10 @@ class SplitTraining:
 
     def _solve(self, degree: int, groups: list[list[Candidate]]) -> None:
         """Solve those of a degree whose training ends at the optimum, if the Gram matrix has the digits for it."""
-        if self.fold.n_terms(degree) > self.fold.n_rows:
+        if self.split_gram.n_terms(degree) > self.split_gram.n_rows:
             self.alone += chain(*groups)
             return
-        path, exact = self.fold.ridge_path(degree, [group[0].model.alpha for group in groups])
+        path, exact = self.split_gram.ridge_path(degree, [group[0].spec.alpha for group in groups])
         for group, polynomial, is_exact in zip(groups, np.moveaxis(path, 1, 0), exact, strict=True):
             if is_exact:
                 self.solved.append((group, polynomial))
@@ -79,19 +79,19 @@ class SplitTraining:
 
     def _enlist(self, group: list[Candidate]) -> None:
         """Let those train in lockstep, if the Gram matrix has the digits for it."""
-        first, problem = group[0], self.problem(group[0].model)
+        first, problem = group[0], self.problem(group[0].spec)
         if problem is None:
             self.alone += group
             return
         estimator, part = first.estimator, problem.parts[0]
         objective = cast(GramObjective, part.objective)
-        self.lanes.append((group, Lane(objective, part.parameters, first.spec, estimator.n_iter, estimator.tol)))
+        self.lanes.append((group, Lane(objective, part.parameters, first.optimizer, estimator.n_iter, estimator.tol)))
 
-    def problem(self, model: ModelSpec) -> Problem | None:
+    def problem(self, spec: ModelSpec) -> Problem | None:
         """Return what a fit alone would minimize, with parameters of its own; None where it would read more."""
-        key = model.degree, model.alpha, model.basis
+        key = spec.degree, spec.alpha, spec.basis
         if key not in self._problems:
-            self._problems[key] = self.fold.pose(model)
+            self._problems[key] = self.split_gram.build_problem(spec)
         problem = self._problems[key]
         if problem is None:
             return None
@@ -99,7 +99,7 @@ class SplitTraining:
         return replace(problem, parts=parts)
 
     def polynomials(self) -> tuple[list[list[Candidate]], Floats]:
-        """Return what has been trained together, in the basis of the fold.
+        """Return what has been trained together, in the basis of the split.
 
         Returns
         -------
@@ -111,7 +111,7 @@ class SplitTraining:
         for owners, lane in self.lanes:
             if lane.failure is None:
                 found.append((owners, lane.objective.coefficients(lane.parameters)))
-        coefficients = np.zeros((self.fold.basis.n_terms, len(found), len(self.fold.statistics.target)))
+        coefficients = np.zeros((self.split_gram.basis.n_terms, len(found), len(self.split_gram.statistics.target)))
         for column, (_, polynomial) in enumerate(found):
             coefficients[: len(polynomial), column] = polynomial
         return [owners for owners, _ in found], coefficients

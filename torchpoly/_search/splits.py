@@ -31,7 +31,7 @@ from torchpoly._polynomial.fitted import PolynomialFamily
 from torchpoly._polynomial.target_scaling import TargetScaling
 from torchpoly._train.problem import Problem
 
-# The matrices of the groups or folds that are held at the same time take about these bytes.
+# The matrices of the groups or splits that are held at the same time take about these bytes.
 _MAX_GROUP_BYTES = 2**29
 # Digits are lost where training rows lie in so small a part of the range of all rows that terms
 # change by more, or targets vary so little beside all targets.
@@ -102,19 +102,19 @@ class SplitGram:
         coefficients, conditions = ridge_path(statistics, alphas, basis.norm_weights)
         return coefficients, conditions < _MAX_PATH_CONDITION * self._digits_left(len(coefficients))
 
-    def pose(self, model: ModelSpec) -> Problem | None:
+    def build_problem(self, spec: ModelSpec) -> Problem | None:
         """Return the least squares problem of a fit of the training rows; None where that would read them twice."""
-        basis = self.basis.of_degree(model.degree)
+        basis = self.basis.of_degree(spec.degree)
         if basis.n_terms > self.n_rows:
             return None
         statistics = self.statistics.leading_block(basis.n_terms)
-        if model.basis == "orthonormal":
-            whitening = statistics.whitening(model.alpha, basis.norm_weights)
+        if spec.basis == "orthonormal":
+            whitening = statistics.whitening(spec.alpha, basis.norm_weights)
             if whitening.condition >= MAX_CONDITION * self._digits_left(basis.n_terms):
                 return None
-            if not model.alpha and asks_for_principal_axes(basis, statistics.covariance(basis.domain.n_variables)):
+            if not spec.alpha and asks_for_principal_axes(basis, statistics.covariance(basis.domain.n_variables)):
                 return None
-        return build_from_gram(model, NormalEquations(basis, None, statistics, None), self.targets, self.box)
+        return build_from_gram(spec, NormalEquations(basis, None, statistics, None), self.targets, self.box)
 
     def _digits_left(self, n_terms: int) -> float:
         """Return the share of a condition number that may be used up without the rows.
@@ -142,12 +142,12 @@ class SplitGram:
         return PolynomialFamily(self.common, coefficients, self.units, self.device)
 
 
-def read_fold(model: ModelSpec, training: TrainingRows, test: TrainingRows) -> SplitGram | None:
+def read_split(spec: ModelSpec, training: TrainingRows, test: TrainingRows) -> SplitGram | None:
     """Read the rows of one split on their own; None where either part has no row of positive weight.
 
     Parameters
     ----------
-    model : ModelSpec
+    spec : ModelSpec
         Least squares of the greatest degree.
     training, test : TrainingRows
         Whose `targets` are not used.
@@ -156,8 +156,8 @@ def read_fold(model: ModelSpec, training: TrainingRows, test: TrainingRows) -> S
     if not (len(training.X) and len(test.X)):
         return None
     box = Box.of(training.X, None)
-    basis = model.basis_for(box)
-    training = model.data(training.X, training.Y, training.weights, training.device)
+    basis = spec.basis_for(box)
+    training = spec.data(training.X, training.Y, training.weights, training.device)
     statistics = read_gram(basis, training)
     targets = training.targets
     tested = read_gram(basis, replace(test, targets=targets))
@@ -166,19 +166,19 @@ def read_fold(model: ModelSpec, training: TrainingRows, test: TrainingRows) -> S
     )
 
 
-def read_folds(model: ModelSpec, data: TrainingRows, splits: Sequence[Split]) -> Iterator[SplitBatch]:
+def read_splits(spec: ModelSpec, data: TrainingRows, splits: Sequence[Split]) -> Iterator[SplitBatch]:
     """Read the rows once for all splits that share their groups.
 
     Parameters
     ----------
-    model : ModelSpec
+    spec : ModelSpec
         Least squares of the greatest degree.
     data : TrainingRows
     splits : list of tuple of ndarray of int
         Indices of the training rows and of the test rows.
     """
     box = Box.of(data.X, data.weights)
-    common = model.basis_for(box)
+    common = spec.basis_for(box)
     most = max(2, _MAX_GROUP_BYTES // (8 * common.n_terms**2))
     for chosen, labels, counts in _share_rows(splits, len(data.X), most):
         groups = []
@@ -188,18 +188,18 @@ def read_folds(model: ModelSpec, data: TrainingRows, splits: Sequence[Split]) ->
             groups.append(RowGroup.read(common, rows) if rows is not None and len(rows.X) else None)
         read = [group is not None for group in groups]
         kept = [group for group in groups if group is not None]
-        yield SplitBatch(model, data, common, {split: splits[split] for split in chosen}, kept, counts[:, read])
+        yield SplitBatch(spec, data, common, {split: splits[split] for split in chosen}, kept, counts[:, read])
 
 
 def _share_rows(
     splits: Sequence[Split], n_rows: int, most: int
 ) -> Iterator[tuple[range, NDArray[np.intp], NDArray[np.intp]]]:
-    """Divide the splits into runs of consecutive ones that share groups of rows.
+    """Divide the splits into batches of consecutive ones that share groups of rows.
 
     Yields
     ------
     chosen : range
-        The splits of a run.
+        The splits of a batch.
     labels : ndarray of shape (n_rows,)
         The group of each row.
     counts : ndarray of shape (2 * n_chosen, n_groups)
@@ -247,11 +247,11 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class SplitBatch:
-    """The groups of rows that a run of splits is made of.
+    """The groups of rows that a batch of splits is made of.
 
     Parameters
     ----------
-    model : ModelSpec
+    spec : ModelSpec
         Least squares of the greatest degree.
     data : TrainingRows
         All rows.
@@ -264,7 +264,7 @@ class SplitBatch:
         How often each group is in the training and in the test set of each split.
     """
 
-    model: ModelSpec
+    spec: ModelSpec
     data: TrainingRows
     common: Basis
     splits: dict[int, Split]
@@ -273,25 +273,25 @@ class SplitBatch:
 
     @property
     def covers_all_rows(self) -> bool:
-        """Whether the splits of this run use all rows."""
+        """Whether the splits of this batch use all rows."""
         return sum(group.n_rows for group in self.groups) == count_rows(self.data.X, self.data.weights)
 
     def everything(self) -> SplitGram | None:
-        """Return the fold that trains on all groups."""
+        """Return the statistics of a split that trains on all groups."""
         once = np.ones(len(self.groups), dtype=np.intp)
         return self._sum(once, once)
 
-    def fold(self, split: int) -> SplitGram | None:
-        """Return the fold of a split; None where either part has no row of positive weight."""
+    def split_gram(self, split: int) -> SplitGram | None:
+        """Return the statistics of a split; None where either part has no row of positive weight."""
         position = 2 * list(self.splits).index(split)
         used, tested = self.counts[position : position + 2]
         if not (used.any() and tested.any()):
             return None
-        fold = self._sum(used, tested)
-        if fold is not None:
-            return fold
+        split_gram = self._sum(used, tested)
+        if split_gram is not None:
+            return split_gram
         training, test = self.splits[split]
-        return read_fold(self.model, self.data.of_rows(training), self.data.of_rows(test))
+        return read_split(self.spec, self.data.of_rows(training), self.data.of_rows(test))
 
     def _sum(self, used: NDArray[np.intp], tested: NDArray[np.intp]) -> SplitGram | None:
         """Add up groups, so many times each; None where that would lose digits."""
@@ -299,7 +299,7 @@ class SplitBatch:
         training, units = self._union(used), self.data.targets
         mean = training.cross[0]
         variance = training.target - mean * mean
-        basis = self.model.basis_for(box)
+        basis = self.spec.basis_for(box)
         # Columns that vary less in these rows have fewer terms.
         same_terms = basis.indices == self.common.indices
         if not (same_terms and (variance > _MIN_SPLIT_VARIANCE).all()):
@@ -310,7 +310,7 @@ class SplitBatch:
             change = self.common.change_to(basis, [None] * len(box))
             if np.abs(change).sum(axis=0).max() > _MAX_CHANGE:
                 return None
-        spread = 1 / units.scale if self.model.is_monomial else np.sqrt(variance)
+        spread = 1 / units.scale if self.spec.is_monomial else np.sqrt(variance)
         statistics = training.transformed(change, 1 / spread, -mean / spread)
         targets = TargetScaling(units.center + units.scale * mean, units.scale * spread)
         n_rows = sum(int(count) * group.n_rows for count, group in zip(used, self.groups, strict=True))
