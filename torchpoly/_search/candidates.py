@@ -46,19 +46,10 @@ class Candidate:
         return self.optimizer.sets_first_step and self.spec.basis == "orthonormal"
 
     @property
-    def trains_in_lockstep(self) -> bool:
-        """Whether it can train with others in one tensor."""
-        return self.optimizer.is_elementwise and not self.estimator.verbose
-
-    @property
-    def continues(self) -> bool:
-        """Whether the polynomial is evaluated outside of the training data as inside."""
-        return self.estimator.extrapolation == "continue"
-
-    @property
-    def preprocessing(self) -> tuple[tuple[str, int], ...]:
-        """What candidates have in common whose earlier steps are the same."""
-        return tuple((name, id(value)) for name, value in self.steps.items())
+    def trains_together(self) -> bool:
+        """Whether it can train with others in one tensor, and be scored with them in one product."""
+        in_lockstep = self.optimizer.is_elementwise and not self.estimator.verbose
+        return (self.has_formula or in_lockstep) and self.estimator.extrapolation == "continue"
 
     @property
     def same_polynomial(self) -> tuple[object, ...]:

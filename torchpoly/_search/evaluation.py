@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import islice, product
 from time import perf_counter
 
 import numpy as np
@@ -15,7 +15,7 @@ from torchpoly._backend.rows import Floats
 from torchpoly._estimator.memory import check_memory
 from torchpoly._gram.statistics import GramStatistics
 from torchpoly._search.candidates import Candidate
-from torchpoly._search.fallbacks import Fallbacks, Result
+from torchpoly._search.fallbacks import Fit, Reason, Result
 from torchpoly._search.scores import Scoring
 from torchpoly._search.sources import SplitRows, SplitSource
 from torchpoly._search.split_training import SplitTraining
@@ -40,7 +40,7 @@ class Evaluation:
     ----------
     results : dict of (int, int) to dict
         What scikit-learn's searches keep of a fit, by index of the candidate and of the split.
-    fallbacks : Fallbacks
+    reasons : dict of (int, int) to str or Exception
         Why other fits have no result.
     """
 
@@ -50,27 +50,27 @@ class Evaluation:
         self._report = report
         self._scoring = scoring
         self._return_train_score = return_train_score
-        self.results: dict[tuple[int, int], Result] = {}
-        self.fallbacks = Fallbacks()
+        self.results: dict[Fit, Result] = {}
+        self.reasons: dict[Fit, Reason] = {}
 
-    def fall_back(self, candidates: list[Candidate], splits: Iterable[int], reason: str | Exception) -> None:
+    def fall_back(self, candidates: list[Candidate], splits: Iterable[int], reason: Reason) -> None:
         """Leave candidates on splits to scikit-learn."""
-        self.fallbacks.add([candidate.index for candidate in candidates], splits, reason)
+        self.reasons |= dict.fromkeys(product([candidate.index for candidate in candidates], splits), reason)
 
     def add(self, candidates: list[Candidate], source: SplitSource) -> None:
         """Train and score candidates on the rows of a source."""
-        families, box = defaultdict(list), source.box()
+        families, box = defaultdict(list), source.box
         for candidate in candidates:
             spec = candidate.spec
             indices = spec.indices(source.n_features, None if box is None else box.values)
             try:
                 check_memory(indices, source.fewest_rows)
             except ValueError as error:
-                self.fall_back([candidate], source.splits, error)
+                self.fall_back([candidate], source.rows, error)
                 continue
             n_terms = indices.n_terms
             if n_terms > source.fewest_rows:
-                self.fall_back([candidate], source.splits, "there are more terms than training rows")
+                self.fall_back([candidate], source.rows, "there are more terms than training rows")
             else:
                 families[*spec.family, candidate.device].append((n_terms, candidate))
         for family in families.values():
@@ -82,7 +82,7 @@ class Evaluation:
         n_matrices = 5 + len({spec.alpha for spec in specs})
         size = max(1, _MAX_SPLIT_BYTES // (8 * n_matrices * n_terms**2))
         split_grams = source.split_grams(max(specs, key=lambda spec: spec.degree), candidates[0].device)
-        left = list(source.splits)
+        left = list(source.rows)
         while left:
             start = perf_counter()
             try:
@@ -96,7 +96,7 @@ class Evaluation:
                 if training is None:
                     self.fall_back(candidates, [split], "a part of the split has no row of positive weight")
                 else:
-                    self._add_trained(training, split, source.rows(split), fit_time)
+                    self._add_trained(training, split, source.rows[split], fit_time)
             left = left[len(trainings) :]
 
     def _train(

@@ -30,7 +30,7 @@ from torchpoly._backend.torch_state import default_torch_state, rollback_on_erro
 from torchpoly._dask.collections import is_collection, is_frame
 from torchpoly._search.candidates import Candidate, CandidateParser
 from torchpoly._search.evaluation import Evaluation
-from torchpoly._search.fallbacks import Fallbacks, Result, as_text
+from torchpoly._search.fallbacks import Result, as_text, fallback_lines, unexpected_exceptions
 from torchpoly._search.scores import Scoring
 from torchpoly._search.sources import PlainSource, transformed_sources
 from torchpoly._search.splits import Split
@@ -249,7 +249,7 @@ class PolynomialGridSearchCV(GridSearchCV):
         weights = fits.fit_params.get(f"{parser.prefix}sample_weight")
         scoring = Scoring(scorer, X, y, fits.score_params, weights, self.error_score)
         evaluation = Evaluation(scoring, self.return_train_score, partial(self._report_result, fits))
-        candidates = self._parse(parser, fits, evaluation.fallbacks)
+        candidates = self._parse(parser, fits, evaluation)
         source = self._take_fast_path(parser, list(candidates.values()), fits, evaluation) if candidates else None
         outcomes = self._fall_back(fits, evaluation)
         warn_or_raise_about_fit_failures(outcomes, self.error_score)
@@ -265,7 +265,7 @@ class PolynomialGridSearchCV(GridSearchCV):
         tasks.finish()
         return self
 
-    def _parse(self, parser: CandidateParser, fits: _Fits, fallbacks: Fallbacks) -> dict[int, Candidate]:
+    def _parse(self, parser: CandidateParser, fits: _Fits, evaluation: Evaluation) -> dict[int, Candidate]:
         """Return the candidates that can take the fast path, by index."""
         candidates = {}
         for index, parameters in enumerate(fits.grid):
@@ -275,7 +275,7 @@ class PolynomialGridSearchCV(GridSearchCV):
             else:
                 # What no estimator has is refused before any work.
                 clone(self.estimator).set_params(**clone(parameters, safe=False))
-                fallbacks.add([index], range(len(fits.splits)), candidate)
+                evaluation.reasons |= dict.fromkeys(product([index], range(len(fits.splits))), candidate)
         return candidates
 
     def _take_fast_path(
@@ -303,7 +303,7 @@ class PolynomialGridSearchCV(GridSearchCV):
             return source
         groups = defaultdict(list)
         for candidate in candidates:
-            groups[candidate.preprocessing].append(candidate)
+            groups[tuple((name, id(value)) for name, value in candidate.steps.items())].append(candidate)
         for group in groups.values():
             pipeline = clone(self.estimator).set_params(**clone(group[0].steps, safe=False))
             failed, scores_training = partial(evaluation.fall_back, group), self.return_train_score
@@ -315,7 +315,7 @@ class PolynomialGridSearchCV(GridSearchCV):
 
     def _fall_back(self, fits: _Fits, evaluation: Evaluation) -> list[Result]:
         """Return the results of all fits, of which GridSearchCV's evaluation does those that have none yet."""
-        for line in evaluation.fallbacks.lines(len(fits.pairs)):
+        for line in fallback_lines(evaluation.reasons, len(fits.pairs)):
             self._report(line)
         pairs, n_splits = [pair for pair in fits.pairs if pair not in evaluation.results], len(fits.splits)
         parallel = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)
@@ -342,7 +342,7 @@ class PolynomialGridSearchCV(GridSearchCV):
             for index, split in pairs
         )
         every = evaluation.results | dict(zip(pairs, results, strict=True))
-        if not evaluation.results and (exceptions := evaluation.fallbacks.exceptions(every)):
+        if not evaluation.results and (exceptions := unexpected_exceptions(evaluation.reasons, every)):
             warnings.warn(
                 f"No fit took the fast path: it raised {'; '.join(exceptions)}. The search then fitted each candidate "
                 "to each training set, as GridSearchCV does. Its results are right, but it took longer. If the "

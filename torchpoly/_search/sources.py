@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,12 +12,11 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from torchpoly._backend.device import Device
-from torchpoly._backend.rows import chunk_size, count_rows
 from torchpoly._backend.sklearn_compat import check_method_params, safe_split
 from torchpoly._backend.validation import check_rows, check_weights
 from torchpoly._estimator.regressor import TorchPolynomialRegressor
 from torchpoly._estimator.spec import ModelSpec
-from torchpoly._gram.reading import TrainingRows
+from torchpoly._gram.reading import TrainingRows, fits_one_chunk
 from torchpoly._gram.target_statistics import mean_and_deviation
 from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.target_scaling import TargetScaling
@@ -56,42 +54,51 @@ class SplitRows:
     complete: Callable[[TorchPolynomialRegressor], Any]
     X_scored: NDArray | None = None
 
-    @cached_property
+    @property
     def training(self) -> TrainingRows:
         return self.data.of_rows(self.places[0])
 
-    @cached_property
+    @property
     def test(self) -> TrainingRows:
         return self.data.of_rows(self.places[1])
 
 
-class SplitSource(Protocol):
-    """Where the rows of the splits come from."""
+class SplitSource:
+    """The rows of some splits, each transformed by itself.
 
-    splits: Sequence[int]
+    Parameters
+    ----------
+    rows : dict of int to SplitRows
+        The rows by the index of the split.
 
-    def box(self) -> Box | None:
-        """Return the box of all rows, if the splits share them."""
+    Attributes
+    ----------
+    n_features : int
+        Greatest number of columns of X in a split.
+    fewest_rows : int
+        Number of training rows of the smallest split.
+    box : Box or None
+        The ranges of the columns over all rows; None if each split has its own rows.
+    """
 
-    @property
-    def n_features(self) -> int:
-        """Number of columns that polynomials are in."""
+    box: Box | None = None
 
-    @property
-    def fewest_rows(self) -> int:
-        """Number of training rows of the smallest split."""
-
-    def rows(self, split: int) -> SplitRows:
-        """Return the rows of a split."""
+    def __init__(self, rows: dict[int, SplitRows]) -> None:
+        self.rows = rows
+        self.n_features = max(one.data.X.shape[1] for one in rows.values())
+        self.fewest_rows = min(len(one.split[0]) for one in rows.values())
 
     def split_grams(self, spec: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
-        """Yield what the rows of each split, in order, say of least squares up to the degree of a spec.
+        """Yield each split with its statistics up to the degree of a spec.
 
-        None stands for a split of which either part has no row of positive weight.
+        The statistics are None if the training rows or the test rows have no positive weight.
         """
+        for split, rows in self.rows.items():
+            training, test = (replace(data, device=device) for data in (rows.training, rows.test))
+            yield split, read_split(spec, training, test)
 
 
-class PlainSource:
+class PlainSource(SplitSource):
     """The rows themselves.
 
     Parameters
@@ -115,34 +122,24 @@ class PlainSource:
         sample_weight: ArrayLike | None,
         splits: Sequence[Split],
     ) -> None:
-        X, y, self.attributes = _validate(estimator, X, y)
+        X, y, self._attributes = _validate(estimator, X, y)
         weights, self._weight_unit = check_weights(sample_weight, X)
         Y = y.reshape(len(y), -1)
-        self._data = TrainingRows(X, Y, weights, mean_and_deviation(Y, weights), None)
-        self._box = Box.of(X, weights)
-        self._single_target = y.ndim == 1
-        self._places = splits
-        self.splits: Sequence[int] = range(len(splits))
-        self.n_features = X.shape[1]
-        self.fewest_rows = min(len(training) for training, _ in splits)
+        self._data = data = TrainingRows(X, Y, weights, mean_and_deviation(Y, weights), None)
+        self.box = Box.of(X, weights)
+        self._splits = splits
         self._complete_batches: dict[tuple[object, ...], SplitBatch] = {}
-
-    def box(self) -> Box | None:
-        """Return the box of all rows."""
-        return self._box
-
-    def rows(self, split: int) -> SplitRows:
-        """Return the rows of a split."""
-        places = self._places[split]
-        return SplitRows(places, self._data, places, self._single_target, self._complete)
+        super().__init__(
+            {number: SplitRows(split, data, split, y.ndim == 1, self._complete) for number, split in enumerate(splits)}
+        )
 
     def _complete(self, estimator: TorchPolynomialRegressor) -> TorchPolynomialRegressor:
-        estimator.__dict__.update(self.attributes)
+        estimator.__dict__.update(self._attributes)
         return estimator
 
     def split_grams(self, spec: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
-        """Read the rows once for all splits that share groups of them."""
-        for batch in read_splits(spec, replace(self._data, device=device), self._places):
+        """Read the rows once for all splits, and yield each split with its statistics."""
+        for batch in read_splits(spec, replace(self._data, device=device), self._splits):
             for split in batch.splits:
                 yield split, batch.split_gram(split)
             if batch.covers_all_rows:
@@ -150,52 +147,21 @@ class PlainSource:
 
     def fit_on_all_rows(self, estimator: TorchPolynomialRegressor, candidate: Candidate) -> bool:
         """Fit a candidate to all rows from what has been read of them, and return whether that was enough."""
-        spec = candidate.spec
+        spec, data = candidate.spec, self._data
         batch = self._complete_batches.get((*spec.family, candidate.device))
         if batch is None:
             return False
-        n_rows = count_rows(self._data.X, self._data.weights)
-        # A fit of so few rows refines the optimum that it gets from their Gram matrix.
-        n_terms = spec.basis_for(self._box).n_terms
-        if n_rows <= chunk_size(n_terms + self._data.Y.shape[1]):
-            return False
-        everything = batch.everything()
+        # If all rows fit one chunk, a fit refines the optimum of their Gram matrix at the rows.
+        n_terms = batch.common.of_degree(spec.degree).n_terms
+        in_one_chunk = fits_one_chunk(data.n_rows, n_terms + data.Y.shape[1])
+        everything = None if in_one_chunk else batch.everything()
         problem = None if everything is None else everything.build_problem(spec)
         if problem is None:
             return False
-        estimator._train(problem, candidate.optimizer, n_rows, self._single_target, weight_unit=self._weight_unit)
+        single_target = self.rows[0].single_target
+        estimator._train(problem, candidate.optimizer, data.n_rows, single_target, weight_unit=self._weight_unit)
         self._complete(estimator)
         return True
-
-
-class PipelineSource:
-    """The rows of some splits after the first steps of a pipeline.
-
-    Parameters
-    ----------
-    rows : dict of int to SplitRows
-        By split.
-    """
-
-    def __init__(self, rows: dict[int, SplitRows]) -> None:
-        self._rows = rows
-        self.splits: Sequence[int] = list(rows)
-        self.n_features = max(one.data.X.shape[1] for one in rows.values())
-        self.fewest_rows = min(len(one.split[0]) for one in rows.values())
-
-    def box(self) -> Box | None:
-        """Return None: each split has rows of its own."""
-        return None
-
-    def rows(self, split: int) -> SplitRows:
-        """Return the rows of a split."""
-        return self._rows[split]
-
-    def split_grams(self, spec: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
-        """Read the rows of each split."""
-        for split, rows in self._rows.items():
-            training, test = (replace(data, device=device) for data in (rows.training, rows.test))
-            yield split, read_split(spec, training, test)
 
 
 def transformed_sources(
@@ -207,7 +173,7 @@ def transformed_sources(
     *,
     scores_training: bool,
     failed: Callable[[list[int], Exception], object],
-) -> Iterator[PipelineSource]:
+) -> Iterator[SplitSource]:
     """Fit the first steps of a pipeline to each split, and yield what becomes of the rows of some at a time.
 
     Parameters
@@ -234,10 +200,10 @@ def transformed_sources(
         held[index] = rows
         n_bytes += 2 * rows.data.X.nbytes  # the rows are copied from one array to two
         if n_bytes > _MAX_TRANSFORMED_BYTES:
-            yield PipelineSource(held)
+            yield SplitSource(held)
             held, n_bytes = {}, 0
     if held:
-        yield PipelineSource(held)
+        yield SplitSource(held)
 
 
 def _transform(

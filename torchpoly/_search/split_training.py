@@ -47,7 +47,7 @@ class SplitTraining:
         self._problems: dict[tuple[object, ...], Problem | None] = {}
         alike = defaultdict(list)
         for candidate in candidates:
-            if together and candidate.continues and (candidate.has_formula or candidate.trains_in_lockstep):
+            if together and candidate.trains_together:
                 alike[candidate.same_polynomial].append(candidate)
             else:
                 self.alone.append(candidate)
@@ -67,7 +67,7 @@ class SplitTraining:
 
     def _solve(self, degree: int, groups: list[list[Candidate]]) -> None:
         """Solve those of a degree whose training ends at the optimum, if the Gram matrix has the digits for it."""
-        if self.split_gram.n_terms(degree) > self.split_gram.n_rows:
+        if self.split_gram.basis.of_degree(degree).n_terms > self.split_gram.n_rows:
             self.alone += chain(*groups)
             return
         path, exact = self.split_gram.ridge_path(degree, [group[0].spec.alpha for group in groups])

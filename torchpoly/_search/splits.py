@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._backend.device import Device
-from torchpoly._backend.rows import Floats, count_rows
+from torchpoly._backend.rows import Floats
 from torchpoly._estimator.building import build_from_gram
 from torchpoly._estimator.spec import ModelSpec
 from torchpoly._gram.conditioning import MAX_CONDITION
@@ -83,10 +83,6 @@ class SplitGram:
     training: GramStatistics
     test: GramStatistics
     device: Device
-
-    def n_terms(self, degree: int) -> int:
-        """Return the number of terms up to a degree."""
-        return self.basis.of_degree(degree).n_terms
 
     def ridge_path(self, degree: int, alphas: Sequence[float]) -> tuple[Floats, NDArray[np.bool_]]:
         """Return the least squares of all penalties, and whether the Gram matrix has the digits for it.
@@ -181,14 +177,13 @@ def read_splits(spec: ModelSpec, data: TrainingRows, splits: Sequence[Split]) ->
     common = spec.basis_for(box)
     most = max(2, _MAX_GROUP_BYTES // (8 * common.n_terms**2))
     for chosen, labels, counts in _share_rows(splits, len(data.X), most):
-        groups = []
-        for label in range(counts.shape[1]):
-            used = counts[:, label].any()
-            rows = data.of_rows(np.flatnonzero(labels == label)).of_positive_weight() if used else None
-            groups.append(RowGroup.read(common, rows) if rows is not None and len(rows.X) else None)
-        read = [group is not None for group in groups]
-        kept = [group for group in groups if group is not None]
-        yield SplitBatch(spec, data, common, {split: splits[split] for split in chosen}, kept, counts[:, read])
+        groups, kept = [], []
+        for label in np.flatnonzero(counts.any(axis=0)):
+            rows = data.of_rows(np.flatnonzero(labels == label)).of_positive_weight()
+            if len(rows.X):
+                groups.append(RowGroup(read_gram(common, rows), Box.of(rows.X, None), len(rows.X)))
+                kept.append(label)
+        yield SplitBatch(spec, data, common, {split: splits[split] for split in chosen}, groups, counts[:, kept])
 
 
 def _share_rows(
@@ -240,10 +235,6 @@ class RowGroup:
     box: Box
     n_rows: int
 
-    @classmethod
-    def read(cls, basis: Basis, data: TrainingRows) -> RowGroup:
-        return cls(read_gram(basis, data), Box.of(data.X, None), len(data.X))
-
 
 @dataclass(frozen=True)
 class SplitBatch:
@@ -274,7 +265,7 @@ class SplitBatch:
     @property
     def covers_all_rows(self) -> bool:
         """Whether the splits of this batch use all rows."""
-        return sum(group.n_rows for group in self.groups) == count_rows(self.data.X, self.data.weights)
+        return sum(group.n_rows for group in self.groups) == self.data.n_rows
 
     def everything(self) -> SplitGram | None:
         """Return the statistics of a split that trains on all groups."""
