@@ -331,3 +331,16 @@ def test_an_optimizer_that_has_parameters_already_is_refused_with_advice():
     optimizer = torch.optim.Adam([torch.zeros(1)])
     with pytest.raises(ValueError, match=r"got an instance of Adam.*'adam'.*partial"):
         TorchPolynomialRegressor(optimizer=optimizer).fit([[0.0], [1.0]], [0.0, 1.0])
+
+
+def test_a_second_fit_leaves_nothing_of_the_first_and_keeps_what_users_set(surface):
+    X, Y = surface
+    model = TorchPolynomialRegressor(2, loss="huber").fit(X, Y)
+    model.note_ = "mine"
+    assert hasattr(model, "scale_")
+    model.set_params(loss="quantile").fit(X, Y)
+    assert hasattr(model, "dual_gap_")
+    assert not hasattr(model, "scale_")
+    model.set_params(loss="squared_error").fit(X, Y)
+    assert not hasattr(model, "dual_gap_")
+    assert model.note_ == "mine"

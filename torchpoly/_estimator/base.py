@@ -17,6 +17,7 @@ from torchpoly._estimator.saved_state import from_plain, to_plain
 from torchpoly._estimator.spec import ModelSpec, loss_class
 from torchpoly._gram.merging import RunningGram
 from torchpoly._loss.custom import LossFunction
+from torchpoly._loss.named import LOSSES
 from torchpoly._polynomial.domain import VERY_NARROW
 from torchpoly._polynomial.fitted import FittedPolynomial
 from torchpoly._polynomial.index_set import IndexSet
@@ -137,9 +138,8 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
             )
             curves.append(curve)
         # A fit before has left what this one does not set.
-        kept = {"n_features_in_", "feature_names_in_"}
-        for name in [name for name in vars(self) if name == "_running_gram" or (name[-1] == "_" and name not in kept)]:
-            delattr(self, name)
+        for name in {"dual_gap_", "_running_gram"}.union(*(kind.attributes for kind in LOSSES.values())):
+            self.__dict__.pop(name, None)
         self._read = None
         if problem.read is not None:
             read = RunningGram.of_reading(problem.read, problem.targets, problem.box, n_rows)

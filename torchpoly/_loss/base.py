@@ -58,6 +58,8 @@ class Loss(ABC):
 
     parameters: ClassVar[tuple[str, ...]] = ()
     """Parameters of the estimator that the constructor takes by name."""
+    attributes: ClassVar[tuple[str, ...]] = ()
+    """Attributes of the fitted estimator that the loss estimates."""
     is_robust: ClassVar[bool] = False
     """Whether targets are centered at their medians, not at their means."""
     scales_targets: ClassVar[bool] = True

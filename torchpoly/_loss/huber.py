@@ -43,6 +43,7 @@ class HuberLoss(Loss):
     """
 
     parameters: ClassVar[tuple[str, ...]] = ("epsilon",)
+    attributes = ("scale_",)
     is_robust = True
 
     def __init__(self, target_scale: Floats, *, epsilon: float) -> None:
