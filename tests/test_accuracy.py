@@ -216,7 +216,7 @@ def test_least_norm_of_the_basis_where_terms_outnumber_rows(
 
 
 @pytest.mark.parametrize("large", [factors.MAX_HELD, 0])
-@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+@pytest.mark.parametrize("optimizer", ["lbfgs", pytest.param("adam", marks=pytest.mark.slow)])
 def test_penalty_where_terms_outnumber_rows(large, optimizer, rng, monkeypatch, penalized_features):
     """Against scikit-learn's Ridge on the same features, at new points."""
     monkeypatch.setattr(factors, "MAX_HELD", large)

@@ -517,6 +517,7 @@ def test_reads_the_rows_once_for_a_grid(surface, monkeypatch):
     assert sum(seen) == len(X)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_candidates(rng):
     X = rng.uniform(-1, 1, (40_000, 2))
     y = X[:, 0] * X[:, 1] + 0.1 * rng.normal(size=len(X))
@@ -537,7 +538,7 @@ def test_memory_does_not_grow_with_candidates(rng):
     assert peak(200) < peak(50) + 10e6
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_goes_where_grid_search_cv_goes(n_jobs, surface):
     X, Y = surface
     search = PolynomialGridSearchCV(TorchPolynomialRegressor(), {"degree": [1, 2]}, cv=3, n_jobs=n_jobs)
@@ -572,6 +573,7 @@ def test_weights_of_the_steps_of_a_pipeline(surface, rng):
     assert_same(*both(pipeline, grid, X, Y[:, 0], fit=fit), X)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 def test_check_estimator_as_grid_search_cv():
     failures = []

@@ -52,6 +52,7 @@ def test_every_optimizer_meets_tol_by_default(name, alpha, surface):
     np.testing.assert_allclose(model.predict(X), reference.predict(X), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_program_a_gradient_descent_by_hand():
     """The cubic fitted by hand in NumPy: sum of squares, learning rate 1e-6, 2400 rounds, from 0."""
     features = X_SIN ** np.arange(4)
@@ -104,6 +105,7 @@ def test_program_c_linear_layer_with_rmsprop(optimum):
     assert sum_of_squares(TorchPolynomialRegressor(optimizer="rmsprop").fit(X_SIN, Y_SIN)) <= optimum * 1.001
 
 
+@pytest.mark.slow
 def test_program_d_quadratic_with_noise(rng):
     """20 x^2 + 5 x - 3 and unit noise: the loop stops far from the least squares that one line reaches."""
     x = np.linspace(0, 1, 100)
