@@ -1,4 +1,4 @@
-"""Arrays of other libraries: taken as NumPy's, and given back as they came."""
+"""Arrays of other libraries: conversion to NumPy, and of predictions back to the library of X."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def to_host_array(values: Any) -> Any:
-    """Return a tensor, or with scikit-learn's dispatch any such array, as NumPy's; everything else as it is.
+    """Return a tensor as a NumPy array, a view where it is on the CPU; other values unchanged.
 
-    On the CPU that is a view.
+    With scikit-learn's array API dispatch, arrays of all supported libraries are converted.
     """
     if isinstance(values, TENSOR):
         import torch
@@ -26,7 +26,7 @@ def to_host_array(values: Any) -> Any:
         if values.is_meta:
             raise ValueError("A tensor on the device 'meta' holds no values. Give one on another device.")
         values = values.detach().cpu().resolve_conj().resolve_neg()
-        # NumPy has no 16-bit float of torch's kind.
+        # NumPy has no bfloat16.
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     if get_config()["array_api_dispatch"] and hasattr(values, "__array_namespace__"):
         return convert_to_numpy(values, get_namespace(values)[0])
@@ -34,7 +34,7 @@ def to_host_array(values: Any) -> Any:
 
 
 def like_input(predictions: NDArray, X: Any) -> Any:
-    """Return predictions as what X was: with scikit-learn's dispatch, on its device and of its library."""
+    """Return predictions in the library and on the device of X, if scikit-learn's array API dispatch is on."""
     if not get_config()["array_api_dispatch"] or isinstance(X, np.ndarray):
         return predictions
     xp, is_array_api = get_namespace(X)
@@ -42,21 +42,21 @@ def like_input(predictions: NDArray, X: Any) -> Any:
 
 
 def namespace_of(X: Any) -> tuple[str, str] | None:
-    """Return the library and device of an array where scikit-learn dispatches on them, else None."""
+    """Return the library and device of an array, or None if scikit-learn's array API dispatch is off."""
     if not get_config()["array_api_dispatch"]:
         return None
     xp, _ = get_namespace(X)
-    # Lists and dataframes, which are nowhere, become arrays on the CPU.
+    # Lists and dataframes have no device. They become arrays on the CPU.
     return xp.__name__, str(device(X) or "cpu")
 
 
 def check_namespace(X: Any, fitted: tuple[str, str] | None, method: str) -> None:
-    """Refuse an array of another library or device than in fit, as scikit-learn's estimators do under its dispatch.
+    """Check that X has the library and device of the X in fit, as scikit-learn's array API estimators do.
 
     Raises
     ------
     ValueError
-        With both, and the way out.
+        If one of them differs.
     """
     given = namespace_of(X)
     if fitted is not None and given is not None and given != fitted:
@@ -67,5 +67,5 @@ def check_namespace(X: Any, fitted: tuple[str, str] | None, method: str) -> None
 
 
 def device_of(X: Any) -> torch.device | None:
-    """Return the device of a tensor that is not on the CPU, where features are best computed; None for others."""
+    """Return the device of a tensor that is not on the CPU, else None."""
     return X.device if isinstance(X, TENSOR) and X.device.type != "cpu" else None

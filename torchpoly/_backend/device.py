@@ -1,4 +1,4 @@
-"""Where arrays are: NumPy's on the CPU, torch's tensors elsewhere."""
+"""NumPy arrays on the CPU, torch tensors on other devices: conversion, copies and memory."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# None is the CPU with NumPy's arrays, for which torch is not imported. torch's device "cpu:0" is the CPU with tensors.
+# None is the CPU with NumPy arrays: torch is not imported for them. The torch device "cpu:0" is the CPU with tensors.
 Device: TypeAlias = "torch.device | None"
-# Chunks of which the device may still be at work when the next one is on its way.
-_IN_FLIGHT = 2
+# The next block is copied while the device may still compute with this many earlier ones: double buffering.
+_MAX_BLOCKS_IN_FLIGHT = 2
 
 Result = TypeVar("Result")
 
 
 def class_by_name(name: str) -> Any:
-    """Return an abstract class whose instances are those of the class of that full name, without importing it."""
+    """Return an abstract class for ``isinstance`` checks against a class by its full name, without an import."""
 
     def is_or_derives_from(cls: type, other: type) -> bool:
         return any(f"{base.__module__}.{base.__qualname__}" == name for base in other.__mro__)
@@ -40,7 +40,7 @@ TENSOR, DEVICE, OPTIMIZER = map(class_by_name, ["torch.Tensor", "torch.device", 
 
 
 def resolve_device(device: str | torch.device) -> Device:
-    """Return the device, or the CPU with a warning where the device has no double precision.
+    """Return the device, or the CPU with a warning if the device has no double precision.
 
     Raises
     ------
@@ -60,9 +60,9 @@ def resolve_device(device: str | torch.device) -> Device:
 
 
 def device_or_cpu(device: str | torch.device) -> Device:
-    """Return the device, or the CPU where the device is absent or has no double precision.
+    """Return the device, or the CPU if the device is absent or has no double precision.
 
-    A model can be used on another machine than the one that trained it, so predictions do not warn.
+    There is no warning: a saved model may predict on a machine without the device that trained it.
     """
     try:
         found = _find_device(device)
@@ -110,7 +110,7 @@ def has_float64(device: Device) -> bool:
 
 
 def to_device(values: NDArray, device: Device) -> Any:
-    """Return an array as it is on the CPU, as a tensor elsewhere."""
+    """Return the array itself for None, or a tensor on the device."""
     if device is None:
         return values
     import torch
@@ -119,7 +119,7 @@ def to_device(values: NDArray, device: Device) -> Any:
 
 
 def empty(n_columns: int, n_rows: int, device: Device) -> Any:
-    """Return a matrix without values: an array on the CPU, a tensor elsewhere."""
+    """Return an uninitialized float64 matrix: an array for None, or a tensor on the device."""
     if device is None:
         return np.empty((n_columns, n_rows))
     import torch
@@ -128,21 +128,20 @@ def empty(n_columns: int, n_rows: int, device: Device) -> Any:
 
 
 def to_numpy(values: Any) -> Floats:
-    """Return an array from any device."""
+    """Return a tensor as a NumPy array; an array unchanged."""
     return values.cpu().numpy() if isinstance(values, TENSOR) else values
 
 
 def prefetch(blocks: Iterable[tuple[Any, ...]], device: Device) -> Iterator[tuple[Any, ...]]:
-    """Yield blocks of arrays on a device; the next one is read and copied while the device is at work.
+    """Yield blocks of arrays on a device, and copy the next block while the device computes with this one.
 
-    On the CPU they stay as they are. CUDA and XPU devices copy from page-locked memory in a stream
-    of its own.
+    On the CPU the blocks are unchanged. On CUDA and XPU devices the copies are asynchronous: from
+    page-locked memory, in a separate stream.
 
     Parameters
     ----------
     blocks : iterable of tuple
-        What names the block, which stays as it is, and its arrays or None. A block is read when the
-        work on the one before has been handed to the device.
+        An identifier of the block, which is passed on, and its arrays or None.
     device : torch.device or None
     """
     if device is None:
@@ -163,37 +162,37 @@ def prefetch(blocks: Iterable[tuple[Any, ...]], device: Device) -> Iterator[tupl
             computing.wait_stream(copying)
             for array in moved:
                 if array is not None:
-                    # Its memory belongs to the copying stream, which has to know who else reads it.
+                    # The allocator of the copying stream must not reuse memory that another stream still reads.
                     array.record_stream(computing)
             yield name, *moved
             at_work.append(backend.Event())
             at_work[-1].record(computing)
-            if len(at_work) >= _IN_FLIGHT:
+            if len(at_work) >= _MAX_BLOCKS_IN_FLIGHT:
                 at_work.popleft().synchronize()
 
 
 def _tensor(array: NDArray) -> Tensor:
-    """Return a copy, as not every array can be shared: some are read-only, some run backwards."""
+    """Return a copy as a tensor: torch cannot share read-only arrays and negative strides."""
     import torch
 
     return torch.from_numpy(np.array(array, order="C"))
 
 
 def halving_on_out_of_memory(device: Device, size: int, work: Callable[[int], Result]) -> Result:
-    """Do work on chunks of a size, or where the device's memory ends, on chunks of half of it.
+    """Return ``work(size)``, and halve the size while the device runs out of memory.
 
     Parameters
     ----------
-    device : torch.device
+    device : torch.device or None
     size : int
         Number of rows in a chunk.
     work : callable
-        Takes the size. It starts from the beginning each time.
+        Takes the size. Each call starts from the beginning.
 
     Raises
     ------
     MemoryError
-        If not even one row finds room.
+        If the device has no memory for chunks of one row.
     RuntimeError
         If the device fails otherwise.
     """
@@ -218,12 +217,12 @@ def halving_on_out_of_memory(device: Device, size: int, work: Callable[[int], Re
 
 
 def asarray_like(values: Floats, example: Array) -> Any:
-    """Return an array as what the example is: an array, or a tensor on its device."""
+    """Return the array itself, or a tensor on the device of the example if that is a tensor."""
     return to_device(values, example.device) if isinstance(example, TENSOR) else values
 
 
 def namespace(values: Array) -> Any:
-    """Return the library whose functions take the values: torch or NumPy."""
+    """Return the module for the values: torch for tensors, else NumPy."""
     if not isinstance(values, TENSOR):
         return np
     import torch

@@ -1,4 +1,4 @@
-"""Rows of arrays: their types, how many are worked on at a time, their ranges and medians."""
+"""Rows of arrays: types, sizes of chunks, ranges, distinct values and medians."""
 
 from __future__ import annotations
 
@@ -13,39 +13,38 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Floats = NDArray[np.float64]
-# Features are computed by NumPy on the CPU, by torch on other devices and in modules.
+# NumPy computes features on the CPU. torch computes them on other devices and in modules.
 Array: TypeAlias = "Floats | Tensor"
-# Rows read at a time where only a few numbers per row are touched.
+# Number of rows in a chunk of X or y, where no features are evaluated.
 SCAN_ROWS = 8192
-# A chunk of features takes 8 MiB, about what stays in cache between its evaluation and its
-# product, unless terms are so many that a chunk would have few rows.
+# A chunk of features takes 8 MiB. It stays in the cache between its evaluation and its product.
 _CHUNK_ELEMENTS = 2**20
-# Products with themselves take some rows for a pass over a matrix of terms x terms to pay, products
-# with vectors only for the rows of a chunk to be contiguous; more than 32 MiB do not pay for that.
+# With many terms, a chunk is larger. A product of a chunk with itself updates a matrix of terms x terms, which pays
+# from 256 rows on. A product with a vector needs 16 rows, for contiguous memory, but at most 32 MiB.
 _MIN_ROWS, _MIN_ROWS_FOR_VECTORS, _MAX_ROWS = 256, 16, 2**14
 _MAX_ELEMENTS_FOR_VECTORS = 2**22
-# On accelerators, of which each call takes some microseconds to start, a chunk takes 128 MiB.
+# On an accelerator a chunk takes 128 MiB, as each call has an overhead of some microseconds.
 _ACCELERATOR_ELEMENTS = 2**24
 
 
 def chunk_size(n_columns: int) -> int:
-    """Return how many rows of so many features are worked on at a time."""
+    """Return the number of rows in a chunk with this number of features, for products of a chunk with itself."""
     return max(_MIN_ROWS, min(_MAX_ROWS, _CHUNK_ELEMENTS // n_columns))
 
 
 def accelerator_chunk_size(n_columns: int) -> int:
-    """Return how many rows of so many features an accelerator works on at a time."""
+    """Return the number of rows in a chunk with this number of features on an accelerator."""
     return max(_MIN_ROWS, _ACCELERATOR_ELEMENTS // n_columns)
 
 
 def vector_chunk_size(n_columns: int) -> int:
-    """Return how many rows of so many features are multiplied by vectors at a time."""
+    """Return the number of rows in a chunk with this number of features, for products with vectors."""
     least = min(_MIN_ROWS_FOR_VECTORS, _MAX_ELEMENTS_FOR_VECTORS // n_columns)
     return max(1, least, min(_MAX_ROWS, _CHUNK_ELEMENTS // n_columns))
 
 
 def row_chunks(n_rows: int, size: int, weights: Floats | None = None) -> Iterator[slice | NDArray[np.intp]]:
-    """Yield indices of at most `size` consecutive rows, without those of weight 0."""
+    """Yield the indices of each `size` consecutive rows, without the rows of weight 0."""
     for start in range(0, n_rows, size):
         rows = slice(start, min(start + size, n_rows))
         if weights is None or weights[rows].all():
@@ -62,12 +61,12 @@ def count_rows(X: NDArray, weights: Floats | None) -> int:
 
 
 def sum_weights(X: NDArray, weights: Floats | None) -> float:
-    """Return the sum of the weights, the number of rows where there are none."""
+    """Return the sum of the weights, or the number of rows if there are no weights."""
     return float(len(X) if weights is None else weights.sum())
 
 
 def column_ranges(X: NDArray, weights: Floats | None) -> tuple[Floats, Floats]:
-    """Return the least and the greatest value of each column, over rows of positive weight."""
+    """Return the least and the greatest value of each column over the rows of positive weight."""
     return row_ranges(X.T[:, rows] for rows in row_chunks(len(X), SCAN_ROWS, weights))
 
 
@@ -83,12 +82,12 @@ def row_ranges(chunks: Iterator[NDArray]) -> tuple[Floats, Floats]:
 
 
 def union_of_ranges(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-    """Return the ranges that hold both."""
+    """Return the smallest ranges that contain both."""
     return np.minimum(one[0], other[0]), np.maximum(one[1], other[1])
 
 
 def distinct(chunks: Iterable[Floats], at_most: int) -> Floats:
-    """Return the distinct numbers of all chunks, or the first found where they are more than `at_most`."""
+    """Return the distinct numbers in all chunks, or the first ones found if there are more than `at_most`."""
     seen = np.zeros(0)
     for chunk in chunks:
         seen = np.union1d(seen, chunk)
@@ -98,14 +97,14 @@ def distinct(chunks: Iterable[Floats], at_most: int) -> Floats:
 
 
 def middle_and_half(low: Floats, high: Floats) -> tuple[Floats, Floats]:
-    """Return the middle and half of each range."""
-    # Halved before they are added, so that ranges near the largest float do not overflow.
+    """Return ``(low + high) / 2`` and ``(high - low) / 2``."""
+    # Division before addition prevents overflow of ranges near the largest float.
     return low / 2 + high / 2, high / 2 - low / 2
 
 
 def weighted_median(values: Floats, weights: Floats) -> float:
-    """Return the least value up to which the values hold half of the weight."""
-    # Rounding decides no tie: k copies of a value are the same as weight k.
+    """Return the weighted median: the least value up to which the weights sum to half of the total."""
+    # The factor makes ties independent of rounding: k copies of a row give the same as weight k.
     half = 0.5 * (1 - 1e-9)
     if weights.min() == weights.max():
         rank = math.ceil(half * len(values)) - 1
@@ -116,6 +115,6 @@ def weighted_median(values: Floats, weights: Floats) -> float:
 
 
 def typical_size(values: Floats, weights: Floats) -> float:
-    """Return the weighted median of the absolute values, or where that is 0, their mean."""
+    """Return the weighted median of the absolute values, or their weighted mean if the median is 0."""
     sizes = np.abs(values)
     return weighted_median(sizes, weights) or float(sizes @ weights / weights.sum())

@@ -34,13 +34,13 @@ try:
 except ImportError:  # scikit-learn before 1.9
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Nothing: this version of scikit-learn has no callbacks."""
+        """An empty class: this version of scikit-learn has no callbacks."""
 
 
-# What scikit-learn sets on the estimator during a fit, and takes away after it.
+# Attributes that scikit-learn sets on the estimator during a fit, and deletes after it.
 DURING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 
 
 def has_callbacks(estimator: Any) -> bool:
-    """Whether an estimator was given callbacks."""
+    """Whether callbacks are set on the estimator."""
     return bool(getattr(estimator, "_skl_callbacks", None))

@@ -1,4 +1,4 @@
-"""What a process may have set for torch that would disturb a fit, set aside while it lasts."""
+"""Context managers around a fit: default settings of torch, clear errors, rollback of the estimator."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _IMPORTED_IN = os.getpid()
 
 @contextmanager
 def default_torch_state() -> Iterator[None]:
-    """Train whatever the process has set for torch, and leave that as it was.
+    """Use torch's default device and thread settings, and restore the settings of the process afterwards.
 
-    Optimizers make tensors of their own on the default device, which is to be the CPU. A process that was
-    forked after torch had used its threads would wait for them forever: it gets by with one.
+    Optimizers create tensors on the default device, so this must be the CPU. A process that was forked
+    after torch had started threads would wait for these threads forever, so it uses one thread.
     """
     import torch
 
     with ExitStack() as stack:
         stack.enter_context(np.errstate(under="ignore"))
-        # An interrupt inside torch's optimizers can leave gradients off.
+        # A KeyboardInterrupt inside an optimizer of torch can leave gradients disabled.
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
@@ -39,7 +39,7 @@ def default_torch_state() -> Iterator[None]:
 
 @contextmanager
 def overflow_as_value_error() -> Iterator[None]:
-    """Refuse whole numbers of Python that no float holds."""
+    """Raise a ValueError for Python integers beyond the range of floats."""
     try:
         yield
     except OverflowError as error:
@@ -48,13 +48,13 @@ def overflow_as_value_error() -> Iterator[None]:
 
 @contextmanager
 def rollback_on_error(estimator: Any) -> Iterator[None]:
-    """Undo what a fit has done to an estimator if it raises."""
+    """Restore the attributes of an estimator if its fit raises."""
     before = estimator.__dict__.copy()
     try:
         yield
     except BaseException:
-        # Validation records the number and names of columns before it is done. What
-        # scikit-learn needs to take leave of its callbacks stays.
+        # Validation sets the number and names of columns before it ends. scikit-learn still needs its own
+        # attributes, to end the callbacks.
         during_fit = {name: estimator.__dict__[name] for name in DURING_FIT if name in estimator.__dict__}
         estimator.__dict__.clear()
         estimator.__dict__.update(before | during_fit)
@@ -62,7 +62,7 @@ def rollback_on_error(estimator: Any) -> Iterator[None]:
 
 
 def _is_forked() -> bool:
-    """Whether threads that torch knows of may have been left behind in a parent process."""
+    """Whether this process is a fork, in which torch's threads do not exist."""
     if os.getpid() != _IMPORTED_IN:
         return True
     # This package may have been imported after the fork.

@@ -1,1 +1,1 @@
-"""Losses of the rows."""
+"""Losses as functions of predictions and targets."""

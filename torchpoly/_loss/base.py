@@ -1,6 +1,6 @@
-"""What a loss of the rows offers: it maps predictions to values and to slopes, and knows nothing of features.
+"""The base class of losses: a loss maps predictions and targets to its value and its gradient by the predictions.
 
-Predictions and targets are in the units of training.
+Predictions and targets are scaled by :class:`TargetScaling`, and a loss does not know the features.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from torchpoly._backend.device import to_numpy
 from torchpoly._backend.rows import Array, Floats, typical_size
 from torchpoly._polynomial.target_scaling import TargetScaling
 
-# Residuals below this, in units of training, are rounding: no scale or width is smaller.
-RESOLUTION = 1e-8
-# The smallest width of smoothing and bound of the scale, in median absolute residuals.
-FINEST = 2.0**-15
+# Scaled residuals below this are rounding, so it is the least smoothing width and the least scale.
+MIN_WIDTH = 1e-8
+# The smoothing width, or the least scale, of the last stage, as a multiple of the median absolute residual.
+LAST_WIDTH_RATIO = 2.0**-15
 
 
 class LossValues(NamedTuple):
-    """What a loss is at some predictions.
+    """The value and the gradient of a loss at some predictions.
 
     Parameters
     ----------
     values : ndarray of shape (n_targets,)
-        What to minimize, in units of training: means over the rows, weighted as they are.
+        The function to minimize, for scaled targets: a weighted mean over the rows, smoothed in stages.
     losses : ndarray of shape (n_targets,)
-        The loss itself, in the units of y.
+        The loss to report, for y itself.
     slopes : ndarray or Tensor of shape (n_targets, n_rows)
-        Derivatives of the sum of `values` by the predictions.
+        The gradient of the sum of `values` by the predictions.
     """
 
     values: Floats
@@ -40,66 +40,66 @@ class LossValues(NamedTuple):
 
 
 class Stages(Enum):
-    """How training goes on where a loss has kinks."""
+    """The stages in which a loss with kinks is minimized."""
 
-    NONE = "with the kinks as they are"
-    ALL = "with kinks that are smoothed less and less"
-    LAST = "smoothed least, as close to the optimum"
+    NONE = "one stage without smoothing"
+    ALL = "stages with less and less smoothing"
+    LAST = "the last stage, with the least smoothing, for a warm start"
 
 
 class Loss(ABC):
-    """A loss of the rows. The defaults are those of a smooth loss in one stage.
+    """A weighted mean over the rows. The defaults are those of a smooth loss that is minimized in one stage.
 
     Parameters
     ----------
     target_scale : ndarray of shape (n_targets,)
-        The units of training in the units of y.
+        The scale of y in :class:`TargetScaling`.
     """
 
     parameters: ClassVar[tuple[str, ...]] = ()
-    """Parameters of the estimator that the constructor takes by name."""
+    """Parameters of the estimator that are keyword arguments of the constructor."""
     attributes: ClassVar[tuple[str, ...]] = ()
     """Attributes of the fitted estimator that the loss estimates."""
     is_robust: ClassVar[bool] = False
     """Whether targets are centered at their medians, not at their means."""
     scales_targets: ClassVar[bool] = True
-    """Whether it is evaluated at scaled targets, not at y itself."""
+    """Whether the loss is evaluated at scaled targets, not at y itself."""
 
     penalty_units: float | Floats = 1.0
-    """What the square of each target's coefficients, in units of training, is in those of `values`."""
+    """The factor of the penalty for each target: it converts squared coefficients to the units of `values`."""
     quantiles: list[tuple[float, float]] | None = None
-    """For each target, the quantile whose pinball loss this is, and its unit in the units of y; else None."""
+    """For a pinball loss, the quantile and the factor of each target; None for other losses."""
     is_last_stage = True
-    """Whether this is the last of the stages in which the loss is minimized."""
+    """Whether the loss is in its last stage."""
     fd_step = 1.0
-    """How far apart slopes tell the curvature, in units of training: across many kinks."""
+    """The step of finite differences of the gradient, in scaled predictions: longer than the distance of many kinks."""
 
     def __init__(self, target_scale: Floats) -> None:
         self._target_scale = target_scale
 
     @abstractmethod
     def __call__(self, predictions: Array, targets: Array, normalized_weights: Array) -> LossValues:
-        """Evaluate at predictions and targets of shape (n_targets, n_rows); rows have shares in the weight."""
+        """Return the loss at predictions and targets of shape (n_targets, n_rows); the sum of the weights is 1."""
 
     def initialize(self, predictions: Array, targets: Array, normalized_weights: Array, stages: Stages) -> None:  # noqa: B027
-        """Look at the predictions from which training starts."""
+        """Choose the first stage by the predictions from which training starts."""
 
-    def stage_tol(self, share: float) -> float:
-        """Return the gradient entry at which a stage is over, for so many parameters per row."""
+    def stage_tol(self, parameters_per_row: float) -> float:
+        """Return the tolerance of a stage before the last one: its greatest gradient entry."""
         return 0.0
 
     def advance_stage(self, predictions: Array, targets: Array, normalized_weights: Array) -> None:  # noqa: B027
-        """Go on to the next stage from these predictions."""
+        """Begin the next stage at these predictions."""
 
     def hessian_weights(self, predictions: Array, targets: Array) -> Array | None:
-        """Return second derivatives for the rows, made for the step to the next stage.
+        """Return approximate second derivatives at the rows, as weights for preconditioning.
 
-        None stands for those of the squared error, which orthonormal coordinates have already.
+        None stands for equal weights, for which orthonormal coordinates are already preconditioned.
         """
         return None
 
     def take_link(self, targets: Array, normalized_weights: Array) -> tuple[Floats, TargetScaling] | None:
-        """Prepare for predictions under a link; None for a loss that has none."""
+        """Return a constant to start from and another scaling of predictions; None if the scaling is right."""
         return None
 
     def for_minibatch(self) -> Loss:
@@ -107,10 +107,10 @@ class Loss(ABC):
         return self
 
     def fitted_attributes(self) -> dict[str, Floats]:
-        """Return what the loss has estimated itself, by the name of the attribute, for each target."""
+        """Return the fitted attributes that the loss estimates, with one value for each target."""
         return {}
 
 
 def typical_sizes(residuals: Array, normalized_weights: Array) -> Floats:
-    """Return the median absolute residual of each target; where that is 0, the mean."""
+    """Return the weighted median absolute residual of each target, or the mean if the median is 0."""
     return np.array([typical_size(row, to_numpy(normalized_weights)) for row in to_numpy(residuals)])

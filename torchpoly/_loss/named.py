@@ -1,4 +1,4 @@
-"""The squared error, and the losses by name."""
+"""The squared error, and the table of the losses by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class SquaredError(Loss):
     """``r**2`` of the residuals r."""
 
     def __call__(self, predictions: Array, targets: Array, normalized_weights: Array) -> LossValues:
-        """Evaluate the loss."""
+        """Return the value and the gradient of the loss."""
         residuals = targets - predictions
         weighted = residuals * normalized_weights
         values = to_numpy((residuals * weighted).sum(1))

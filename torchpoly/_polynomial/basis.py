@@ -1,4 +1,4 @@
-"""Scaled products of Chebyshev polynomials, or raw powers, ordered by total degree."""
+"""The basis of the polynomials: products of Chebyshev polynomials of scaled columns, or of powers of raw columns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torchpoly._polynomial.index_set import IndexSet, divisors
 
 @dataclass(frozen=True)
 class Basis:
-    """Products of univariate polynomials up to a total degree, on a domain.
+    """Products of univariate polynomials over an index set, on a domain.
 
     Parameters
     ----------
@@ -38,18 +38,18 @@ class Basis:
 
     @classmethod
     def spanning(cls, box: Box, indices: IndexSet) -> Basis:
-        """Return the Chebyshev products on the window of a box, with the terms of a set for its columns and values."""
+        """Return the Chebyshev products on the domain of a box, with caps for columns of few values."""
         domain = Domain.spanning(box)
         values = [known for known, varies in zip(box.values, domain.columns, strict=True) if varies]
         return cls(domain, indices.on_values(values))
 
     @classmethod
     def linear(cls, domain: Domain) -> Basis:
-        """Return the constant and the variables of a domain."""
+        """Return the basis of degree 1 on a domain: the constant and the variables."""
         return cls(domain, IndexSet(domain.n_variables, 1))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is cached."""
+        """Return the fields without the cached properties."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def of_variables(self, kept: NDArray[np.bool_]) -> Basis:
@@ -59,7 +59,7 @@ class Basis:
         return replace(self, domain=domain, indices=self.indices.of_variables(kept))
 
     def joined(self, other: Basis) -> Basis:
-        """Return the basis in the variables of both, which are made of the same columns."""
+        """Return the basis in the variables of both, whose domains have the same columns."""
         parts = [one.domain for one in (self, other)]
         widths, rounding = None, None
         if self.domain.widths is not None:
@@ -76,35 +76,35 @@ class Basis:
 
     @cached_property
     def norm_weights(self) -> Floats:
-        """Weights of the squared coefficients in the norm that is least, or penalized, of shape (n_terms,).
+        """``k**3`` for each Chebyshev product of total degree k, of shape (n_terms,): the weights of the Sobolev norm.
 
-        They are ``k**3`` for Chebyshev products of total degree k, those of a Sobolev norm, so that a term
-        of a higher degree is used only as far as lower ones do not explain the rows. They are 1 for
-        powers, and 0 for the constant.
+        `alpha` penalizes this norm of the coefficients, and the least-norm solution minimizes it. Terms of a
+        higher degree have larger weights, so they are used only where lower ones do not explain the rows. For
+        powers the weights are 1, and 0 for the constant.
         """
         return self.weights_of_degrees[self.indices.degrees]
 
     @property
     def weights_of_degrees(self) -> Floats:
-        """Weights in the norm of the terms of each total degree, of shape (n_degrees,)."""
+        """The weight in the norm for each total degree, of shape (n_degrees,)."""
         degrees = np.arange(self.indices.highest + 1.0)
         return degrees**3 if self.family == "chebyshev" else np.minimum(degrees, 1.0)
 
     def of_degree(self, degree: int) -> Basis:
-        """Return the basis of the same family on the same domain up to another degree."""
+        """Return the same basis up to another degree."""
         return replace(self, indices=self.indices.of_degree(degree))
 
     def leading(self, n_terms: int) -> Basis:
-        """Return the basis of the least degree that has these first terms."""
+        """Return the basis of the lowest degree that contains the first terms."""
         return replace(self, indices=self.indices.leading(n_terms))
 
     def change_to(self, other: Basis, values: Sequence[Floats | None]) -> Floats:
-        """Return the coefficients in this basis of the terms of another one, as functions on the rows.
+        """Return the matrix of the change of basis: the terms of another basis as combinations of these terms.
 
         The variables of both domains are columns of X, and the other domain has all columns of this
-        one. Along a column, the other variable is ``a * u + b`` of this one, u. Its Chebyshev
-        polynomials are interpolated: at Chebyshev nodes, which is exact, or on the values of the
-        column if these are few. Columns that have no variable here are constant.
+        one. For each column, the other variable is ``a * u + b`` with this variable u. The Chebyshev
+        polynomials of ``a * u + b`` are interpolated in those of u at the Chebyshev nodes, which is exact.
+        For a column of few values the nodes are these values. Columns without a variable here are constant.
 
         Parameters
         ----------
@@ -116,8 +116,8 @@ class Basis:
         Returns
         -------
         ndarray of shape (n_terms, n_other_terms)
-            Column s holds term s of the other basis. It is upper triangular but for the order of
-            terms of the same degree, and its leading blocks are those of lower degrees.
+            Column s holds the coefficients of term s of the other basis. The matrix is block upper
+            triangular: each block belongs to two total degrees. Its leading blocks are those of lower degrees.
         """
         here, there = self.domain, other.domain
         varying = here.columns[there.columns]
@@ -144,20 +144,20 @@ class Basis:
         return change
 
     def kernel(self, variables: Array, others: Array, weights: Floats | None = None) -> Array:
-        """Return the sums over terms of their products at one row and another.
+        """Return the kernel matrix ``F(variables).T @ diag(weights) @ F(others)`` without the features F.
 
-        Variable by variable, the sum over the terms of total degree m gains those whose exponent of
-        this variable is j: the sum of degree m - j so far, times the univariate polynomials j at both
-        rows. That takes ``n_variables * degree**2 / 2`` operations for each pair of rows, however many
-        terms there are.
+        A recurrence adds one variable at a time. The sum over the terms of total degree m gains the
+        terms in which this variable has the exponent j: the sum of degree m - j so far, times the
+        univariate polynomials of degree j at both rows. This takes ``n_variables * degree**2 / 2``
+        operations for each pair of rows, for any number of terms.
 
         Parameters
         ----------
         variables : Tensor or ndarray of shape (n_variables, n_rows)
-            What :meth:`Domain.scale` returns.
+            As :meth:`Domain.scale` returns them.
         others : of the same type, of shape (n_variables, n_others)
         weights : ndarray of shape (n_degrees,), optional
-            Weights of the products, by the total degree of the term.
+            Weights of the terms of each total degree; 1 if not given.
 
         Returns
         -------
@@ -178,11 +178,11 @@ class Basis:
                     _multiply_add(by_degree[degree], by_degree[degree - exponent], factors[exponent], product)
 
         def up_to(degree: int, exponent: int) -> Array:
-            """Return the weighted sum over terms of the other variables up to a degree."""
+            """Return the weighted sum over terms of all variables but the last, up to a total degree."""
             weighted = zip(by_total_degree[exponent:], by_degree[: degree + 1], strict=False)
             return sum((float(weight) * kernel for weight, kernel in weighted if weight), start=zero)
 
-        # With exponent j of the last variable go all terms of the others up to degree k - j.
+        # The exponent j of the last variable occurs with all terms of the other variables up to degree k - j.
         total = up_to(self.indices.highest, 0) + 0.0
         if not len(variables):
             return total
@@ -193,19 +193,19 @@ class Basis:
         return total
 
     def _univariate(self, variable: Array, highest: int) -> Iterator[Array]:
-        """Yield the univariate polynomials of degrees 0 to `highest` at one variable's values."""
+        """Yield the univariate polynomials of degrees 0 to `highest` at the values of one variable."""
         before, last = variable, variable * 0.0 + 1.0
         yield last
         for _ in range(highest):
             if self.family == "chebyshev":
-                # T_(-1) is T_1.
+                # The three-term recurrence starts with T_(-1) = T_1.
                 before, last = last, (2.0 * variable * last - before)
             else:
                 last = variable * last
             yield last
 
     def differentiate(self, coefficients: Floats, variable: int) -> Floats:
-        """Return the coefficients of a polynomial's derivative by one variable, in this basis.
+        """Return the coefficients, in this basis, of the derivative of a polynomial by one variable.
 
         Parameters
         ----------
@@ -225,14 +225,14 @@ class Basis:
         return derivative
 
     def evaluate(self, variables: Array, out: Array | None = None) -> Array:
-        """Evaluate all terms, one multiplication each.
+        """Evaluate all terms, with one multiplication for each term.
 
         Parameters
         ----------
         variables : Tensor or ndarray of shape (n_variables, n_rows)
-            What :meth:`Domain.scale` returns.
+            As :meth:`Domain.scale` returns them.
         out : of the same type, of shape (n_terms, n_rows), optional
-            Where to write. Tensors without it are operated on differentiably.
+            Where to write the values. Without it, torch can differentiate the result.
 
         Returns
         -------
@@ -275,7 +275,7 @@ class Basis:
 
 
 def _multiply_add(total: Array, one: Array, other: Array, product: Array) -> None:
-    """Add a product, written where a matrix of the same shape is at hand, which saves allocating it."""
+    """Add ``one * other`` to `total` in place; `product` is a buffer of the same shape."""
     xp = namespace(total)
     xp.multiply(one, other, out=product)
     total += product

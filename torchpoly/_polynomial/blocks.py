@@ -1,4 +1,4 @@
-"""Features of rows, evaluated a block of rows at a time."""
+"""Evaluation of the features, block by block of rows."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def evaluate_blocks(
 ) -> Iterator[tuple[Any, ...]]:
     """Yield the features of each block of rows, in a buffer that all blocks share.
 
-    On the CPU, NumPy computes them: its element-wise loops run on one thread, as fast as torch's
-    on two, and its matrix products share the thread pool that scikit-learn has just used. Other
-    devices are torch's. There the next block is copied while the device works on this one.
+    On the CPU, NumPy computes them. Its element-wise loops on one thread are as fast as those of torch on
+    two threads, and its matrix products use the thread pool that scikit-learn has just used. On other
+    devices torch computes them, while the next block is copied to the device.
 
     Parameters
     ----------
     basis : Basis
     blocks : iterable of tuple
-        Which rows these are, the rows of X, of shape (n_rows, n_columns), and other arrays.
+        An identifier of the rows, the rows of X, of shape (n_rows, n_columns), and other arrays.
     size : int
         Greatest number of rows in a block.
     device : torch.device or None
     n_more : int
-        Number of rows of the buffer below the features, for the caller to write to.
+        Number of additional rows of the buffer, below the features. The caller may write to them.
     limits : ndarray of shape (n_variables,), optional
         The variables of the basis are clipped to these absolute values.
 

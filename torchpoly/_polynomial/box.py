@@ -1,4 +1,4 @@
-"""Which values the columns of X take on some rows."""
+"""The ranges of the columns of X, and the values of columns of few values."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from numpy.typing import NDArray
 
 from torchpoly._backend.rows import SCAN_ROWS, Floats, column_ranges, row_chunks, union_of_ranges
 
-# Columns of at most so many distinct values have powers below that number only.
+# Powers are capped for columns of at most this number of distinct values.
 MAX_VALUES = 5
-# Numbers this many roundings apart count as one, as 0.1 + 0.2 and 0.3 do.
-_ROUNDINGS = 4.0
-# Values closer than this share of their range are too close to interpolate between.
-_SEPARATE = 1e-6
-# Of most columns, so many rows already show more values.
+# Numbers that differ by at most this number of units in the last place are equal, like 0.1 + 0.2 and 0.3.
+_EQUAL_UNITS = 4.0
+# Values closer than this fraction of their range are too close for interpolation.
+_MIN_SEPARATION = 1e-6
+# This number of rows is enough to see that most columns have more than `MAX_VALUES` values.
 _FIRST_ROWS = 16
 
 
 @dataclass(frozen=True)
 class Box:
-    """What some rows take for values in each column of X.
+    """The values of some rows in each column of X.
 
     Parameters
     ----------
     low, high : ndarray of shape (n_features,)
         Least and greatest value of each column.
     values : tuple of (ndarray or None)
-        The distinct values of each column in rising order, None where they are more than `MAX_VALUES`
-        or lie close together. Values that differ by rounding count as one.
+        The distinct values of each column in ascending order; None if there are more than `MAX_VALUES`, or
+        if they are close together. Values that differ by rounding are one value.
     precision : float
-        How far the values are rounded, relatively.
+        The machine epsilon of the values.
     """
 
     low: Floats
@@ -39,11 +39,11 @@ class Box:
     values: tuple[Floats | None, ...]
     precision: float = float(np.finfo(np.float64).eps)
 
-    # Differences beyond the largest float are infinite, which compares rightly.
+    # A difference beyond the largest float is infinite, and comparisons with it are correct.
     @classmethod
     @np.errstate(over="ignore")
     def of(cls, X: NDArray, weights: Floats | None) -> Box:
-        """Look through the rows of positive weight."""
+        """Return the box of the rows of positive weight."""
         low, high = column_ranges(X, weights)
         precision = float(np.finfo(X.dtype).eps)
         found = [_if_separate(values) for values in _few_values(X, weights, _twins(low, high, precision))]
@@ -51,7 +51,7 @@ class Box:
 
     @np.errstate(over="ignore")
     def __or__(self, other: Box) -> Box:
-        """Return the box of the rows of both."""
+        """Return the box of the rows of both boxes."""
         low, high = union_of_ranges((self.low, self.high), (other.low, other.high))
         precision = max(self.precision, other.precision)
         values: list[Floats | None] = []
@@ -63,7 +63,7 @@ class Box:
     @property
     @np.errstate(over="ignore")
     def varies(self) -> NDArray[np.bool_]:
-        """Which columns vary by more than rounding."""
+        """Whether each column varies by more than rounding."""
         return self.high - self.low > _rounding(self.low, self.high, self.precision)
 
     def __len__(self) -> int:
@@ -72,31 +72,31 @@ class Box:
 
 
 def _rounding(low: Floats, high: Floats, precision: float) -> Floats:
-    """Return how far apart numbers of each column may be that would be the same without rounding."""
-    return _ROUNDINGS * precision * np.maximum(np.abs(low), np.abs(high))
+    """Return the greatest difference, for each column, of numbers that are equal up to rounding."""
+    return _EQUAL_UNITS * precision * np.maximum(np.abs(low), np.abs(high))
 
 
 def _twins(low: Floats, high: Floats, precision: float) -> Floats:
-    """Return how far apart values of each column count as one: 0 where the column takes few floats in all."""
+    """Return the greatest difference of equal values of each column: 0 if its range is hardly more than rounding."""
     rounding = _rounding(low, high, precision)
-    return np.where(rounding < _SEPARATE * (high - low), rounding, 0.0)
+    return np.where(rounding < _MIN_SEPARATION * (high - low), rounding, 0.0)
 
 
 def _merged(values: NDArray, apart: float) -> NDArray:
-    """Return rising values without those that are no further than this from the one before."""
+    """Return sorted values without those that exceed the previous value by at most `apart`."""
     return values[np.r_[True, np.diff(values) > apart]]
 
 
 def _if_separate(values: Floats | None) -> Floats | None:
-    """Return the values, or None where they are more than `MAX_VALUES` or lie close together."""
+    """Return the values, or None if there are more than `MAX_VALUES` or if they are close together."""
     if values is None or len(values) > MAX_VALUES:
         return None
-    is_close = len(values) > 1 and np.diff(values).min() < _SEPARATE * (values[-1] - values[0])
+    is_close = len(values) > 1 and np.diff(values).min() < _MIN_SEPARATION * (values[-1] - values[0])
     return None if is_close else values
 
 
 def _few_values(X: NDArray, weights: Floats | None, apart: Floats) -> list[Floats | None]:
-    """Return the distinct values of each column, None where they are more than `MAX_VALUES`."""
+    """Return the distinct values of each column, None if there are more than `MAX_VALUES`."""
     first = np.sort(X[next(row_chunks(len(X), _FIRST_ROWS, weights))], axis=0)
     n_values = 1 + np.count_nonzero(np.diff(first, axis=0) > apart, axis=0)
     few = np.flatnonzero(n_values <= MAX_VALUES).tolist()

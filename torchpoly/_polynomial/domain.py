@@ -15,21 +15,21 @@ from torchpoly._polynomial.box import Box
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Principal axes narrower than this share of the widest have a box of their own.
+# A principal axis is narrow, and predictions check its box, below this ratio of its width to the widest.
 NARROW = 1e-3
-# Principal axes narrower than this share of the widest are hardly more than how columns are rounded.
+# Below this ratio, the width of a principal axis is little more than the rounding of the columns.
 VERY_NARROW = 1e-7
-# An axis is mainly made of the columns whose entries are at least this share of the greatest.
-_MAIN_SHARE = 0.1
+# Messages name the columns whose entries in an axis are at least this fraction of the largest entry.
+_MIN_NAMED_ENTRY = 0.1
 
 
 @dataclass(frozen=True)
 class Domain:
     """The affine map from the columns of X to the window [-1, 1] of the basis.
 
-    Column i becomes ``v_i = (x_i - center_i) / half_width_i``. Where `axes` is given, the
-    variables of the basis are ``u = v @ axes - shift``: a selection of columns that vary, or
-    the principal axes of columns that nearly coincide.
+    Column i becomes ``v_i = (x_i - center_i) / half_width_i``. With `axes`, the variables of the
+    basis are ``u = v @ axes - shift``: the columns that vary, or the principal axes of columns that
+    nearly coincide.
 
     Parameters
     ----------
@@ -39,12 +39,12 @@ class Domain:
     axes : ndarray of shape (n_features, n_variables) or None
         Columns are the directions of the basis variables; None stands for the identity.
     shift : ndarray of shape (n_variables,)
-        What is subtracted after the change of axes.
+        The constant that is subtracted after the change of axes.
     widths : ndarray of shape (n_variables,) or None
-        Half the range of each variable before it was scaled to [-1, 1], divided by the greatest, where
-        the variables are principal axes.
+        For principal axes: half the range of each variable before it was scaled to [-1, 1], divided by
+        the greatest one.
     rounding : ndarray of shape (n_variables,) or None
-        By how much rounding moves each variable, where these are principal axes.
+        For principal axes: the rounding error of each variable.
     """
 
     center: Floats
@@ -56,14 +56,14 @@ class Domain:
 
     @classmethod
     def identity(cls, n_features: int) -> Domain:
-        """Return the domain that leaves X as it is."""
+        """Return the domain of the identity map."""
         return cls(np.zeros(n_features), np.ones(n_features), None, np.zeros(n_features))
 
     @classmethod
     def spanning(cls, box: Box) -> Domain:
-        """Map the range of each column to [-1, 1].
+        """Return the domain that maps the range of each column to [-1, 1].
 
-        Columns that do not vary by more than rounding carry no information and get no variable.
+        Columns that vary by rounding only have no variable.
         """
         center, half_width = middle_and_half(box.low, box.high)
         varies = box.varies
@@ -76,7 +76,7 @@ class Domain:
 
     @property
     def columns(self) -> NDArray[np.bool_]:
-        """Which columns of X have a variable, where there are no other axes than these."""
+        """Whether each column of X has a variable, for a domain without principal axes."""
         return np.ones(len(self.center), dtype=bool) if self.axes is None else np.asarray(self.axes.any(axis=1))
 
     @property
@@ -85,7 +85,7 @@ class Domain:
         return np.eye(len(self.center)) if self.axes is None else self.axes
 
     def covers_like(self, other: Domain) -> bool:
-        """Whether another domain of the same columns, without axes of its own, has the same windows."""
+        """Whether two domains without principal axes are the same map of the same columns."""
         pairs = [(self.center, other.center), (self.half_width, other.half_width), (self.columns, other.columns)]
         return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
 
@@ -99,7 +99,7 @@ class Domain:
         return self.axes.T @ scaled - self.shift[:, None]
 
     def on(self, device: Any) -> Callable[[Tensor], Tensor]:
-        """Return what :meth:`scale` does, for tensors on a device."""
+        """Return :meth:`scale` as a function of tensors on a device."""
         import torch
 
         vectors = self.center[:, None], self.half_width[:, None], self.shift[:, None]
@@ -113,14 +113,14 @@ class Domain:
         return scale
 
     def scale_steps(self, steps: NDArray) -> Floats:
-        """Return how far steps in X lead in the basis variables, of shape (n_variables, n_rows)."""
+        """Return ``axes.T @ (steps / half_width)``: differences of rows of X in the variables of the basis."""
         scaled = steps.T / self.half_width[:, None]
         return scaled if self.axes is None else self.axes.T @ scaled
 
     def projected(self, X: NDArray) -> Floats:
-        """Return a random linear combination of the variables, which tells rows apart, of shape (n_rows,)."""
+        """Return a random linear combination of the variables, of shape (n_rows,): it differs for different rows."""
         factors = np.random.default_rng(0).uniform(0.5, 1.0, self.n_variables)
-        # A matrix product need not give equal rows equal numbers.
+        # A matrix product may round equal rows differently.
         return (self.scale(X) * factors[:, None]).sum(axis=0)
 
     def ranges(self, X: NDArray, weights: Floats | None = None) -> tuple[Floats, Floats]:
@@ -129,16 +129,16 @@ class Domain:
 
     @property
     def limits(self) -> Floats | None:
-        """The greatest absolute value of each variable in its box: infinite but for narrow principal axes.
+        """The greatest absolute value of each narrow principal axis, and infinity for the other variables.
 
-        Columns that nearly coincide hide these axes: rows inside the range of each column can lie far
-        outside of theirs. None stands for no narrow axes.
+        A row can be inside the range of each column, and far outside the range of a narrow axis. None
+        stands for no narrow axis.
         """
         if self.widths is None or not (narrow := self.widths < NARROW).any():
             return None
         return np.where(narrow, 1.0 + cast(Floats, self.rounding), np.inf)
 
     def columns_along(self, variables: NDArray[np.intp] | NDArray[np.bool_]) -> NDArray[np.intp]:
-        """Return the columns of X that some of the variables are mainly made of."""
+        """Return the columns of X that have a large entry in one of these principal axes."""
         along = np.abs(cast(Floats, self.axes)[:, variables])
-        return np.flatnonzero((along > _MAIN_SHARE * along.max(axis=0)).any(axis=1))
+        return np.flatnonzero((along > _MIN_NAMED_ENTRY * along.max(axis=0)).any(axis=1))

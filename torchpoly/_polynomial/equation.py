@@ -1,4 +1,4 @@
-"""A polynomial in the monomials of X, written out as Python and SymPy read it."""
+"""A polynomial in the monomials of X as an expression of Python and SymPy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torchpoly._backend.rows import Floats
 def write_equations(
     targets: list[str], names: NDArray | None, powers: NDArray[np.int64], coefficients: Floats, precision: int
 ) -> str:
-    """Return a line for each target; terms of coefficient 0 are left out.
+    """Return one equation for each target, each on a line, without terms of coefficient 0.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def write_equations(
     names : ndarray of shape (n_features,) or None
         Names of the columns; None stands for x0, x1, ...
     powers : ndarray of shape (n_terms, n_features)
-        Exponents of the terms but the constant.
+        Exponents of the terms, without the constant.
     coefficients : ndarray of shape (n_targets, 1 + n_terms)
         The constant first.
     precision : int
@@ -38,17 +38,17 @@ def write_equations(
             _signed_term(value, product, precision) for value, product in zip(values, products, strict=True) if value
         ]
         right = " ".join(terms) or "+ 0"
-        # The first term's sign stands without a space, and not at all where it is a plus.
+        # The first term has no plus, and no space after its minus.
         lines.append(f"{target} = {right[0].replace('+', '')}{right[2:]}")
     return "\n".join(lines)
 
 
 def _identifiers(names: NDArray | None, n_features: int, reserved: list[str]) -> list[str]:
-    """Return a valid name for each column, none of them twice or among the reserved ones."""
+    """Return a valid and unique identifier for each column, none of them reserved."""
     taken = set(reserved)
     identifiers = []
     for name in [f"x{column}" for column in range(n_features)] if names is None else names:
-        # Python reads identifiers in this normal form.
+        # Python normalizes identifiers to this form.
         identifier = unicodedata.normalize("NFKC", name)
         if not identifier.isidentifier():
             identifier = re.sub(r"\W+", "_", identifier).strip("_")
@@ -71,7 +71,7 @@ def _product(names: list[str], exponents: NDArray[np.int64]) -> str:
 
 
 def _signed_term(value: float, product: str, precision: int) -> str:
-    """Return a term with its sign in front: ``"+ 2*x0"``."""
+    """Return a term with its sign, for example ``"+ 2*x0"``."""
     number = f"{abs(value):.{precision}g}"
     sign = "-" if value < 0 else "+"
     return f"{sign} {number}*{product}" if product else f"{sign} {number}"

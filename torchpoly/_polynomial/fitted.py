@@ -17,13 +17,13 @@ from torchpoly._polynomial.blocks import evaluate_blocks
 from torchpoly._polynomial.monomials import to_monomials
 from torchpoly._polynomial.target_scaling import TargetScaling
 
-# Rows so many half-widths outside the box of a narrow axis are far outside.
-_FAR = 3.0
+# Predictions warn of rows that are further outside the box of a narrow axis, in half-widths of the box.
+_MAX_UNWARNED_DISTANCE = 3.0
 
 
 @dataclass(frozen=True)
 class FittedPolynomial:
-    """A polynomial in a basis, and the units of its targets.
+    """A polynomial in a basis, with the scaling of its targets.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ class FittedPolynomial:
     def predict(
         self, X: NDArray, device: Device, extrapolation: str = "continue", names: NDArray | None = None
     ) -> NDArray:
-        """Return the values at the rows of X, of shape (n_samples, n_targets), in X's dtype.
+        """Return the values at the rows of X, of shape (n_samples, n_targets), in the dtype of X.
 
-        Errors and warnings call the columns by their names, where they have some.
+        Errors and warnings contain the names of the columns, if there are names.
         """
         if extrapolation == "error":
             self._check_inside(X, names)
@@ -69,7 +69,7 @@ class FittedPolynomial:
             return X[rows] if extrapolation == "continue" else np.clip(X[rows], self.low, self.high)
 
         blocks = ((rows, inside(rows)) for rows in row_chunks(len(X), size))
-        # Far from the data, values are infinite; why is no news.
+        # Far from the training data, predictions may overflow to infinity.
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             for rows, features in evaluate_blocks(self.basis, blocks, size, device, limits=limits):
                 values = to_numpy(coefficients.T @ features)
@@ -82,29 +82,30 @@ class FittedPolynomial:
         return predictions
 
     def _add_slopes(self, values: Floats, features: Array, moves: NDArray, device: Device) -> None:
-        """Add what the slopes at the nearest points of the box give for the moves from there.
+        """Add ``gradient . move`` to the values: linear extrapolation from the nearest points of the box.
 
         Parameters
         ----------
         values : ndarray of shape (n_targets, n_rows)
-            Changed in place.
+            The values at the nearest points of the box. They are changed in place.
         features : ndarray or Tensor of shape (n_terms, n_rows)
             At the nearest points of the box.
         moves : ndarray of shape (n_rows, n_features)
+            The rows of X minus the nearest points of the box.
         device : torch.device or None
         """
         outside = np.flatnonzero(moves.any(axis=1))
         steps = self.basis.domain.scale_steps(moves[outside])
         if (limits := self.basis.domain.limits) is not None:
-            # How copies are rounded would be the slope's greatest part.
+            # Along a narrow axis, the rounding of nearly equal columns would dominate the slope.
             steps[np.isfinite(limits)] = 0.0
         slopes = to_device(self.slopes, device) @ features[:, outside]
         values[:, outside] += (to_numpy(slopes) * steps[:, None]).sum(axis=0)
 
     def _beyond_floats(self, X: NDArray, limits: Floats | None, values: Floats) -> Floats:
-        """Return infinities of the right sign where terms that overflow have cancelled to NaN.
+        """Return infinities of the correct sign for values in which infinite terms cancel to NaN.
 
-        So far out, the terms of the highest degree of which the sum is not 0 decide.
+        Here the sum of the terms of the highest degree decides, or of a lower degree if that sum is 0.
         """
         variables = np.nan_to_num(self.basis.domain.scale(X))
         if limits is not None:
@@ -134,13 +135,16 @@ class FittedPolynomial:
             )
 
     def _check_narrow_axes(self, X: NDArray, names: NDArray | None, *, refuse: bool) -> None:
-        """Refuse rows outside the box of a narrow axis, or warn of rows far outside of it that no column shows."""
+        """Raise for rows outside the box of a narrow axis, or warn if they are far outside.
+
+        Only rows inside the range of each column are counted.
+        """
         domain = self.basis.domain
         limits = cast(Floats, domain.limits)[:, None]
         n_rows, axes = 0, np.zeros(len(limits), dtype=bool)
         for rows in row_chunks(len(X), SCAN_ROWS):
             inside = ((X[rows] >= self.low) & (X[rows] <= self.high)).all(axis=1)
-            beyond = np.abs(domain.scale(X[rows])) > (limits if refuse else limits + _FAR)
+            beyond = np.abs(domain.scale(X[rows])) > (limits if refuse else limits + _MAX_UNWARNED_DISTANCE)
             beyond &= inside
             n_rows += int(np.count_nonzero(beyond.any(axis=0)))
             axes |= beyond.any(axis=1)
@@ -166,7 +170,7 @@ class FittedPolynomial:
 
     @cached_property
     def slopes(self) -> Floats:
-        """Coefficients of the derivatives by each basis variable, of shape (n_variables, n_targets, n_terms)."""
+        """Coefficients of the derivative by each variable of the basis, of shape (n_variables, n_targets, n_terms)."""
         variables = range(self.basis.domain.n_variables)
         derivatives = [self.basis.differentiate(self.coefficients, variable).T for variable in variables]
         return np.array(derivatives).reshape(-1, *self.coefficients.T.shape)
@@ -178,18 +182,17 @@ class FittedPolynomial:
         return np.array([to_monomials(self.basis, column, scale, offset) for column, scale, offset in columns])
 
     def greatest_values(self, powers: NDArray[np.int64]) -> Floats:
-        """Return how far each monomial of coefficient 1 moves the targets, in their deviations.
+        """Return the greatest absolute value of each monomial in the box, in units of the scale of each target.
 
         Parameters
         ----------
         powers : ndarray of shape (n_monomials - 1, n_features)
-            Exponents of the monomials but the constant.
+            Exponents of the monomials, without the constant.
 
         Returns
         -------
         ndarray of shape (n_targets, n_monomials)
-            The greatest absolute value in the range of the training data, divided by the unit of
-            the target; infinite for raw powers, whose domain does not tell that range.
+            Infinite for raw powers: their domain is not the range of the training data.
         """
         domain = self.basis.domain
         if self.basis.family == "power":
@@ -201,14 +204,13 @@ class FittedPolynomial:
 
 @dataclass(frozen=True)
 class PolynomialFamily:
-    """Polynomials in one basis, for the same targets.
+    """Several polynomials in one basis, for the same targets.
 
     Parameters
     ----------
     basis : Basis
     coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
     targets : TargetScaling
-        What the targets are scaled by.
     device : torch.device or None
         Where features are computed.
     """
@@ -219,7 +221,7 @@ class PolynomialFamily:
     device: Device
 
     def predict(self, X: NDArray, chosen: NDArray[np.intp]) -> NDArray:
-        """Return the values of some of them in one product, of shape (n_chosen, n_samples, n_targets)."""
+        """Return the values of some of the polynomials in one product, of shape (n_chosen, n_samples, n_targets)."""
         n_targets = self.coefficients.shape[2]
         coefficients = self.coefficients[:, chosen].reshape(len(self.coefficients), -1)
         anywhere = np.full((2, X.shape[1]), np.nan)

@@ -1,6 +1,6 @@
-"""Which products of powers of the variables are the terms of a polynomial.
+"""Index sets: the exponents of the terms of a polynomial.
 
-Terms are ordered as ``sklearn.preprocessing.PolynomialFeatures`` orders them, the constant first.
+The terms have the order of ``sklearn.preprocessing.PolynomialFeatures``, with the constant first.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from torchpoly._backend.rows import Floats
 
-# The cap of a variable that may have any exponent.
+# The cap of a variable without a cap.
 NO_CAP = sys.maxsize
 
 
 class Block(NamedTuple):
-    """Terms of one total degree that share their first variable and its exponent.
+    """Consecutive terms of one total degree with the same first variable and the same exponent of it.
 
-    They are the polynomial of degree `exponent` in that variable, times the last `n_terms` terms
-    of total degree ``degree - exponent``: the ones in later variables only.
+    They are the polynomial of degree `exponent` in that variable, times the last `n_terms` terms of total
+    degree ``degree - exponent``: those in later variables only.
     """
 
     variable: int
@@ -36,9 +36,9 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class IndexSet:
-    """The exponents of the variables in all terms up to a total degree, within caps.
+    """The exponents of all terms up to a total degree whose exponents are within caps.
 
-    With a term, the set has all terms that divide it.
+    The set is closed under divisors: it contains all divisors of each of its terms.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class IndexSet:
     interaction_only : bool
         Only products of distinct variables.
     caps : tuple of int or None
-        Greatest exponent of each variable, `NO_CAP` where it has none of its own; None stands for no caps.
+        Greatest exponent of each variable, `NO_CAP` for a variable without a cap; None stands for no caps.
     """
 
     parameters: ClassVar[tuple[str, ...]] = ("degree", "interaction_only")
@@ -60,29 +60,29 @@ class IndexSet:
     caps: tuple[int, ...] | None = None
 
     def on_values(self, values: Sequence[Floats | None]) -> IndexSet:
-        """Return the terms of variables that take these values, where they are few.
+        """Return the index set with the caps of variables of few values; None stands for many values.
 
-        On m values, a power of m or more equals a combination of lower ones, so it is left out.
+        On m values, each power from m on equals a combination of lower powers, so the cap is m - 1.
         """
         caps = tuple(NO_CAP if known is None else len(known) - 1 for known in values)
         is_capped = not self.interaction_only and any(cap < NO_CAP for cap in caps)
         return replace(self, n_variables=len(values), caps=caps if is_capped else None)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is cached."""
+        """Return the fields without the cached properties."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
     def n_terms(self) -> int:
-        """The number of terms, the constant included, without a list of them.
+        """The number of terms with the constant, computed without a list of the terms.
 
-        That is ``comb(n_variables + degree, degree)`` for all products of total degree at most
-        `degree`, and the sum of ``comb(n_variables, k)`` over k <= `degree` for distinct factors.
+        It is ``comb(n_variables + degree, degree)`` without caps, and the sum of ``comb(n_variables, k)``
+        over k <= `degree` for products of distinct variables.
         """
         if self.interaction_only:
             return sum(math.comb(self.n_variables, k) for k in range(self.highest + 1))
         caps = [cap for cap in self.caps or () if cap < self.degree]
-        # Coefficients of prod(1 + z + ... + z**cap): how many products of capped variables have each degree.
+        # The number of products of capped variables of each degree: the coefficients of prod(1 + z + ... + z**cap).
         n_capped = [1]
         for cap in caps:
             cumulated = [0, *accumulate(n_capped + [0] * min(cap, self.degree + 1 - len(n_capped)))]
@@ -91,15 +91,15 @@ class IndexSet:
         return sum(count * math.comb(n_others + self.degree - k, n_others) for k, count in enumerate(n_capped))
 
     def of_degree(self, degree: int) -> IndexSet:
-        """Return the terms of these variables up to another degree."""
+        """Return the index set with another degree."""
         return replace(self, degree=degree)
 
     def leading(self, n_terms: int) -> IndexSet:
-        """Return the terms up to the least degree that has these first terms."""
+        """Return the index set of the lowest degree that contains the first terms."""
         return self.of_degree(int(self.degrees[n_terms - 1]))
 
     def of_columns(self, n_columns: int) -> IndexSet:
-        """Return the terms of so many variables up to the same degree, without caps."""
+        """Return the index set of the same degree for this number of variables, without caps."""
         return replace(self, n_variables=n_columns, caps=None)
 
     def of_variables(self, kept: NDArray[np.bool_]) -> IndexSet:
@@ -114,19 +114,19 @@ class IndexSet:
 
     @cached_property
     def is_capped(self) -> NDArray[np.bool_]:
-        """Which variables have a greatest exponent of their own."""
+        """Whether each variable has a cap."""
         return np.array(self.caps or [NO_CAP] * self.n_variables) < NO_CAP
 
     @cached_property
     def greatest_exponents(self) -> list[int]:
-        """The greatest exponent of each variable."""
+        """The greatest exponent of each variable, by its cap and by the degree."""
         if self.interaction_only:
             return [min(1, self.degree)] * self.n_variables
         return [min(cap, self.degree) for cap in self.caps or [self.degree] * self.n_variables]
 
     @property
     def highest(self) -> int:
-        """The greatest total degree that there is."""
+        """The greatest total degree of the terms, which caps may make lower than `degree`."""
         return min(self.degree, sum(self.greatest_exponents))
 
     @cached_property
@@ -137,7 +137,7 @@ class IndexSet:
 
     @cached_property
     def levels(self) -> list[list[Block]]:
-        """The blocks of each total degree, in the order of their terms; degree 0 first."""
+        """The blocks of each total degree from 0 on, in the order of their terms."""
         greatest = self.greatest_exponents
         counts = self._counts_of_later
         levels: list[list[Block]] = [[]]
@@ -145,7 +145,7 @@ class IndexSet:
             level = []
             for variable, highest in enumerate(greatest):
                 later = counts[variable + 1]
-                # Of the last variable, no other is left to share the degree with.
+                # The last variable has the whole degree, since there is no later one.
                 least = 1 if variable + 1 < len(greatest) else degree
                 for exponent in range(min(degree, highest), least - 1, -1):
                     count = later[degree - exponent]
@@ -156,7 +156,7 @@ class IndexSet:
 
     @property
     def _counts_of_later(self) -> list[list[int]]:
-        """The number of terms of each total degree that are in the variables from each one on."""
+        """For each variable, the number of terms of each total degree in this and later variables."""
         counts = [[1] + [0] * self.highest]
         for highest in reversed(self.greatest_exponents):
             cumulated = [0, *accumulate(counts[-1])]
@@ -179,12 +179,12 @@ class IndexSet:
 
     @cached_property
     def own_divisors(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The pairs of terms of which the first divides the second."""
+        """The pairs of terms in which the first one divides the second one, as two arrays of indices."""
         return divisors(self.powers, self.powers)
 
 
 def divisors(powers: NDArray[np.int64], others: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the pairs of terms of which the first has no greater exponent of any variable than the second."""
+    """Return the pairs of a term and a multiple of it among the others, as two arrays of indices."""
     divides = np.ones((len(powers), len(others)), dtype=bool)
     for exponents, other_exponents in zip(powers.T, others.T, strict=True):
         divides &= exponents[:, None] <= other_exponents

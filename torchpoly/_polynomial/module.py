@@ -1,4 +1,4 @@
-"""The fitted polynomial as a :class:`torch.nn.Module`, in the units of X and y."""
+"""The fitted polynomial as a :class:`torch.nn.Module` from X to predictions of y."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from torchpoly._polynomial.fitted import FittedPolynomial
 
 
 class PolynomialModule(nn.Module):
-    """A fitted polynomial as a module: rows of X in, predictions out.
+    """A fitted polynomial as a module: its input are rows of X, its output are predictions.
 
-    It holds buffers, not parameters, and is differentiable in its input. Buffers and arithmetic
-    are float64; ``.to(torch.float32)`` makes both float32.
+    It has buffers and no parameters. It is differentiable in its input. Buffers and arithmetic are
+    float64; ``.to(torch.float32)`` makes both float32.
 
     Parameters
     ----------
     polynomial : FittedPolynomial
-        What to evaluate.
     squeeze : bool
-        Whether predictions have shape (n_samples,) rather than (n_samples, n_targets).
+        Whether predictions have shape (n_samples,), not (n_samples, n_targets).
     extrapolation : {"continue", "constant", "linear", "error"}
-        What predictions are outside the box of the training data. A program that
-        ``torch.export`` makes of the module cannot raise errors: for ``"error"`` it predicts NaN.
+        The predictions outside the box of the training data. A program exported by ``torch.export``
+        cannot raise errors, so for ``"error"`` it predicts NaN.
     """
 
     center: Tensor
@@ -56,8 +55,8 @@ class PolynomialModule(nn.Module):
             "offset": polynomial.targets.center,
             "scale": polynomial.targets.scale,
         }
-        # Without axes of their own there is no product, which would be by 1 for one column: ONNX Runtime
-        # merges such a factor with others in single precision.
+        # There is no product with an identity matrix: for one column, ONNX Runtime would merge this factor of 1
+        # with other factors in single precision.
         if domain.axes is not None:
             buffers["axes"] = domain.axes
         if extrapolation != "continue":
@@ -66,7 +65,7 @@ class PolynomialModule(nn.Module):
             buffers["limits"] = cast(Floats, domain.limits)
         if extrapolation == "linear":
             buffers["slopes"] = polynomial.slopes
-        # Tensors made in inference mode would never be part of a gradient.
+        # torch cannot differentiate through tensors that were created in inference mode.
         with torch.inference_mode(False):
             for name, values in buffers.items():
                 self.register_buffer(name, torch.tensor(values, device="cpu"))
@@ -78,7 +77,7 @@ class PolynomialModule(nn.Module):
         Parameters
         ----------
         x : Tensor of shape (n_samples, n_features)
-            Of the module's dtype and device.
+            With the dtype and device of the module.
 
         Returns
         -------
@@ -90,13 +89,13 @@ class PolynomialModule(nn.Module):
             If `extrapolation` is ``"error"`` and a value is outside the box.
         """
         inside = x if self._extrapolation == "continue" else torch.clamp(x, self.low, self.high)
-        unlimited = variables = self._turned((inside - self.center) / self.half_width) - self.shift
+        unlimited = variables = self._rotated((inside - self.center) / self.half_width) - self.shift
         if self._is_limited:
             variables = torch.clamp(unlimited, -self.limits, self.limits)
         features = cast(Tensor, self._basis.evaluate(variables.T))
         values = self.coefficients.T @ features
         if self._extrapolation == "linear":
-            steps = self._turned((x - inside) / self.half_width)
+            steps = self._rotated((x - inside) / self.half_width)
             if self._is_limited:
                 steps = torch.where(torch.isinf(self.limits), steps, 0.0)
             values = values + ((self.slopes @ features) * steps.T[:, None]).sum(0)
@@ -114,6 +113,6 @@ class PolynomialModule(nn.Module):
         predictions = values.T * self.scale + self.offset
         return predictions[:, 0] if self._squeeze else predictions
 
-    def _turned(self, scaled: Tensor) -> Tensor:
-        """Return scaled columns along the axes of the basis."""
+    def _rotated(self, scaled: Tensor) -> Tensor:
+        """Return ``scaled @ axes``, or `scaled` for a domain without axes."""
         return scaled if self._basis.domain.axes is None else scaled @ self.axes

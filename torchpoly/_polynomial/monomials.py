@@ -1,8 +1,8 @@
 """Exact conversion from the basis to monomials of the original columns.
 
-The monomial coefficients of a polynomial are sums of large terms that cancel; in floating point
-the conversion loses the digits that the basis has saved. Here it runs in rational arithmetic, in
-which floats are exact, and each coefficient is rounded once.
+A monomial coefficient is a sum of large terms of both signs. In floating point, cancellation would lose the
+digits that the Chebyshev basis preserves. Rational arithmetic is exact: each coefficient is rounded once, at
+the end.
 """
 
 from __future__ import annotations
@@ -34,15 +34,14 @@ def to_monomials(basis: Basis, coefficients: Floats, scale: float, offset: float
     basis : Basis
         The features.
     coefficients : ndarray of shape (n_terms,)
-        One for each term of the basis.
     scale, offset : float
-        Units and origin of y.
+        Of the target.
 
     Returns
     -------
     ndarray
-        One coefficient for each monomial of the columns of X up to the degree, correctly rounded;
-        infinite or 0 where it lies beyond the range of floats.
+        The correctly rounded coefficient of each monomial of the columns of X up to the degree; infinite
+        or 0 if it is beyond the range of floats.
     """
     values = map(Fraction, coefficients.tolist())
     terms = dict(zip(_factors(basis.indices), values, strict=True))
@@ -54,13 +53,13 @@ def to_monomials(basis: Basis, coefficients: Floats, scale: float, offset: float
 
 
 def _factors(indices: IndexSet) -> Iterator[Monomial]:
-    """Yield the factors of each term: 0, 0, 3 for exponents 2, 0, 0, 1."""
+    """Yield the factors of each term, for example (0, 0, 3) for the exponents 2, 0, 0, 1."""
     for exponents in indices.powers.tolist():
         yield tuple(variable for variable, exponent in enumerate(exponents) for _ in range(exponent))
 
 
 def _linear_forms(domain: Domain) -> list[Polynomial]:
-    """Return each variable of the basis as a polynomial of degree 1 in the columns of X."""
+    """Return each variable of the basis as a linear polynomial in the columns of X."""
     axes = np.eye(domain.n_variables) if domain.axes is None else domain.axes
     forms = []
     for direction, shift in zip(axes.T, domain.shift, strict=True):
@@ -74,12 +73,11 @@ def _linear_forms(domain: Domain) -> list[Polynomial]:
 
 
 def _expand(terms: Polynomial, forms: list[Polynomial], recurrence: tuple[int, int]) -> Polynomial:
-    """Write products of univariate polynomials in the forms as monomials of the columns.
+    """Clenshaw's algorithm (Horner's for powers): the monomials of a sum of products of univariate polynomials.
 
-    Terms are grouped by their first variable u and its exponent k: sum of T_k(u) P_k, where P_k,
-    in later variables, is expanded first. With T_k = a u T_(k-1) + b T_(k-2), the sum follows
-    Clenshaw's algorithm (Horner's for powers), in which only products with the linear form u
-    occur.
+    The terms are grouped by their first variable u and its exponent k: the polynomial is the sum of
+    T_k(u) P_k, and each P_k has later variables only and is expanded first. With the recurrence
+    T_k = a u T_(k-1) + b T_(k-2), Clenshaw's algorithm multiplies by the linear form u only.
     """
     groups: dict[int, dict[int, Polynomial]] = defaultdict(lambda: defaultdict(dict))
     result: Polynomial = {}

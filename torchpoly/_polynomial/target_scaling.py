@@ -1,4 +1,4 @@
-"""The scale of the targets."""
+"""The affine map between the targets y and the scaled targets of training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TargetScaling:
-    """The affine map from targets to units of training: ``(y - center) / scale``.
+    """The map ``(y - center) / scale``. Training sees scaled targets.
 
     Parameters
     ----------
@@ -29,11 +29,11 @@ class TargetScaling:
 
     @classmethod
     def identity(cls, n_targets: int) -> TargetScaling:
-        """Return the map that leaves targets as they are."""
+        """Return the identity map."""
         return cls(np.zeros(n_targets), np.ones(n_targets))
 
     def repeated(self, times: int) -> TargetScaling:
-        """Return the map of so many copies of the targets, side by side."""
+        """Return the map for several copies of the targets, side by side."""
         return TargetScaling(np.tile(self.center, times), np.tile(self.scale, times))
 
     def transform(self, Y: NDArray) -> Floats:
@@ -44,7 +44,7 @@ class TargetScaling:
         return scaled
 
     def on(self, device: Any) -> Callable[[Tensor], Tensor]:
-        """Return what :meth:`transform` does, for tensors on a device."""
+        """Return :meth:`transform` as a function of tensors on a device."""
         import torch
 
         center, scale = (torch.tensor(vector[:, None], device=device) for vector in (self.center, self.scale))
