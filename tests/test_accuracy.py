@@ -197,12 +197,12 @@ def test_monomials_are_correctly_rounded(rng):
 
 
 @pytest.mark.parametrize(("n_rows", "n_features", "degree"), [(20, 4, 3), (50, 5, 3), (60, 10, 2), (100, 8, 3)])
-@pytest.mark.parametrize("large", [factors.MAX_HELD, 0])
+@pytest.mark.parametrize("large", [factors.MAX_DENSE_ELEMENTS, 0])
 def test_least_norm_of_the_basis_where_terms_outnumber_rows(
     n_rows, n_features, degree, large, rng, monkeypatch, penalized_features
 ):
     """Against NumPy's minimum-norm solution, at new points; the constant is free, so means are taken out."""
-    monkeypatch.setattr(factors, "MAX_HELD", large)
+    monkeypatch.setattr(factors, "MAX_DENSE_ELEMENTS", large)
     for _ in range(5):
         X, y = rng.uniform(-1, 1, (n_rows, n_features)), rng.normal(size=n_rows)
         model = TorchPolynomialRegressor(degree).fit(X, y)
@@ -215,11 +215,11 @@ def test_least_norm_of_the_basis_where_terms_outnumber_rows(
         np.testing.assert_allclose(model.predict(grid), expected, atol=1e-9)
 
 
-@pytest.mark.parametrize("large", [factors.MAX_HELD, 0])
+@pytest.mark.parametrize("large", [factors.MAX_DENSE_ELEMENTS, 0])
 @pytest.mark.parametrize("optimizer", ["lbfgs", pytest.param("adam", marks=pytest.mark.slow)])
 def test_penalty_where_terms_outnumber_rows(large, optimizer, rng, monkeypatch, penalized_features):
     """Against scikit-learn's Ridge on the same features, at new points."""
-    monkeypatch.setattr(factors, "MAX_HELD", large)
+    monkeypatch.setattr(factors, "MAX_DENSE_ELEMENTS", large)
     X, y, weights = rng.uniform(-1, 1, (60, 8)), rng.normal(size=60), rng.uniform(0, 2, 60)
     model = TorchPolynomialRegressor(3, alpha=1e-3, optimizer=optimizer).fit(X, y, weights)
     ridge = Ridge(alpha=1e-3 * weights.sum(), tol=1e-12).fit(penalized_features(model, X), y, weights)
@@ -251,7 +251,7 @@ def test_few_rows_of_many_terms_train_alike_held_or_not(parameters, weighted, rn
     single = callable(parameters.get("loss"))
     model = TorchPolynomialRegressor(**parameters)
     held = clone(model).fit(X, Y, None if single else weights)
-    monkeypatch.setattr(factors, "MAX_HELD", 0)
+    monkeypatch.setattr(factors, "MAX_DENSE_ELEMENTS", 0)
     evaluated = clone(model).fit(X, Y, None if single else weights)
 
     np.testing.assert_allclose(evaluated.predict(grid), held.predict(grid), atol=1e-6)
@@ -262,8 +262,8 @@ def test_few_rows_of_many_terms_train_alike_held_or_not(parameters, weighted, rn
 @pytest.mark.parametrize("kind", ["close rows", "powers", "weights"])
 def test_rows_that_are_hard_to_tell_apart_are_interpolated(kind, rng, monkeypatch):
     """Where the rows' own Gram matrix has a condition number of 1e12 and more, but not where rows are the same."""
-    monkeypatch.setattr(factors, "MAX_HELD", 0)
-    monkeypatch.setattr(factors, "_MANY", 0)
+    monkeypatch.setattr(factors, "MAX_DENSE_ELEMENTS", 0)
+    monkeypatch.setattr(factors, "_MAX_DENSE_TERMS_PER_ROW", 0)
     X, degree, weights = rng.normal(size=(40, 8)), 3, None
     if kind == "close rows":
         X[20:] = X[:20] + 1e-5 * rng.normal(size=(20, 8))

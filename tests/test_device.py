@@ -57,7 +57,7 @@ def test_columns_that_nearly_coincide(rows, rng, device):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_few_rows_of_many_terms(rng, device, monkeypatch):
-    monkeypatch.setattr(factors, "MAX_HELD", 0)
+    monkeypatch.setattr(factors, "MAX_DENSE_ELEMENTS", 0)
     X, y = rng.uniform(-1, 1, (50, 8)), rng.normal(size=50)
     on_cpu = TorchPolynomialRegressor().fit(X, y)
     model = TorchPolynomialRegressor(device=device).fit(X, y)
@@ -163,7 +163,7 @@ def test_where_memory_ends_losses_over_rows_go_on(rows, parameters, monkeypatch)
 
 
 def test_where_memory_ends_few_rows_go_on(rng, monkeypatch):
-    monkeypatch.setattr(factors, "MAX_HELD", 0)
+    monkeypatch.setattr(factors, "MAX_DENSE_ELEMENTS", 0)
     X, y = rng.uniform(-1, 1, (50, 8)), rng.normal(size=50)
     expected = TorchPolynomialRegressor().fit(X, y).coef_
     sizes = evaluate_up_to(10, torch.OutOfMemoryError("Tried to allocate"), monkeypatch)

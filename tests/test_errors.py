@@ -314,6 +314,6 @@ def test_powers_of_few_rows_that_overflow(exponent, alpha, rng, monkeypatch):
     X, y = 10.0**exponent * rng.normal(size=(30, 5)), rng.normal(size=30)
     for held in (True, False):
         with monkeypatch.context() as patch:
-            patch.setattr(reading, "is_held", lambda *_, held=held: held)
+            patch.setattr(reading, "is_dense", lambda *_, held=held: held)
             with pytest.raises(ValueError, match="The powers of X overflow"):
                 TorchPolynomialRegressor(basis="monomial", alpha=alpha).fit(X, y)

@@ -241,14 +241,14 @@ DESIGNS = {
 }
 
 
-@pytest.mark.parametrize("held", [factors.MAX_HELD, 0])
+@pytest.mark.parametrize("held", [factors.MAX_DENSE_ELEMENTS, 0])
 @pytest.mark.parametrize("degree", [2, 3, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("design", DESIGNS)
 def test_the_fit_of_least_norm(design, degree, held, rng, monkeypatch):
     """Of all best fits the one of least degree-weighted norm, by terms and by rows, with weights."""
-    monkeypatch.setattr(factors, "MAX_HELD", held)
+    monkeypatch.setattr(factors, "MAX_DENSE_ELEMENTS", held)
     if not held:
-        monkeypatch.setattr(factors, "_MANY", 0)
+        monkeypatch.setattr(factors, "_MAX_DENSE_TERMS_PER_ROW", 0)
     X = DESIGNS[design]
     y, weights = rng.normal(size=len(X)), rng.uniform(0.5, 2, len(X))
     new = rng.uniform(X.min(axis=0), X.max(axis=0), (30, X.shape[1]))
@@ -267,11 +267,11 @@ def test_the_fit_of_least_norm(design, degree, held, rng, monkeypatch):
         assert_allclose(penalized.predict(new), model.fit(X, y).predict(new), atol=1e4 * small)
 
 
-@pytest.mark.parametrize("held", [factors.MAX_HELD, 0])
+@pytest.mark.parametrize("held", [factors.MAX_DENSE_ELEMENTS, 0])
 @pytest.mark.parametrize(("n_rows", "degree"), [(8, 20), (20, 40), (60, 100)])
 def test_one_column_of_few_points(n_rows, degree, held, rng, monkeypatch):
-    monkeypatch.setattr(factors, "MAX_HELD", held)
-    monkeypatch.setattr(factors, "_MANY", 2 if held else 0)
+    monkeypatch.setattr(factors, "MAX_DENSE_ELEMENTS", held)
+    monkeypatch.setattr(factors, "_MAX_DENSE_TERMS_PER_ROW", 2 if held else 0)
     X = np.linspace(-1, 1, n_rows)[:, None]
     y, new = 1 / (1 + 16 * X[:, 0] ** 2) + 0.05 * rng.normal(size=n_rows), np.linspace(-1, 1, 300)[:, None]
     model = TorchPolynomialRegressor(degree).fit(X, y)

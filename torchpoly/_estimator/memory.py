@@ -9,7 +9,7 @@ import sys
 from functools import cache
 
 from torchpoly._backend.rows import chunk_size, vector_chunk_size
-from torchpoly._gram.factors import KERNEL_ELEMENTS, is_held
+from torchpoly._gram.factors import KERNEL_ELEMENTS, is_dense
 from torchpoly._polynomial.index_set import IndexSet
 
 # Matrices of terms x terms, or of terms x rows or rows x rows where these are fewer, that a fit holds at its peak.
@@ -27,7 +27,7 @@ def check_memory(indices: IndexSet, n_rows: int) -> None:
 
     def fit_bytes(degree: int) -> int:
         n_terms = indices.of_degree(degree).n_terms
-        if n_rows < n_terms and not is_held(n_terms, n_rows):
+        if n_rows < n_terms and not is_dense(n_terms, n_rows):
             kernels = 2 * degree * KERNEL_ELEMENTS * min(indices.n_variables - 1, 1)
             return 8 * (_MATRICES * n_rows**2 + n_terms * (_MATRICES + vector_chunk_size(n_terms)) + kernels)
         return 8 * n_terms * (_MATRICES * min(n_terms, n_rows + 1) + chunk_size(n_terms))

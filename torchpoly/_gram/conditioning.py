@@ -1,4 +1,4 @@
-"""More readings of the rows where the Gram matrix has too few digits."""
+"""Re-reading of the rows where the Gram matrix is ill-conditioned."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from torchpoly._gram.source import Source
 from torchpoly._gram.whitening import EPSILON, Whitening, without_null
 from torchpoly._polynomial.basis import Basis
 
-# Beyond this condition number of their Gram matrix, terms are combined and read again.
+# Above this condition number of the Gram matrix, the rows are read again with whitened features, at most this often
+# after the first time.
 MAX_CONDITION, _MAX_CORRECTIONS = 1e10, 2
-# Root mean square of a combination of terms, of norm 1, that is rounding: so many times the machine's.
+# A combination of terms of norm 1 is a null direction if its root mean square is below this multiple of EPSILON.
 NULL_ROUNDING = 450
 
 
 def well_conditioned(first: NormalEquations, source: Source) -> NormalEquations:
-    """Read the rows once more where the Gram matrix has too few digits to tell terms apart.
+    """CholeskyQR2: read the rows again with whitened features where the Gram matrix is ill-conditioned.
 
     Columns that others determine are left out, and columns that nearly coincide are replaced by their
-    principal axes. Terms that nearly coincide all the same, as on heavy-tailed or clustered columns,
-    are combined by the inverse root of the Gram matrix, and the Gram matrix of the combinations is
-    read. That repeats the Cholesky QR decomposition (CholeskyQR2), which is as exact as Householder's
-    where a single one loses half of the digits. The first time, eigenvalues below rounding are raised
-    to it, the next time the null directions, which are then known, are dropped.
+    principal axes. Terms may still be nearly dependent, for example on heavy-tailed or clustered columns.
+    Then the features are whitened by the Gram matrix, and the Gram matrix of the whitened features is
+    read. This is the Cholesky QR decomposition with a second pass. It is as accurate as Householder's,
+    where a single pass loses half of the digits. The first whitening raises eigenvalues below rounding to
+    it (shifted Cholesky QR). The next one knows the null directions and drops them.
 
     Parameters
     ----------
     first : NormalEquations
-        What has been read of the terms of the columns themselves.
+        Those of the terms of the columns.
     source : Source
 
     References
@@ -55,7 +56,7 @@ def well_conditioned(first: NormalEquations, source: Source) -> NormalEquations:
         whitening = reading.statistics.whitening()
         if whitening.condition < MAX_CONDITION:
             break
-        # On the rows, null directions are 0: they would only add to the norm of the coefficients.
+        # Null directions are 0 at the rows: they would only increase the norm of the coefficients.
         null = np.linalg.qr(transform @ whitening.null)[0]
         transform = without_null(transform @ whitening.truncated, null, basis.norm_weights)
         reading = replace(source.read(basis, transform), first=first.plain)
@@ -63,9 +64,9 @@ def well_conditioned(first: NormalEquations, source: Source) -> NormalEquations:
 
 
 def _tells_apart_all_but_null(whitening: Whitening, basis: Basis, source: Source) -> bool:
-    """Whether the Gram matrix is well-conditioned but for combinations of terms that are 0 on all rows.
+    """Whether the Gram matrix without its null directions is well-conditioned.
 
-    Such are terms that are the same on all rows, as powers of a binary column are.
+    For example, the powers of a binary column are equal at all rows, so their differences are null directions.
     """
     values, null = whitening.eigensystem[0], whitening.null
     if values[null.shape[1]] * MAX_CONDITION <= values[-1]:
@@ -76,10 +77,11 @@ def _tells_apart_all_but_null(whitening: Whitening, basis: Basis, source: Source
 
 
 def _in_independent_variables(reading: NormalEquations, source: Source) -> Basis:
-    """Return the basis in variables that tell terms apart: the basis itself unless columns nearly coincide.
+    """Return the basis in other variables if columns nearly coincide, else the basis itself.
 
-    As few points as columns always lie in a plane. There the columns stay: on principal axes, the norm of
-    the coefficients would weigh narrow axes as much as wide ones.
+    If there are at most as many distinct points as columns, the columns always depend on each other. Then
+    the basis is unchanged: the norm of the coefficients on principal axes would weigh narrow axes as much
+    as wide ones.
     """
     basis, n_variables = reading.basis, reading.basis.domain.n_variables
     if not 1 < n_variables < source.n_rows or basis.indices.degree == 0:

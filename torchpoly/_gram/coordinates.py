@@ -11,23 +11,24 @@ from torchpoly._backend.rows import Floats
 from torchpoly._gram.dual import DualCoordinates, orthogonal_complement
 from torchpoly._gram.factors import DenseFactor, MatrixFreeFactor, inverse_weights
 from torchpoly._gram.statistics import GramStatistics, scaling
-from torchpoly._gram.whitening import rounding_share
+from torchpoly._gram.whitening import rounding_ratio
 
 
 @dataclass(frozen=True)
 class PrimalCoordinates:
-    """Combinations of terms.
+    """Parameters t with the coefficients ``T @ t``.
 
     Parameters
     ----------
     matrix : ndarray of shape (n_terms, rank)
+        T.
     """
 
     matrix: Floats
 
     @property
     def rank(self) -> int:
-        """Number of the combinations."""
+        """Number of parameters for each target."""
         return self.matrix.shape[1]
 
     def __matmul__(self, parameters: Floats) -> Floats:
@@ -46,33 +47,34 @@ Coordinates = PrimalCoordinates | DualCoordinates
 
 
 def penalty_gradient(coordinates: Coordinates | None, parameters: Floats, norm_weights: Floats) -> Floats:
-    """Return half the gradient of the squared norm of the basis's coefficients.
-
-    Without coordinates, the parameters are these coefficients.
-    """
+    """Return ``T.T @ P @ T @ parameters``; without coordinates T is the identity."""
     if coordinates is not None:
         return coordinates.penalty_gradient(parameters, norm_weights)
     return norm_weights[:, None] * parameters
 
 
 def orthonormal_coordinates(statistics: GramStatistics, alpha: float, norm_weights: Floats | None) -> Coordinates:
-    """Return T such that ``T.T @ (G + alpha P) @ T`` is the identity.
+    """Return T for which ``T.T @ (G + alpha P) @ T`` is the identity.
 
-    P is the diagonal matrix of the weights of the norm. Without alpha, ``T.T @ f`` are features that
-    are orthonormal under the data. T is the inverse of the transposed Cholesky factor, which gives
-    the Forsythe polynomials: each the next term made orthogonal to those before. Where the matrix
-    is singular to working precision, T comes of its eigenvectors, without the null directions; the
-    coefficients ``T @ parameters`` are then the ones of least norm ``c' P c``. With fewer rows than
-    terms, T comes of the rows' singular value decomposition, or where the rows are not held or there
-    is a penalty, of their kernel matrix. So alpha = 0 is the limit of small alphas.
+    P is the diagonal matrix of the weights of the norm. With alpha = 0, the features ``T.T @ f`` are
+    orthonormal under the data. There are three cases:
+
+    - T is the transposed inverse of the Cholesky factor. This gives the Forsythe polynomials: each term is
+      made orthogonal to the previous ones.
+    - If the matrix is singular to working precision, T is computed from its eigenvectors, without the null
+      directions. The coefficients ``T @ parameters`` are the ones of least norm ``c' P c``.
+    - If there are fewer rows than terms, T is computed from the singular value decomposition of the rows.
+      If there is a penalty, or if the features are not in memory, it is computed from the kernel matrix.
+
+    So alpha = 0 is the limit of small alphas.
 
     Parameters
     ----------
     statistics : GramStatistics
     alpha : float
-        Weight of the L2 penalty.
+        Weight of the penalty.
     norm_weights : ndarray of shape (n_terms,) or None
-        The diagonal of P; None for combinations of terms, among which no null direction is left.
+        The diagonal of P; None for combinations of terms, which have no null directions.
     """
     gram = statistics.features
     if isinstance(gram, np.ndarray):
@@ -88,30 +90,30 @@ def orthonormal_coordinates(statistics: GramStatistics, alpha: float, norm_weigh
 
 
 def interpolating(factor: DenseFactor) -> PrimalCoordinates:
-    """Return T of least norm such that ``T.T @ G @ T`` is the identity, from a singular value decomposition.
+    """Return the T of least norm for which ``T.T @ G @ T`` is the identity, by a singular value decomposition.
 
-    The constant is free, so it takes the weighted means of the rows out of the other terms.
+    The constant has no weight in the norm, so the other terms are centered at their weighted means.
     """
     scales = np.sqrt(inverse_weights(factor.norm_weights))[1:, None]
     centered = scales * (factor.rows[1:] @ orthogonal_complement(factor.sqrt_weights))
     left, values, _ = np.linalg.svd(centered, full_matrices=False)
-    kept = values > rounding_share(len(factor.sqrt_weights)) * values.max(initial=0.0)
+    kept = values > rounding_ratio(len(factor.sqrt_weights)) * values.max(initial=0.0)
     varying = scales * (left[:, kept] / values[kept])
     means = factor.means[None]
     return PrimalCoordinates(np.block([[np.ones((1, 1)), -means @ varying], [np.zeros((len(varying), 1)), varying]]))
 
 
 def on_span(coordinates: PrimalCoordinates, coefficients: Floats, norm_weights: Floats, means: Floats) -> Floats:
-    """Return the coefficients of least norm with the same values on few rows: projected on the span of the rows.
+    """Return the orthogonal projection of coefficients on the span of the rows: the same values, and least norm.
 
     Parameters
     ----------
     coordinates : PrimalCoordinates
-        Of :func:`interpolating`, with orthogonal columns but for the weights of the norm.
+        As :func:`interpolating` returns them: columns are orthogonal in the inner product of the norm.
     coefficients : ndarray of shape (n_terms, n)
     norm_weights : ndarray of shape (n_terms,)
     means : ndarray of shape (n_terms - 1,)
-        Of the terms but the constant.
+        Of the terms without the constant.
     """
     scales = np.sqrt(norm_weights[1:, None])
     span = scales * coordinates.matrix[1:, 1:]

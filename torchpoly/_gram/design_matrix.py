@@ -1,4 +1,4 @@
-"""The features of rows, as a linear operator."""
+"""The design matrix as a linear operator."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from torchpoly._polynomial.target_scaling import TargetScaling
 
 @dataclass
 class DesignMatrix:
-    """The matrix F of the features of rows, of shape (n_features, n_rows), as a linear operator.
+    """The matrix F of the features at the rows, of shape (n_features, n_rows), as a linear operator.
 
-    It is kept in memory, or its blocks of rows are evaluated anew at each use.
+    It is in memory, or it is matrix-free: each use evaluates it block by block.
 
     Parameters
     ----------
     basis : Basis
     X : ndarray of shape (n_samples, n_columns)
-        Not used where the features are kept.
+        Not used if the features are in memory.
     weights : ndarray of shape (n_samples,) or None
         Rows of weight 0 are left out. Only :meth:`weighted_blocks` multiplies by weights.
     device : torch.device or None
         Where the features are computed.
     transform : ndarray of shape (n_terms, n_features) or None
-        The features are ``transform.T @ terms``; None stands for the terms of the basis themselves.
+        The features are ``transform.T @ terms``; None stands for the terms of the basis.
     kept : ndarray or Tensor of shape (n_features, n_rows) or None
-        The features, if they are kept.
+        The features, if they are in memory.
     """
 
     basis: Basis
@@ -60,17 +60,17 @@ class DesignMatrix:
         return self.basis.n_terms if self.transform is None else self.transform.shape[1]
 
     def keep(self, terms: Floats | None = None) -> DesignMatrix:
-        """Return the matrix with its features in memory.
+        """Return the matrix with the features in memory.
 
         Parameters
         ----------
         terms : ndarray of shape (n_terms, n_rows), optional
-            The terms of the basis, if they have been evaluated.
+            The terms of the basis at the rows, if they are known.
 
         Raises
         ------
         MemoryError
-            If the device has no memory for them.
+            If the memory of the device is too small.
         """
         if terms is not None:
             return replace(self, kept=self._transformed(to_device(terms, self.device)))
@@ -111,7 +111,7 @@ class DesignMatrix:
         """
         if self.kept is not None:
             return to_device(coefficients.T, self.device) @ self.kept
-        # A product with the transform costs less than one of the transform with the terms.
+        # The product of the transform with coefficients costs less than that with the terms at all rows.
         of_terms = coefficients if self.transform is None else self.transform @ coefficients
         of_terms = to_device(of_terms, self.device)
 
@@ -124,9 +124,9 @@ class DesignMatrix:
         return self._halving(work)
 
     def rmatvec(self, weights: Array) -> Floats:
-        """Return ``F @ weights.T``: sums over the rows of features times weights.
+        """Return ``F @ weights.T``: weighted sums of the features over the rows.
 
-        That is the gradient by the coefficients where the weights are the gradient by the values.
+        It maps a gradient by values to the gradient by coefficients.
 
         Parameters
         ----------
@@ -149,13 +149,13 @@ class DesignMatrix:
         return total if self.transform is None else self.transform.T @ total
 
     def gram(self, weights: Array, used: Any) -> Floats:
-        """Return ``F @ diag(w) @ F.T`` over some of the rows, for each row w of weights.
+        """Return ``F @ diag(w) @ F.T`` over some of the rows, for each w in `weights`.
 
         Parameters
         ----------
         weights : ndarray or Tensor of shape (n_matrices, n_rows)
         used : ndarray or Tensor of bool of shape (n_matrices, n_rows)
-            The rows of weight 0 are best left out.
+            The rows in the sum. Rows of weight 0 should not be among them, to save work.
 
         Returns
         -------
@@ -174,7 +174,7 @@ class DesignMatrix:
         return self._halving(work)
 
     def squares(self) -> Floats:
-        """Return the squared norms of the rows' features, of shape (n_rows,)."""
+        """Return the squared norm of the features at each row, of shape (n_rows,)."""
 
         def work(size: int) -> Floats:
             return np.concatenate([to_numpy((block**2).sum(0)) for _, block in self.iter_blocks(size)])
@@ -182,18 +182,17 @@ class DesignMatrix:
         return self._halving(work)
 
     def iter_blocks(self, size: int) -> Iterator[tuple[slice, Array]]:
-        """Yield blocks of at most `size` rows with their features, valid until the next block."""
+        """Yield each block of at most `size` rows with its features, which are valid until the next block."""
         for rows, block in self._iter_columns(size):
             yield rows, self._features(block)
 
     def weighted_blocks(self, Y: NDArray, targets: TargetScaling, size: int) -> Iterator[Array]:
-        """Yield ``sqrt(w) * [F; y]``, the features with targets below, for blocks of at most `size` rows.
+        """Yield ``sqrt(w) * [F; y]``, features above targets, for blocks of at most `size` rows.
 
         Parameters
         ----------
         Y : ndarray of shape (n_samples, n_targets)
         targets : TargetScaling
-            What Y is scaled by.
         size : int
 
         Yields
@@ -213,7 +212,7 @@ class DesignMatrix:
                 yield namespace(block).concatenate([self._transformed(block[:n_terms]), block[n_terms:]])
 
     def _iter_columns(self, size: int) -> Iterator[tuple[slice, Array]]:
-        """Yield the kept features, or else the terms, of blocks of rows."""
+        """Yield the features of blocks of rows if they are in memory, else the terms."""
         if self.kept is not None:
             for rows in cast(Iterator[slice], row_chunks(len(self), size)):
                 yield rows, self.kept[:, rows]
@@ -224,11 +223,11 @@ class DesignMatrix:
             done += terms.shape[1]
 
     def _features(self, columns: Array) -> Array:
-        """Return the features of what :meth:`_iter_columns` yields."""
+        """Return the features for a block of :meth:`_iter_columns`."""
         return self._transformed(columns) if self.kept is None else columns
 
     def _evaluated(self, size: int, Y: NDArray | None = None) -> Iterator[tuple[Any, ...]]:
-        """Yield rows, terms above room for the targets, targets and roots of weights: see :func:`evaluate_blocks`."""
+        """Yield rows, terms above an empty block for the targets, targets, and square roots of weights."""
 
         def read() -> Iterator[tuple[Any, ...]]:
             for rows in row_chunks(len(self.X), size, self.weights):
@@ -247,11 +246,11 @@ class DesignMatrix:
 
     @cached_property
     def _indices(self) -> NDArray[np.intp] | None:
-        """Which rows of X these are; None stands for all."""
+        """The indices of the rows in X; None stands for all rows."""
         return None if self.weights is None or self.weights.all() else np.flatnonzero(self.weights)
 
     def _halving(self, work: Callable[[int], Result]) -> Result:
-        """Do work with blocks of the size for which the device had memory the last time."""
+        """Call `work` with the last size of blocks for which the device had enough memory."""
 
         def attempt(size: int) -> Result:
             result = work(size)

@@ -1,4 +1,4 @@
-"""Coordinates of more terms than rows: combinations of the rows."""
+"""Dual coordinates: combinations of the rows, for more terms than rows."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torchpoly._backend.rows import Floats
 from torchpoly._gram.factors import GramFactor, inverse_weights
 from torchpoly._gram.whitening import EPSILON
 
-# Norms of rows that are further apart leave the lighter ones fewer digits.
-_WIDELY = 100.0
+# If the square roots of weights differ by a larger factor, the weighted kernel matrix loses digits of light rows.
+_MAX_WEIGHT_RATIO = 100.0
 
 
 def _eigensystem(kernel: Floats) -> tuple[Floats, Floats]:
-    """Return the eigenvalues beyond rounding, and their vectors.
+    """Return the eigenvalues above rounding in ascending order, and their eigenvectors.
 
-    The entries of the rows' own Gram matrix are rounded once or twice only, so that typical errors of
-    eigenvalues decide, not the greatest possible.
+    The threshold is the typical error of eigenvalues, not the upper bound: each entry of a kernel matrix
+    is rounded once or twice only.
     """
     values, vectors = np.linalg.eigh(kernel)
     kept = values > 4 * np.sqrt(len(values)) * EPSILON * values.max(initial=0.0)
@@ -27,25 +27,26 @@ def _eigensystem(kernel: Floats) -> tuple[Floats, Floats]:
 
 
 def _n_refinements(eigenvalues: Floats) -> int:
-    """Return how often residuals correct what products with the inverse lose, a share of EPSILON times this condition.
+    """Return the number of steps of iterative refinement.
 
-    Each time a share as small is left.
+    Each step multiplies the relative error by about EPSILON times the condition number.
     """
     condition = eigenvalues[-1] / eigenvalues[0] if len(eigenvalues) else 1.0
     return 0 if condition < 1e4 else 1 if condition < 1e9 else 3
 
 
 def orthogonal_complement(vector: Floats) -> Floats:
-    """Return an orthonormal basis of what is orthogonal to a vector, of shape (n, n - 1)."""
+    """Return an orthonormal basis of the orthogonal complement of a vector, of shape (n, n - 1)."""
     return np.linalg.qr(vector[:, None], mode="complete")[0][:, 1:]
 
 
 @dataclass(frozen=True)
 class DualCoordinates:
-    """Combinations of terms in the span of few rows.
+    """Parameters t with the coefficients ``T @ t`` in the span of the rows.
 
-    T would be as large as the rows' features F. But for the constant, which has a row of its own, it is
-    ``P^-1 F M`` with a small matrix M and the diagonal P of the weights of the norm.
+    T is ``P^-1 F M`` except for its first row, that of the constant term. F are the features at the rows,
+    times the square roots of the normalized weights. P is the diagonal matrix of the weights of the norm.
+    T is as large as F, so only the small matrix M is stored.
 
     Parameters
     ----------
@@ -54,12 +55,14 @@ class DualCoordinates:
     transform : ndarray of shape (n_rows, rank)
         M.
     values : ndarray of shape (n_rows, rank)
-        The combinations at the rows, times the roots of shares: orthonormal columns without a penalty.
+        ``F.T @ T``: the features ``T.T @ f`` at the rows, times the square roots of the normalized weights.
+        Without a penalty its columns are orthonormal.
     constant : ndarray of shape (1, rank)
+        The first row of T.
     n_refinements : int
-        How often the rows' residuals correct coefficients, which would lose digits otherwise.
+        Number of steps of iterative refinement of coefficients.
     penalty : ndarray of shape (rank, 1) or None
-        The diagonal of ``T.T @ P @ T``, which has nothing beside it, where there is a penalty.
+        The diagonal of ``T.T @ P @ T``, which is a diagonal matrix; None without a penalty.
     """
 
     factor: GramFactor
@@ -71,18 +74,17 @@ class DualCoordinates:
 
     @classmethod
     def of(cls, factor: GramFactor, alpha: float) -> DualCoordinates:
-        """Take them from the rows' kernel matrix ``K = F_0' P^-1 F_0``, F_0 the features without weights."""
-        if alpha or factor.sqrt_weights.max() < _WIDELY * factor.sqrt_weights.min():
+        """Return the coordinates from the kernel matrix ``K = F_0' P^-1 F_0`` of the features F_0 without weights."""
+        if alpha or factor.sqrt_weights.max() < _MAX_WEIGHT_RATIO * factor.sqrt_weights.min():
             return cls._centered(factor, alpha)
         return cls._interpolating(factor)
 
     @classmethod
     def _centered(cls, factor: GramFactor, alpha: float) -> DualCoordinates:
-        """Return the coordinates in which the penalized Gram matrix is the identity.
+        """Return ``M = V / sqrt(L**2 + alpha L)`` for the weighted and centered kernel matrix ``V L V'``.
 
-        The constant takes the weighted means out: with ``V L V'`` the weighted kernel matrix of centered
-        rows, ``M = V / sqrt(L**2 + alpha L)``, of which the squared norm of the coefficients is
-        ``1 / (L + alpha)``.
+        In these coordinates the penalized Gram matrix is the identity. The constant absorbs the weighted
+        means. The squared norms of the columns of T are ``1 / (L + alpha)``.
         """
         sqrt_weights = factor.sqrt_weights[None]
         gram = sqrt_weights.T * factor.kernel * sqrt_weights
@@ -91,7 +93,7 @@ class DualCoordinates:
         eigenvalues, vectors = _eigensystem(complement.T @ gram @ complement)
         vectors = complement @ vectors
         varying = vectors / np.sqrt(eigenvalues * (eigenvalues + alpha))
-        # The means of the centered rows' polynomials, which the constant takes away.
+        # The constant subtracts the weighted means of the other terms' combinations.
         means = sqrt_weights @ gram @ varying
         return cls(
             factor,
@@ -104,10 +106,10 @@ class DualCoordinates:
 
     @classmethod
     def _interpolating(cls, factor: GramFactor) -> DualCoordinates:
-        """Return the interpolants of least norm of orthonormal values U.
+        """Return the interpolants of least norm of orthonormal values U at the rows.
 
-        With ``K = V L V'`` for rows less their mean, values f are taken by the function with
-        ``M = V L^-1 V' f``. Weights come in by U alone, so that light rows keep their digits.
+        With the centered kernel matrix ``K = V L V'``, ``M = V L^-1 V' f`` is the interpolant of values f.
+        Only U depends on the weights, so light rows lose no digits.
         """
         sqrt_weights, kernel = factor.sqrt_weights, factor.kernel
         contrasts = orthogonal_complement(np.ones(len(sqrt_weights)))
@@ -123,7 +125,7 @@ class DualCoordinates:
 
     @property
     def rank(self) -> int:
-        """Number of the combinations."""
+        """Number of parameters for each target."""
         return self.transform.shape[1]
 
     def __matmul__(self, parameters: Floats) -> Floats:
@@ -145,7 +147,7 @@ class DualCoordinates:
         return self.transform.T @ self.factor.matvec(varying) + self.constant.T @ products[:1]
 
     def rmatvec_at_rows(self, weights: Floats) -> Floats:
-        """Return ``T.T @ F @ weights``, for which the rows' values are enough."""
+        """Return ``T.T @ F @ weights``, which is ``values.T @ weights``."""
         return self.values.T @ weights
 
     def penalty_gradient(self, parameters: Floats, norm_weights: Floats) -> Floats:
@@ -154,5 +156,5 @@ class DualCoordinates:
 
     @property
     def at_rows(self) -> Floats:
-        """The combinations at the rows, of shape (rank, n_rows)."""
+        """The features ``T.T @ f`` at the rows, of shape (rank, n_rows)."""
         return self.values.T / self.factor.sqrt_weights

@@ -1,4 +1,4 @@
-"""Columns of which a few extreme values make terms dependent, to rounding."""
+"""Detection of columns in which a few extreme values make terms numerically dependent."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torchpoly._gram.source import Source
 from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.domain import Domain
 
-# Values so many lengths beyond the shortest interval that holds half of them are extreme: of normal ones
-# less than 1 in 1e40.
-_FENCE = 10.0
+# A value is extreme beyond this distance from the shortest interval that holds half of the values, in lengths of the
+# interval. For normally distributed values the probability is below 1e-40.
+_FENCE_LENGTHS = 10.0
 
 
 def rank(reading: NormalEquations) -> int:
@@ -24,17 +24,17 @@ def rank(reading: NormalEquations) -> int:
 
 
 def columns_with_extremes(reading: NormalEquations, source: Source) -> NDArray[np.intp]:
-    """Return the columns without whose extreme rows more terms are independent.
+    """Return the columns with extreme values, if more terms are independent on the rows without them.
 
-    Where all values but a few lie in a small part of a column's range, powers of the column are
-    straight lines there, to rounding.
+    If almost all values are in a small part of the range of a column, the powers of the column are
+    linear functions there, up to rounding.
 
     Parameters
     ----------
     reading : NormalEquations
-        What a fit of all rows keeps of them.
+        Of all rows.
     source : Source
-        The rows.
+        All rows.
     """
     none = np.zeros(0, dtype=np.intp)
     if not isinstance(reading.statistics.features, np.ndarray):
@@ -44,7 +44,7 @@ def columns_with_extremes(reading: NormalEquations, source: Source) -> NDArray[n
         return none
     basis = reading.basis if reading.first is None else reading.first.basis
     lower, upper = source.shortest_halves()
-    low, high = lower - _FENCE * (upper - lower), upper + _FENCE * (upper - lower)
+    low, high = lower - _FENCE_LENGTHS * (upper - lower), upper + _FENCE_LENGTHS * (upper - lower)
     least, greatest = source.ranges(Domain.identity(len(low)))
     varies = basis.domain.columns
     fenced = varies & (upper > lower) & ((least < low) | (greatest > high))

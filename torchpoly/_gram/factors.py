@@ -1,4 +1,4 @@
-"""The Gram matrix of more terms than rows: never formed, known by its factor."""
+"""The Gram matrix of more terms than rows as a product ``F @ F.T``: a linear operator that is not formed."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from torchpoly._gram.design_matrix import DesignMatrix
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.domain import Domain
 
-# A factor of no more elements, 64 MiB, is held, and one of not many more terms than rows: the work
-# on the rows' own Gram matrix takes as much.
-MAX_HELD, _MANY = 2**23, 2
-# Elements of the matrices that the rows' Gram matrix is added up in: they stay in cache.
+# A factor is in memory up to this number of elements, 64 MiB, or up to this number of terms for each row: the kernel
+# matrix needs as much memory.
+MAX_DENSE_ELEMENTS, _MAX_DENSE_TERMS_PER_ROW = 2**23, 2
+# Number of elements in a block of the kernel matrix. A block stays in the cache.
 KERNEL_ELEMENTS = 2**14
 
 
-def is_held(n_terms: int, n_rows: int) -> bool:
-    """Whether the features of fewer rows than terms are held."""
-    return n_rows * n_terms <= MAX_HELD or n_terms <= _MANY * n_rows
+def is_dense(n_terms: int, n_rows: int) -> bool:
+    """Whether the factor of fewer rows than terms is in memory."""
+    return n_rows * n_terms <= MAX_DENSE_ELEMENTS or n_terms <= _MAX_DENSE_TERMS_PER_ROW * n_rows
 
 
 def inverse_weights(norm_weights: Floats) -> Floats:
-    """Return the inverses of the weights of the norm, 0 where they are 0."""
+    """Return ``1 / norm_weights``, and 0 where a weight is 0."""
     return np.divide(1.0, norm_weights, out=np.zeros_like(norm_weights), where=norm_weights > 0)
 
 
 @dataclass(frozen=True)
 class DenseFactor:
-    """The Gram matrix ``rows @ rows.T``, by a factor that is small enough to hold.
+    """The Gram matrix ``rows @ rows.T`` with a factor in memory.
 
     Parameters
     ----------
     rows : ndarray of shape (n_terms, n_rows)
-        Features times the root of their row's share in the total weight.
+        Features times the square roots of the normalized weights of the rows.
     norm_weights : ndarray of shape (n_terms,)
-        Weights of the squared coefficients in the norm that is least, or penalized.
+        See :attr:`Basis.norm_weights`.
     """
 
     rows: Floats
@@ -59,17 +59,17 @@ class DenseFactor:
 
     @property
     def sqrt_weights(self) -> Floats:
-        """Roots of the rows' shares in the total weight, of shape (n_rows,)."""
+        """Square roots of the normalized weights of the rows, of shape (n_rows,): the constant term."""
         return self.rows[0]
 
     @property
     def means(self) -> Floats:
-        """Weighted means of the features but the constant, of shape (n_terms - 1,)."""
+        """Weighted means of the features without the constant, of shape (n_terms - 1,)."""
         return self.rows[1:] @ self.sqrt_weights
 
     @cached_property
     def kernel(self) -> Floats:
-        """The rows' kernel matrix: products of features, divided by the weights of the norm, without the constant."""
+        """``F_0.T @ P^-1 @ F_0`` with the features F_0 without weights and without the constant: the kernel matrix."""
         features = self.rows[1:] / (self.sqrt_weights * np.sqrt(self.norm_weights[1:, None]))
         return features.T @ features
 
@@ -95,16 +95,16 @@ class DenseFactor:
 
 @dataclass(frozen=True)
 class MatrixFreeFactor:
-    """The Gram matrix ``rows @ rows.T``, by a factor that is evaluated anew at each use.
+    """The Gram matrix ``rows @ rows.T`` with a matrix-free factor: each use evaluates it.
 
     Parameters
     ----------
     basis : Basis
         The features.
     variables : ndarray of shape (n_variables, n_rows)
-        What the basis is evaluated at.
+        As :meth:`Domain.scale` returns them.
     sqrt_weights : ndarray of shape (n_rows,)
-        Roots of the rows' shares in the total weight.
+        Square roots of the normalized weights of the rows.
     device : torch.device or None
         Where the features are computed.
     """
@@ -119,7 +119,7 @@ class MatrixFreeFactor:
 
     @cached_property
     def _design(self) -> DesignMatrix:
-        """The features, without the roots of shares."""
+        """The features without weights."""
         basis = replace(self.basis, domain=Domain.identity(len(self.variables)))
         return DesignMatrix(basis, self.variables.T, device=self.device)
 
@@ -133,15 +133,12 @@ class MatrixFreeFactor:
 
     @property
     def norm_weights(self) -> Floats:
-        """Weights of the squared coefficients in the norm that is least, or penalized."""
+        """See :attr:`Basis.norm_weights`."""
         return self.basis.norm_weights
 
     @cached_property
     def kernel(self) -> Floats:
-        """The rows' kernel matrix: products of features, divided by the weights of the norm, without the constant.
-
-        It is made by a recurrence that needs no features.
-        """
+        """``F_0.T @ P^-1 @ F_0``, as for :class:`DenseFactor`, by a recurrence without the features."""
         return self._products(inverse_weights(self.basis.weights_of_degrees))
 
     def largest_eigenvalue(self) -> float:
@@ -150,7 +147,7 @@ class MatrixFreeFactor:
         return float(np.linalg.eigvalsh(products)[-1])
 
     def _products(self, weights: Floats | None) -> Floats:
-        """Return the products of the rows' features, weighted by the degree of the term."""
+        """Return ``F_0.T @ diag(w) @ F_0`` with the weights w of the total degrees of the terms."""
         size = max(1, KERNEL_ELEMENTS // len(self.sqrt_weights))
         return halving_on_out_of_memory(self.device, size, lambda size: self._products_by_chunks(size, weights))
 
@@ -171,7 +168,7 @@ class MatrixFreeFactor:
 
     @property
     def n_bytes(self) -> int:
-        """Size that the factor would have."""
+        """Size of the factor if it were in memory."""
         return 8 * self.basis.n_terms * len(self.sqrt_weights)
 
     def is_finite(self) -> bool:

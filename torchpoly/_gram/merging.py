@@ -1,4 +1,4 @@
-"""The Gram statistics of rows that come in parts, each with a domain and units of its own."""
+"""Merging of Gram statistics of several sets of rows, each with its own domain and target scaling."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torchpoly._gram.reading import TrainingRows, read_gram
 from torchpoly._gram.source import Source
 from torchpoly._gram.statistics import GramStatistics
 from torchpoly._gram.target_statistics import mean_and_deviation
-from torchpoly._gram.whitening import rounding_share
+from torchpoly._gram.whitening import rounding_ratio
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.target_scaling import TargetScaling
 
-# A fit keeps what it has read where that takes no more than these bytes: 2896 terms.
-_KEPT = 2**26
-# Where terms are dependent on all rows, the others are mostly within this condition number.
-_CLEARLY_SEPARATE = 1e6
+# An estimator keeps its Gram matrix for `partial_fit` up to this size in bytes: 2896 terms.
+_MAX_GRAM_BYTES = 2**26
+# If some terms are exactly dependent, the condition number of the other terms is mostly below this.
+_MAX_INDEPENDENT_CONDITION = 1e6
 
 
 def _of_finite_weight(statistics: GramStatistics) -> GramStatistics:
-    """Refuse weights whose sum is beyond the range of floats."""
+    """Return the statistics, or raise if the sum of the weights is infinite."""
     if not np.isfinite(statistics.total_weight):
         raise ValueError("The weights in 'sample_weight' sum up to infinity. Divide all of them by a number.")
     return statistics
@@ -33,7 +33,7 @@ def _of_finite_weight(statistics: GramStatistics) -> GramStatistics:
 
 @dataclass(frozen=True)
 class RunningGram:
-    """What least squares need to know of some rows, of which more may come.
+    """The Gram statistics of a growing set of rows.
 
     Parameters
     ----------
@@ -41,12 +41,12 @@ class RunningGram:
         On the domain of these rows.
     statistics : GramStatistics
     targets : TargetScaling
-        What the targets are scaled by: mean 0 and variance 1 over these rows.
+        With it, the scaled targets of these rows have mean 0 and variance 1.
     box : Box
     n_rows : int
         Number of rows of positive weight.
     has_lost_terms : bool
-        Whether the Gram matrix takes terms for dependent that the rows tell apart.
+        Whether some terms are dependent in the Gram matrix by rounding, but independent on the rows.
     """
 
     basis: Basis
@@ -58,22 +58,22 @@ class RunningGram:
 
     @classmethod
     def of(cls, basis: Basis, data: TrainingRows, box: Box) -> RunningGram:
-        """Read rows of positive weight, scaled by their own ranges, those of the box."""
+        """Return the statistics of rows in their box."""
         targets = mean_and_deviation(data.Y, data.weights)
         return cls(basis, read_gram(basis, replace(data, targets=targets)), targets, box, data.n_rows)
 
     @classmethod
     def of_reading(cls, reading: NormalEquations, targets: TargetScaling, box: Box, n_rows: int) -> RunningGram | None:
-        """Return what a fit has read, if it is not too large to keep."""
-        if reading.statistics.n_bytes > _KEPT:
+        """Return the statistics that a fit has read, or None if they are too large to keep."""
+        if reading.statistics.n_bytes > _MAX_GRAM_BYTES:
             return None
         return cls(reading.basis, reading.statistics, targets, box, n_rows)
 
     def __add__(self, other: RunningGram) -> RunningGram:
-        """Return what is known of the rows of both.
+        """Return the statistics of the rows of both.
 
-        On a box that holds both, the polynomials of either are combinations of its own ones with
-        coefficients of at most about 1, so no digits are lost.
+        The new domain is that of the joint box. The change of basis has coefficients of at most about 1,
+        so there is no cancellation.
         """
         box = self.box | other.box
         basis = self.basis
@@ -85,37 +85,38 @@ class RunningGram:
         return RunningGram(basis, statistics, targets, box, self.n_rows + other.n_rows)
 
     def weighing(self, unit: float) -> RunningGram:
-        """Return the same rows with weights so many times as large."""
+        """Return the statistics with all weights multiplied by a unit."""
         statistics = replace(self.statistics, total_weight=unit * self.statistics.total_weight)
         return replace(self, statistics=_of_finite_weight(statistics))
 
     @property
     def is_ill_conditioned(self) -> bool:
-        """Whether the Gram matrix has lost terms, or digits of them, that the rows themselves would tell apart.
+        """Whether the Gram matrix has lost digits that another pass over the rows could recover.
 
-        Of terms that are dependent on all rows, as powers of a binary column are, there is nothing to
-        lose: these are as far below the others as rounding takes them.
+        Exactly dependent terms lose nothing, for example the powers of a binary column. Their eigenvalues
+        are rounding, and all others are much larger.
         """
         whitening = self.statistics.whitening()
         if whitening.condition < MAX_CONDITION:
             return False
         values, n_lost = whitening.eigensystem[0], whitening.null.shape[1]
         condition = values[-1] / values[n_lost]
-        far_above = n_lost and self.n_rows >= len(values) and condition > _CLEARLY_SEPARATE
-        return bool(condition > MAX_CONDITION or far_above or (n_lost and self.has_lost_terms))
+        is_doubtful = n_lost and self.n_rows >= len(values) and condition > _MAX_INDEPENDENT_CONDITION
+        return bool(condition > MAX_CONDITION or is_doubtful or (n_lost and self.has_lost_terms))
 
     def with_lost_terms(self, parts: Sequence[RunningGram], source: Callable[[TargetScaling], Source]) -> RunningGram:
-        """Return the union of parts, and whether its Gram matrix has lost terms of a part.
+        """Return these merged statistics with `has_lost_terms` set.
 
-        More rows tell more terms apart, so a rank below that of a part is rounding: the part's rows lie
-        in a small part of the range of all. So are combinations of terms that the Gram matrix takes for
-        0 on all rows, and that are not on the rows of the last part, which are at hand.
+        More rows cannot have a lower rank. If the rank is below that of a part, rounding has lost terms:
+        the rows of that part are in a small part of the range of all rows. Terms are also lost if a null
+        direction of the Gram matrix is not 0 at the rows of the last part, which are available.
 
         Parameters
         ----------
         parts : list of RunningGram
+            The merged parts.
         source : callable
-            Returns the rows of the last part with targets scaled by a domain.
+            Returns the rows of the last part with a target scaling.
         """
         whitening = self.statistics.whitening()
         if whitening.condition < MAX_CONDITION or not (n_null := whitening.null.shape[1]):
@@ -126,18 +127,18 @@ class RunningGram:
             squares = rows.squares_of(self.basis, whitening.null)
             sizes = 2.0 + np.max(np.abs(self.basis.domain.center / self.basis.domain.half_width))
             rounding = NULL_ROUNDING * sizes * rows.precision
-            # Null vectors are off by rounding in the directions of the least other eigenvalues.
-            mixed = rounding_share(len(values)) * np.sqrt(values[-1] / values[n_null])
+            # Rounding mixes null vectors with the eigenvectors of the least other eigenvalues.
+            mixed = rounding_ratio(len(values)) * np.sqrt(values[-1] / values[n_null])
             lost = bool(squares.max() > max(rounding, mixed) ** 2)
         return replace(self, has_lost_terms=lost)
 
     @property
     def rank(self) -> int:
-        """Number of terms that the Gram matrix tells apart."""
+        """Rank of the Gram matrix."""
         return len(self.statistics.cross) - self.statistics.formed().whitening().null.shape[1]
 
     def _transformed(self, basis: Basis, targets: TargetScaling) -> GramStatistics:
-        """Return the statistics in another basis and other units."""
+        """Return the statistics in another basis and target scaling."""
         change = None
         if not (basis.indices == self.basis.indices and basis.domain.covers_like(self.basis.domain)):
             change = self.basis.change_to(basis, self.box.values)
@@ -151,7 +152,7 @@ class RunningGram:
         both = self, other
         weights = np.array([part.statistics.total_weight for part in both])
         proportions = (weights / weights.sum())[:, None]
-        # From the center of the first, in units in which neither spreads nor their distance overflow when squared.
+        # Relative to the first center, and in units in which squares of scales and of distances do not overflow.
         origin = self.targets.center
         with np.errstate(over="ignore"):
             distance = np.abs(other.targets.center - origin)

@@ -1,4 +1,4 @@
-"""The normal equations of a fit, and their solution spaces."""
+"""The normal equations of a fit."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from torchpoly._polynomial.basis import Basis
 
 @dataclass(frozen=True)
 class NormalEquations:
-    """What a fit keeps of the rows.
+    """The statistics of the rows of a fit, and their features if these are one chunk.
 
     Parameters
     ----------
     basis : Basis
         The features.
     transform : ndarray of shape (n_terms, n_combinations) or None
-        Where given, the statistics are those of the combinations ``transform.T @ features``.
+        The statistics are those of the combinations ``transform.T @ features``; None stands for the features.
     statistics : GramStatistics
         Of the features or of their combinations.
     rows : ndarray or Tensor of shape (n_terms + n_targets, n_rows) or None
-        The chunk that holds all rows of features or of combinations, if one does; where the Gram
-        matrix is an :class:`MatrixFreeFactor`, only the targets, of shape (n_targets, n_rows).
+        ``sqrt(w) * [F; y]`` of all rows, if they are one chunk. For a :class:`MatrixFreeFactor` only the
+        targets, of shape (n_targets, n_rows).
     first : NormalEquations or None
-        What was read of the terms of the columns themselves, if that was not enough.
+        The normal equations of the terms of the columns, if these are ill-conditioned and were replaced.
     """
 
     basis: Basis
@@ -44,14 +44,14 @@ class NormalEquations:
 
     @property
     def terms_at_rows(self) -> Floats | None:
-        """The terms at all rows, of shape (n_terms, n_rows), times the roots of weights; None where not at hand."""
+        """``sqrt(w) * F`` of all rows, of shape (n_terms, n_rows); None if it is not in memory."""
         if self.rows is None or self.transform is not None or not isinstance(self.statistics.features, np.ndarray):
             return None
         return to_numpy(self.rows[: self.basis.n_terms])
 
     @property
     def plain(self) -> NormalEquations:
-        """What was read of the terms of the columns themselves."""
+        """The normal equations of the terms of the columns, without the rows."""
         return replace(self if self.first is None else self.first, rows=None)
 
     def orthonormal_coordinates(self, alpha: float) -> Coordinates:
@@ -60,10 +60,10 @@ class NormalEquations:
         return orthonormal_coordinates(self.statistics, alpha, norm_weights)
 
     def projection(self) -> Callable[[Floats], Floats] | None:
-        """Return the projection on the coefficients of least norm with the same values on the rows.
+        """Return the projection on the coefficients of least norm with the same values at the rows.
 
-        None stands for the identity: where no terms are dependent, and for raw powers, which train as
-        textbooks do.
+        None stands for the identity: if the terms are independent, and always for raw powers, for which
+        training is plain gradient descent as in textbooks.
         """
         gram, basis = self.statistics.features, self.basis
         if basis.family == "power":
@@ -80,7 +80,7 @@ class NormalEquations:
         return lambda coefficients: coordinates @ coordinates.rmatvec(gram @ coefficients)
 
     def split(self, n_targets: int) -> tuple[NormalEquations, Floats]:
-        """Return the reading of the first targets, and the mean products of the features with the others."""
+        """Return the normal equations of the first targets, and the mean products of features and other targets."""
         statistics = self.statistics
         if statistics.cross.shape[1] == n_targets:
             return self, statistics.cross[:, n_targets:]

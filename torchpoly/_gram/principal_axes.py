@@ -1,4 +1,4 @@
-"""Principal axes of columns that nearly coincide, in place of the columns."""
+"""Principal axes as variables of the basis, instead of columns that nearly coincide."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ from torchpoly._polynomial.index_set import IndexSet
 if TYPE_CHECKING:
     from torchpoly._gram.source import Source
 
-# The columns' principal axes become the variables where collinearity alone would take the
-# condition number of the Gram matrix beyond this.
-_MAX_COLLINEARITY = 1e8
-# Columns are looked through for combinations of others where they are more collinear than this.
-_DEPENDENT = 1e6
-# Where so small a share of a variance is not explained by other variables, none of it is.
-_UNEXPLAINED = 1e-12
-# Of the variables that a null direction determines about as well as any, the last one is left out.
-_LEAST_PIVOT = 0.5
-# The range of a column is rounding where that may be this share of it, or more.
-_COARSE = 0.1
-# A second pass corrects what rounding has left of wider directions in the first.
-_N_PASSES = 2
-# Along null directions rows differ by less than 0.05 of this many roundings, along others by more than 9
-# times as many, in 1,700 data sets.
-_NULL_ROUNDINGS = 4.0
+# Collinearity is the condition number of the correlation matrix. Its power `degree` is about the condition number of the
+# Gram matrix. Above this condition number, principal axes become the variables.
+_MAX_COLLINEAR_CONDITION = 1e8
+# Above this collinearity, columns may be linear combinations of others.
+_MAX_INDEPENDENT_COLLINEARITY = 1e6
+# A variable is a linear combination of others if less than this fraction of its variance is left by regression.
+_MIN_RESIDUAL_VARIANCE = 1e-12
+# A null direction may eliminate each variable whose entry is at least this fraction of its largest entry.
+_MIN_PIVOT_RATIO = 0.5
+# A column varies by rounding only if the rounding error is more than this fraction of its range.
+_MAX_ROUNDING_RATIO = 0.1
+# One pass of Gram-Schmidt orthogonalization leaves rounding errors of wide directions in narrow ones.
+_N_ORTHOGONALIZATIONS = 2
+# Null directions are narrower than this number of estimated rounding errors. In 1,700 data sets, null directions were
+# narrower than 0.05 times this limit, and others wider than 9 times this limit.
+_MAX_NULL_WIDTH = 4.0
 
 
 def asks_for_principal_axes(basis: Basis, covariance: Floats) -> bool:
-    """Whether variables nearly coincide, so that their principal axes tell terms better apart."""
+    """Whether variables nearly coincide, so that principal axes improve the condition number."""
     if basis.indices.degree == 0 or basis.indices.interaction_only or basis.domain.n_variables < 2:
         return False
     collinearity = _collinearity(covariance)
-    if collinearity <= _DEPENDENT and basis.indices.is_capped.any():
+    if collinearity <= _MAX_INDEPENDENT_COLLINEARITY and basis.indices.is_capped.any():
         collinearity = _collinearity(covariance, basis.indices.is_capped)
-    return collinearity > min(_DEPENDENT, _MAX_COLLINEARITY ** (1 / basis.indices.degree))
+    return collinearity > min(_MAX_INDEPENDENT_COLLINEARITY, _MAX_COLLINEAR_CONDITION ** (1 / basis.indices.degree))
 
 
 def _collinearity(covariance: Floats, fixed: NDArray[np.bool_] | None = None) -> float:
-    """Return the condition number of the correlation matrix, without what fixed variables explain.
+    """Return the condition number of the correlation matrix, after regression on the fixed variables.
 
-    It is infinite where the matrix is singular.
+    It is infinite if the matrix is singular.
     """
     deviation = np.sqrt(np.maximum(np.diagonal(covariance), 0.0))
     if not deviation.all():
@@ -63,10 +63,10 @@ def _collinearity(covariance: Floats, fixed: NDArray[np.bool_] | None = None) ->
 
 
 def in_independent_variables(basis: Basis, covariance: Floats, rows: Source) -> Basis:
-    """Return the basis in variables that tell terms apart, where columns nearly coincide or depend on each other.
+    """Return the basis in independent variables, where columns nearly coincide or depend on each other.
 
-    Columns that are combinations of others are left out: the others have the same polynomials. Where
-    the rest still nearly coincide, their principal axes become the variables.
+    Columns that are linear combinations of others are left out: the polynomials in the others are the
+    same. If the remaining columns still nearly coincide, their principal axes become the variables.
 
     Parameters
     ----------
@@ -77,12 +77,12 @@ def in_independent_variables(basis: Basis, covariance: Floats, rows: Source) -> 
     rows : Source
     """
     n_variables = basis.domain.n_variables
-    # Of columns that take few floats, combinations with others tell no more than rounding: they stay as they are.
-    coarse = _rounding(np.eye(n_variables), _sizes(basis.domain), rows.precision) > _COARSE
+    # Linear combinations with a column that varies by rounding only are rounding, so such columns stay.
+    coarse = _rounding(np.eye(n_variables), _sizes(basis.domain), rows.precision) > _MAX_ROUNDING_RATIO
     chosen, covariance = basis.of_variables(~coarse), covariance[np.ix_(~coarse, ~coarse)]
     if not asks_for_principal_axes(chosen, covariance):
         return basis
-    if _collinearity(covariance) > _DEPENDENT:
+    if _collinearity(covariance) > _MAX_INDEPENDENT_COLLINEARITY:
         kept = _independent(chosen, covariance, rows)
         chosen, covariance = chosen.of_variables(kept), covariance[np.ix_(kept, kept)]
     if asks_for_principal_axes(chosen, covariance):
@@ -91,18 +91,21 @@ def in_independent_variables(basis: Basis, covariance: Floats, rows: Source) -> 
 
 
 def _independent(basis: Basis, covariance: Floats, rows: Source) -> NDArray[np.bool_]:
-    """Return which variables are left where those go that others determine on the rows."""
+    """Gaussian elimination with the null directions: return whether each variable stays.
+
+    Variables that others determine at the rows do not stay.
+    """
     eigenvectors = np.linalg.eigh(covariance)[1][:, ::-1]
     directions, widths, _, rounding = _uncorrelated(basis.domain, eigenvectors, 0, rows)
     null, kept = directions[:, widths <= rounding], np.ones(len(covariance), dtype=bool)
-    # Gaussian elimination: each null direction solves for one of the variables that it determines best.
+    # Each null direction eliminates one of the variables with a large entry in it: the last one.
     while null.shape[1]:
         sizes = np.linalg.norm(null, axis=1)
-        well_determined = sizes >= _LEAST_PIVOT * sizes.max()
-        # The few values of a column say more than those of a total that it is part of.
+        well_determined = sizes >= _MIN_PIVOT_RATIO * sizes.max()
+        # A column of few values stays if a null direction has other columns, for example a sum with this column.
         others = well_determined & ~basis.indices.is_capped
         variable = np.flatnonzero(others if others.any() else well_determined)[-1]
-        # After a rotation of the null directions, all but the first have 0 for this variable.
+        # A rotation of the null directions makes the entries of this variable 0, except in the first direction.
         rotation = np.linalg.qr(null[variable][:, None], mode="complete")[0]
         null, kept[variable] = (null @ rotation)[:, 1:], False
         null[variable] = 0.0
@@ -110,12 +113,12 @@ def _independent(basis: Basis, covariance: Floats, rows: Source) -> NDArray[np.b
 
 
 def _on_principal_axes(basis: Basis, covariance: Floats, rows: Source) -> Basis:
-    """Return the basis whose variables are the principal axes of this one's.
+    """Return the basis whose variables are the principal axes of the variables of this basis.
 
-    Polynomials of total degree at most k stay what they are under an invertible linear map of
-    their variables, so the model is the same; but columns that nearly coincide are told apart by a
-    variable of its own, scaled to [-1, 1] as every other. Variables of few values keep their caps,
-    so they stay as they are; the axes of the others are uncorrelated with them.
+    An invertible linear map of the variables does not change the space of polynomials of total degree k,
+    so the model is the same. But the difference of columns that nearly coincide becomes a variable, scaled
+    to [-1, 1] like the others. Variables of few values stay, with their caps. The axes of the other
+    variables are uncorrelated with them.
     """
     domain = basis.domain
     fixed, free = np.flatnonzero(basis.indices.is_capped), np.flatnonzero(~basis.indices.is_capped)
@@ -142,11 +145,11 @@ def _on_principal_axes(basis: Basis, covariance: Floats, rows: Source) -> Basis:
 def _uncorrelated(
     domain: Domain, directions: Floats, n_fixed: int, rows: Source
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Make directions uncorrelated on the rows, each with the wider ones (Gram-Schmidt).
+    """Gram-Schmidt orthogonalization: make each direction uncorrelated at the rows with the wider ones.
 
-    The null direction of a computed covariance is off by rounding times the ratio of the variances. So
-    the directions are ordered from wide to narrow, scaled to [-1, 1], and their covariance is read from
-    the rows once more.
+    The error of a null direction of a covariance matrix is rounding times the ratio of the variances. So
+    the directions are sorted from wide to narrow and scaled to [-1, 1], and their covariance is read
+    from the rows again.
 
     Parameters
     ----------
@@ -154,18 +157,17 @@ def _uncorrelated(
     directions : ndarray of shape (n_variables, n_directions)
         Of norm 1.
     n_fixed : int
-        The number of directions that come first and stay as they are.
+        The first directions, up to this number, do not change.
     rows : Source
 
     Returns
     -------
     directions : ndarray of shape (n_variables, n_directions)
     widths, middles, rounding : ndarray of shape (n_directions,)
-        Half the range and the middle of the rows along them, and how far apart rounding may take rows
-        along them.
+        Half the range, the middle, and the rounding error of the rows along the directions.
     """
     columns, sizes = domain.directions, _sizes(domain)
-    for _ in range(_N_PASSES):
+    for _ in range(_N_ORTHOGONALIZATIONS):
         widths, middles = _extents(domain, directions, rows)
         order = np.r_[:n_fixed, n_fixed + np.argsort(-widths[n_fixed:], kind="stable")]
         directions, widths, middles = directions[:, order], widths[order], middles[order]
@@ -178,30 +180,30 @@ def _uncorrelated(
 
 
 def _sizes(domain: Domain) -> Floats:
-    """Return the sizes relative to which the products and sums that make a variable of X are rounded."""
+    """Return a bound of the intermediate results in the computation of each variable: rounding is relative to it."""
     return (np.abs(domain.center) / domain.half_width + 2.0) @ np.abs(domain.directions)
 
 
 def _extents(domain: Domain, directions: Floats, rows: Source) -> tuple[Floats, Floats]:
-    """Return half the range and the middle of the rows along directions of the variables."""
+    """Return half the range and the middle of the rows along each direction."""
     axes = Domain(domain.center, domain.half_width, domain.directions @ directions, np.zeros(directions.shape[1]))
     low, high = rows.ranges(axes)
     return high / 2 - low / 2, high / 2 + low / 2
 
 
 def _rounding(directions: Floats, sizes: Floats, precision: float) -> Floats:
-    """Return how far apart rounding may take rows along directions in which they do not differ."""
-    return _NULL_ROUNDINGS * math.sqrt(len(sizes)) * precision * (sizes @ np.abs(directions))
+    """Return the greatest width of a null direction: rounding of rows that are equal along each direction."""
+    return _MAX_NULL_WIDTH * math.sqrt(len(sizes)) * precision * (sizes @ np.abs(directions))
 
 
 def _normalized(directions: Floats) -> Floats:
-    """Return the directions scaled to norm 1; one that is 0 stays so."""
+    """Return the directions divided by their norms; a direction of norm 0 stays 0."""
     norms = np.linalg.norm(directions, axis=0)
     return directions / np.where(norms > 0, norms, 1.0)
 
 
 def _eliminated(covariance: Floats, directions: Floats, pivots: NDArray[np.intp]) -> tuple[Floats, Floats]:
-    """Make each variable uncorrelated with the pivots before it: Gaussian elimination, the Schur complement.
+    """Gaussian elimination (Schur complement): subtract from each variable its regression on previous pivots.
 
     Parameters
     ----------
@@ -209,19 +211,18 @@ def _eliminated(covariance: Floats, directions: Floats, pivots: NDArray[np.intp]
     directions : ndarray of shape (n, n_variables)
         Columns are the variables.
     pivots : ndarray of int
-        Which variables the others are made uncorrelated with, in this order. A pivot that others
-        explain is passed over.
+        The indices of the pivots, in this order. A pivot that previous pivots explain is skipped.
 
     Returns
     -------
     covariance, directions : ndarray
-        Of the variables that are left after subtracting their regression on the pivots.
+        Of the residuals.
     """
     left, directions, variances = covariance.copy(), directions.copy(), np.diagonal(covariance).copy()
     done = np.zeros(len(left), dtype=bool)
     for pivot in pivots:
         done[pivot] = True
-        if left[pivot, pivot] <= _UNEXPLAINED * variances[pivot] or not left[pivot, pivot] > 0:
+        if left[pivot, pivot] <= _MIN_RESIDUAL_VARIANCE * variances[pivot] or not left[pivot, pivot] > 0:
             continue
         factors = np.where(done, 0.0, left[pivot] / left[pivot, pivot])
         directions -= np.outer(directions[:, pivot], factors)

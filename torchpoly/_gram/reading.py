@@ -22,7 +22,7 @@ from torchpoly._backend.rows import (
     sum_weights,
 )
 from torchpoly._gram.design_matrix import DesignMatrix
-from torchpoly._gram.factors import MatrixFreeFactor, is_held
+from torchpoly._gram.factors import MatrixFreeFactor, is_dense
 from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.statistics import GramStatistics
 from torchpoly._polynomial.basis import Basis
@@ -30,24 +30,24 @@ from torchpoly._polynomial.domain import Domain
 from torchpoly._polynomial.index_set import IndexSet
 from torchpoly._polynomial.target_scaling import TargetScaling
 
-# So many rows tell where about most values of a column lie.
+# Number of rows in the sample that estimates the shortest interval with half of the values of a column.
 _SAMPLE_ROWS = 2**14
 
 
 def count_chunks(indices: IndexSet, n_rows: int, n_targets: int) -> int:
-    """Return in how many chunks the rows are read at most."""
+    """Return the number of chunks in which the rows are read, or an upper bound."""
     n_terms = indices.n_terms
     return 1 if n_rows < n_terms else -(-n_rows // chunk_size(n_terms + n_targets))
 
 
 def fits_one_chunk(n_rows: int, n_columns: int) -> bool:
-    """Whether one chunk holds so many rows of so many features and targets, which a fit then keeps."""
+    """Whether all rows are one chunk, with this number of features and targets: a fit then keeps the chunk."""
     return n_rows <= chunk_size(n_columns)
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows of a fit, and how they are read.
+    """The rows of a fit in memory: a :class:`~torchpoly._gram.source.Source`.
 
     Parameters
     ----------
@@ -56,11 +56,10 @@ class TrainingRows:
     weights : ndarray of shape (n_samples,) or None
         Rows of weight 0 are left out.
     targets : TargetScaling
-        What the targets are scaled by.
     device : torch.device or None
         Where the features are computed.
     on_chunk : callable, optional
-        Is called at each chunk of rows.
+        Is called for each chunk of rows.
     """
 
     X: NDArray
@@ -71,7 +70,7 @@ class TrainingRows:
     on_chunk: Callable[[], object] | None = None
 
     def with_more_targets(self, Y: NDArray) -> TrainingRows:
-        """Return the data with further targets, in the units of the first."""
+        """Return the rows with as many further targets, in the same scaling."""
         return replace(self, Y=np.concatenate([self.Y, Y], axis=1), targets=self.targets.repeated(2))
 
     @property
@@ -81,15 +80,15 @@ class TrainingRows:
 
     @property
     def precision(self) -> float:
-        """How far the values of X are rounded, relatively."""
+        """The machine epsilon of X."""
         return float(np.finfo(self.X.dtype).eps)
 
     def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
-        """Return the least and greatest values that the rows take in the variables of a domain."""
+        """Return the least and the greatest value of each variable of a domain over the rows."""
         return domain.ranges(self.X, self.weights)
 
     def points(self, domain: Domain, at_most: int) -> Floats:
-        """Return a number for each distinct row, or for the first found where they are more than `at_most`."""
+        """Return one number for each distinct row, or for the first ones found if there are more than `at_most`."""
         chunks = row_chunks(len(self.X), SCAN_ROWS, self.weights)
         return distinct((domain.projected(self.X[rows]) for rows in chunks), at_most)
 
@@ -98,11 +97,11 @@ class TrainingRows:
         return read_gram(Basis.linear(domain), self).covariance(domain.n_variables)
 
     def squares_of(self, basis: Basis, transform: Floats) -> Floats:
-        """Return the mean squares of combinations ``transform.T @ features`` over the rows."""
+        """Return the mean squares of the combinations ``transform.T @ features`` over the rows."""
         return np.diagonal(cast(Floats, read_gram(basis, self, transform).features))
 
     def shortest_halves(self) -> Floats:
-        """Return the shortest interval that holds half of a sample of each column, of shape (2, n_features)."""
+        """Return the shortest interval with half of a sample of the values of each column, of shape (2, n_features)."""
         rows = np.arange(len(self.X)) if self.weights is None else np.flatnonzero(self.weights)
         values = np.sort(self.X[rows[:: -(-len(rows) // _SAMPLE_ROWS)]].astype(np.float64), axis=0)
         half = len(values) // 2
@@ -110,14 +109,14 @@ class TrainingRows:
         return np.stack([values[start, np.arange(len(start))], values[start + half, np.arange(len(start))]])
 
     def within(self, low: Floats, high: Floats) -> TrainingRows:
-        """Return the data with weights of 0 for rows outside a box."""
+        """Return the rows with weight 0 outside a box."""
         weights = np.ones(len(self.X)) if self.weights is None else self.weights.copy()
         for rows in row_chunks(len(self.X), SCAN_ROWS):
             weights[rows] *= ((low <= self.X[rows]) & (high >= self.X[rows])).all(axis=1)
         return replace(self, weights=weights)
 
     def read(self, basis: Basis, transform: Floats | None = None) -> NormalEquations:
-        """Read the rows once.
+        """Return the normal equations, from one pass over the rows.
 
         Parameters
         ----------
@@ -129,14 +128,14 @@ class TrainingRows:
         Raises
         ------
         ValueError
-            If powers overflow, which they do not where the domain scales.
+            If powers of raw columns overflow.
         """
         few, n_columns = self.n_rows < basis.n_terms, basis.n_terms + self.Y.shape[1]
-        if few and not is_held(basis.n_terms, self.n_rows):
-            return self.of_positive_weight()._evaluated_anew(basis)
+        if few and not is_dense(basis.n_terms, self.n_rows):
+            return self.of_positive_weight()._matrix_free(basis)
         if not few and not fits_one_chunk(len(self.X), n_columns):
             return NormalEquations(basis, transform, read_gram(basis, self, transform), None)
-        # For so little, no other device is worth its while.
+        # One chunk is too little work for another device.
         data = replace(self.of_positive_weight() if few else self, device=None)
         total_weight = sum_weights(data.X, data.weights)
         n_terms = basis.n_terms if transform is None else transform.shape[1]
@@ -150,18 +149,15 @@ class TrainingRows:
         return NormalEquations(basis, transform, statistics, rows)
 
     def blocks(self, basis: Basis, size: int, transform: Floats | None = None) -> Iterator[Array]:
-        """Yield features, with targets below, times the root of the weight, for blocks of at most `size` rows.
-
-        See :meth:`DesignMatrix.weighted_blocks`.
-        """
+        """Yield ``sqrt(w) * [F; y]`` for blocks of at most `size` rows: see :meth:`DesignMatrix.weighted_blocks`."""
         design = DesignMatrix(basis, self.X, self.weights, self.device, transform)
         for block in design.weighted_blocks(self.Y, self.targets, size):
             if self.on_chunk is not None:
                 self.on_chunk()
             yield block
 
-    def _evaluated_anew(self, basis: Basis) -> NormalEquations:
-        """Return few rows, all of positive weight, of many terms, which are evaluated at each use."""
+    def _matrix_free(self, basis: Basis) -> NormalEquations:
+        """Return the normal equations of few rows of positive weight, with a matrix-free factor."""
         total_weight = sum_weights(self.X, self.weights)
         row_weights = np.full(len(self.X), 1.0) if self.weights is None else self.weights
         sqrt_weights = np.sqrt(row_weights / total_weight)
@@ -175,7 +171,7 @@ class TrainingRows:
         return NormalEquations(basis, None, statistics, targets)
 
     def of_positive_weight(self) -> TrainingRows:
-        """Return the data without rows of weight 0."""
+        """Return the rows of positive weight."""
         return self if self.weights is None else self.of_rows(np.flatnonzero(self.weights))
 
     def of_rows(self, rows: NDArray[np.intp]) -> TrainingRows:
@@ -185,14 +181,14 @@ class TrainingRows:
 
 
 def read_gram(basis: Basis, data: TrainingRows, transform: Floats | None = None) -> GramStatistics:
-    """Read the rows once, for their Gram matrix only, however many they are.
+    """Return the statistics with a Gram matrix, from one pass over the rows, also for more terms than rows.
 
-    Parameters are those of :meth:`TrainingRows.read`.
+    The parameters are those of :meth:`TrainingRows.read`.
 
     Raises
     ------
     ValueError
-        If powers overflow, which they do not where the domain scales.
+        If powers of raw columns overflow.
     """
     total_weight = sum_weights(data.X, data.weights)
     n_terms = basis.n_terms if transform is None else transform.shape[1]

@@ -11,7 +11,7 @@ from torchpoly._polynomial.domain import Domain
 
 
 class Source(Protocol):
-    """Rows that can be read more than once: those of :class:`TrainingRows`, or of many partitions."""
+    """Rows that can be read more than once: :class:`TrainingRows`, or the partitions of a Dask collection."""
 
     @property
     def n_rows(self) -> int:
@@ -19,25 +19,25 @@ class Source(Protocol):
 
     @property
     def precision(self) -> float:
-        """How far the values of X are rounded, relatively."""
+        """The machine epsilon of X."""
 
     def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
-        """Return the least and greatest values that the rows take in the variables of a domain."""
+        """Return the least and the greatest value of each variable of a domain over the rows."""
 
     def covariance(self, domain: Domain) -> Floats:
         """Return the covariance matrix of the variables of a domain."""
 
     def points(self, domain: Domain, at_most: int) -> Floats:
-        """Return a number for each distinct row, or for the first found where they are more than `at_most`."""
+        """Return one number for each distinct row, or for the first ones found if there are more than `at_most`."""
 
     def squares_of(self, basis: Basis, transform: Floats) -> Floats:
-        """Return the mean squares of combinations ``transform.T @ features`` over the rows."""
+        """Return the mean squares of the combinations ``transform.T @ features`` over the rows."""
 
     def shortest_halves(self) -> Floats:
-        """Return about the shortest interval that holds half of the rows, for each column, of shape (2, n_features)."""
+        """Return about the shortest interval with half of the values of each column, of shape (2, n_features)."""
 
     def within(self, low: Floats, high: Floats) -> Source:
         """Return the rows inside a box."""
 
     def read(self, basis: Basis, transform: Floats | None = None) -> NormalEquations:
-        """Read the rows once."""
+        """Return the normal equations, from one pass over the rows."""

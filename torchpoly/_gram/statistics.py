@@ -1,7 +1,7 @@
-"""What the squared loss needs to know of the rows, gathered in one pass.
+"""Gram statistics: the squared loss depends on the rows only through the Gram matrix of ``[features, y]``.
 
-For the squared loss the data enter only through the Gram matrix of ``[features, y]``. Features
-exist for one chunk of rows at a time; Gram matrices of chunks add up.
+They are computed in one pass over the rows. Features exist for one chunk of rows at a time, and the
+statistics are the sum of the Gram matrices of the chunks.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from torchpoly._backend.rows import Array, Floats
 from torchpoly._gram.factors import DenseFactor, GramFactor
 from torchpoly._gram.whitening import Whitening, penalized
 
-# Products with at most so many multiplications run in slices of rows that OpenBLAS does not share
-# among threads: for so little work, waking its pool costs more than it gains, up to 25 ms after
-# another library has used its own.
-_SMALL_PRODUCT = 2**22
-_SLICE_PRODUCT = 2**17  # multiplications of a matrix product
-_SLICE_ELEMENTS = 9000  # elements of the matrix in a product with a vector
+# Products up to this number of multiplications run in slices of rows, each too small for OpenBLAS to use threads. For
+# so little work, to wake its threads takes longer than the product: up to 25 ms after another library has used threads.
+_MAX_SINGLE_THREADED_PRODUCT = 2**22
+_SLICE_PRODUCT = 2**17  # multiplications in a slice of a matrix product
+_SLICE_ELEMENTS = 9000  # elements of the matrix in a slice of a product with a vector
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class GramStatistics:
     target : ndarray of shape (n_targets,)
         Mean of ``w y**2``.
     total_weight : float
-        Sum of the weights, that of the rows where there are none.
+        Sum of the weights, or the number of rows without weights.
     """
 
     features: Floats | GramFactor
@@ -48,38 +47,38 @@ class GramStatistics:
     _whitenings: dict[float, Whitening] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is cached."""
+        """Return the fields without the cached whitenings."""
         return {**self.__dict__, "_whitenings": {}}
 
     @classmethod
     def from_chunks(cls, chunks: Iterable[Array], n_terms: int, total_weight: float) -> GramStatistics:
-        """Add up the products of all rows of `chunks` and divide by their total weight."""
+        """Return ``sum(chunk @ chunk.T) / total_weight`` over the chunks ``sqrt(w) * [F; y]``."""
         gram = _sum_of_products(chunks) / total_weight
         target = np.diagonal(gram)[n_terms:].copy()
         return cls(gram[:n_terms, :n_terms], gram[:n_terms, n_terms:], target, total_weight)
 
     @classmethod
     def pooled(cls, parts: Sequence[GramStatistics], counts: Sequence[int]) -> GramStatistics:
-        """Return the statistics of all rows of the parts, each part counted so many times."""
-        total_weight = float(sum(count * part.total_weight for part, count in zip(parts, counts, strict=True)))
-        proportions = [count * part.total_weight / total_weight for part, count in zip(parts, counts, strict=True)]
+        """Return the weighted mean of the statistics: those of all rows, with each part repeated `count` times."""
+        weights = [count * part.total_weight for part, count in zip(parts, counts, strict=True)]
+        total_weight = float(sum(weights))
 
         def mean(name: str) -> Any:
             total: Any = 0.0
-            for part, share in zip(parts, proportions, strict=True):
-                if share:
-                    total += getattr(part, name) * share
+            for part, weight in zip(parts, weights, strict=True):
+                if weight:
+                    total += getattr(part, name) * (weight / total_weight)
             return total
 
         return cls(mean("features"), mean("cross"), mean("target"), total_weight)
 
     def transformed(self, change: Floats | None, scale: Floats, shift: Floats) -> GramStatistics:
-        """Return the statistics of other terms, and of targets times `scale` plus `shift`.
+        """Return the statistics of other terms and of the targets ``scale * y + shift``.
 
         Parameters
         ----------
         change : ndarray of shape (n_terms, n_other_terms) or None
-            Coefficients of the other terms in these; None where they are the same.
+            Coefficients of the other terms in these terms; None stands for the same terms.
         scale, shift : ndarray of shape (n_targets,)
         """
         gram, cross = cast(Floats, self.features), self.cross
@@ -90,7 +89,7 @@ class GramStatistics:
 
     @classmethod
     def from_few_rows(cls, chunk: Array, norm_weights: Floats, total_weight: float) -> GramStatistics:
-        """Keep the rows themselves, fewer than terms, in place of the Gram matrix; the chunk is scaled for that."""
+        """Return the statistics with a :class:`DenseFactor`; the chunk ``sqrt(w) * [F; y]`` is scaled in place."""
         rows = to_numpy(chunk)
         rows /= np.sqrt(total_weight)
         features, target = np.split(rows, [len(norm_weights)])
@@ -100,15 +99,15 @@ class GramStatistics:
 
     @property
     def n_bytes(self) -> int:
-        """Size of the features' products."""
+        """Size of the Gram matrix or of its factor."""
         return self.features.nbytes if isinstance(self.features, np.ndarray) else self.features.n_bytes
 
     def formed(self) -> GramStatistics:
-        """Return the statistics with a Gram matrix, also of more terms than rows."""
+        """Return the statistics with a formed Gram matrix instead of a factor."""
         return replace(self, features=self.leading_gram(len(self.cross)))
 
     def is_finite(self) -> bool:
-        """Whether no feature was too large for the products."""
+        """Whether no product of features has overflowed."""
         gram = self.features
         finite = np.isfinite(gram).all() if isinstance(gram, np.ndarray) else gram.is_finite()
         return bool(finite and np.isfinite(self.cross).all())
@@ -128,7 +127,7 @@ class GramStatistics:
         return self._whitenings[alpha]
 
     def covariance(self, n_variables: int) -> Floats:
-        """Return the covariance matrix of the variables, which follow the constant among the terms."""
+        """Return the covariance matrix of the variables: the terms after the constant."""
         linear = self.leading_gram(n_variables + 1)
         return linear[1:, 1:] - np.outer(linear[0, 1:], linear[0, 1:])
 
@@ -144,13 +143,13 @@ class GramStatistics:
 
 
 def scaling(alpha: float, norm_weights: Floats) -> Floats:
-    """Return ``(1 + alpha P)^(-1/2)`` as a column: beside a large penalty, the constant keeps its digits."""
+    """Return ``(1 + alpha P)^(-1/2)`` as a column: a diagonal scaling, so that a large penalty causes no rounding."""
     with np.errstate(over="ignore"):
         return 1.0 / np.sqrt(1.0 + alpha * norm_weights[:, None])
 
 
 def largest_eigenvalue(gram: Floats | GramFactor, alpha: float, norm_weights: Floats) -> float:
-    """Return the largest eigenvalue of ``G + alpha P``, or an upper bound where the matrix is not formed."""
+    """Return the largest eigenvalue of ``G + alpha P``, or an upper bound if G is not formed."""
     if isinstance(gram, np.ndarray):
         return float(np.linalg.eigvalsh(penalized(gram, alpha, norm_weights))[-1])
     return gram.largest_eigenvalue() + alpha * float(norm_weights.max())
@@ -169,16 +168,16 @@ def _sum_of_products(chunks: Iterable[Array]) -> Floats:
 
 
 def residual_products(chunk: Array, coefficients: Floats, total_weight: float) -> tuple[Floats, Floats]:
-    """Return the mean products of residuals with features, and the residuals' mean squares.
+    """Return ``F @ r`` and ``r . r`` of the residuals r, divided by the total weight.
 
-    Taken from the rows themselves, these keep the digits that differences of Gram matrices lose.
+    They are computed from the rows. From the Gram matrix, cancellation would lose digits.
 
     Parameters
     ----------
     chunk : ndarray or Tensor of shape (n_terms + n_targets, n_rows)
         As :meth:`DesignMatrix.weighted_blocks` yields it.
     coefficients : ndarray of shape (n_terms, n_targets)
-        Of the polynomial that is subtracted from the targets.
+        Of the predictions.
     total_weight : float
         Sum of the weights of the rows.
 
@@ -197,14 +196,14 @@ def residual_products(chunk: Array, coefficients: Floats, total_weight: float) -
 
 
 def _slices(chunk: Floats, size: int) -> Iterator[Floats]:
-    """Yield `size` rows of data, columns of the chunk, at a time; all of them where work is not small."""
-    size = max(size, 1) if chunk.size * len(chunk) <= _SMALL_PRODUCT else chunk.shape[1]
+    """Yield slices of `size` columns of the chunk (rows of data), or the whole chunk if it is large."""
+    size = max(size, 1) if chunk.size * len(chunk) <= _MAX_SINGLE_THREADED_PRODUCT else chunk.shape[1]
     for start in range(0, chunk.shape[1], size):
         yield chunk[:, start : start + size]
 
 
 def ridge_path(statistics: GramStatistics, alphas: Sequence[float], norm_weights: Floats) -> tuple[Floats, Floats]:
-    """Return the optima of all penalties, from one eigen-decomposition.
+    """Ridge regression for many penalties by one eigendecomposition.
 
     Parameters
     ----------
@@ -217,14 +216,14 @@ def ridge_path(statistics: GramStatistics, alphas: Sequence[float], norm_weights
     Returns
     -------
     coefficients : ndarray of shape (n_terms, n_alphas, n_targets)
-        Infinite or NaN where the condition number is infinite.
+        Infinite or NaN if the condition number is infinite.
     conditions : ndarray of shape (n_alphas,)
-        Condition numbers of the penalized Gram matrix of the terms less their means, divided by the
-        roots of their weights in the norm.
+        Condition numbers of the penalized Gram matrix of the centered terms, divided by the square roots of
+        their weights in the norm.
     """
     gram, constant = cast(Floats, statistics.features), statistics.cross[:1]
     means = gram[1:, :1]
-    # The constant is not penalized: it takes the means of terms and targets out.
+    # The constant is not penalized, so terms and targets are centered.
     scales = 1.0 / np.sqrt(norm_weights[1:, None])
     values, vectors = np.linalg.eigh(scales * (gram[1:, 1:] - means * means.T) * scales.T)
     vectors *= scales

@@ -1,4 +1,4 @@
-"""Center and scale of the targets, from their rows."""
+"""The center and the scale of the targets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torchpoly._polynomial.target_scaling import TargetScaling
 
 
 def mean_and_deviation(Y: NDArray, weights: Floats | None = None) -> TargetScaling:
-    """Return the weighted mean and standard deviation of each target; 1 for one that does not vary."""
+    """Return the weighted mean and standard deviation of each target; the scale of a constant target is 1."""
     ranges = _ranges(Y, weights)
     mean, square = np.zeros((2, Y.shape[1]))
     for rows in row_chunks(len(Y), SCAN_ROWS, weights):
@@ -29,15 +29,15 @@ def mean_and_deviation(Y: NDArray, weights: Floats | None = None) -> TargetScali
         square += (weighted * scaled).sum(axis=1)
     total_weight = sum_weights(Y, weights)
     mean /= total_weight
-    # On the window [-1, 1], squares neither overflow nor vanish, and since both ends are
-    # attained, the variance is at least about 2 / n: the difference keeps its digits.
+    # In [-1, 1] squares do not overflow. Both ends are attained, so the variance is at least about 2 / n, and there is
+    # no cancellation.
     variance = square / total_weight - mean * mean
     spread = np.where(variance > 0, np.sqrt(np.abs(variance)), 1.0)
     return TargetScaling(ranges.center + ranges.scale * mean, ranges.scale * spread)
 
 
 def median_and_deviation(Y: NDArray, weights: Floats | None = None) -> TargetScaling:
-    """Return the median of each target, and the median absolute deviation from it: outliers move neither."""
+    """Return the weighted median and the median absolute deviation of each target: both are robust to outliers."""
     ranges = _ranges(Y, weights)
     kept = slice(None) if weights is None else np.flatnonzero(weights)
     scaled = ranges.transform(Y[kept])
@@ -48,6 +48,6 @@ def median_and_deviation(Y: NDArray, weights: Floats | None = None) -> TargetSca
 
 
 def _ranges(Y: NDArray, weights: Floats | None) -> TargetScaling:
-    """Return the map of the range of each target to [-1, 1], or to 0."""
+    """Return the map of the range of each target to [-1, 1]; a constant target is mapped to 0."""
     center, half_width = middle_and_half(*column_ranges(Y, weights))
     return TargetScaling(center, np.where(half_width > 0, half_width, 1.0))

@@ -1,4 +1,4 @@
-"""Coordinates of training, in which features are orthonormal under the data."""
+"""Whitening: the matrix T for which the Gram matrix of ``T.T @ features`` is the identity."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ import numpy as np
 from torchpoly._backend.rows import Floats
 
 EPSILON = float(np.finfo(np.float64).eps)
-# Coefficients of polynomials that are null but for rounding stay below this.
-_MAX_STEP = 1e6
+# Greatest coefficient of a null direction in a projection: with larger ones, the rounding of the direction at the rows
+# would change predictions.
+_MAX_NULL_COEFFICIENT = 1e6
 
 
-def rounding_share(n_terms: int) -> float:
-    """Return the share of the greatest eigenvalue below which rounding leaves no digits of others."""
+def rounding_ratio(n_terms: int) -> float:
+    """Return the ratio to the largest eigenvalue below which eigenvalues are rounding."""
     return 10 * n_terms * EPSILON
 
 
 @dataclass(frozen=True)
 class Whitening:
-    """The matrices T for which ``T.T @ gram @ T`` is the identity, or nearly so.
+    """Matrices T for which ``T.T @ gram @ T`` is the identity, or nearly the identity.
 
     Parameters
     ----------
     gram : ndarray of shape (n_terms, n_terms)
-        Symmetric, without negative eigenvalues but for rounding.
+        Symmetric and positive semidefinite up to rounding.
     """
 
     gram: Floats
 
     @cached_property
     def _inverse_factor(self) -> Floats | None:
-        """The inverse of the Cholesky factor, None where there is none."""
+        """The inverse of the Cholesky factor; None if the matrix is not positive definite."""
         try:
             return np.linalg.inv(np.linalg.cholesky(self.gram))
         except np.linalg.LinAlgError:
@@ -47,17 +48,17 @@ class Whitening:
 
     @cached_property
     def eigensystem(self) -> tuple[Floats, Floats]:
-        """The eigenvalues, rising, and the eigenvectors."""
+        """The eigenvalues in ascending order, and the eigenvectors."""
         values, vectors = np.linalg.eigh(self.gram)
         return values, vectors
 
     @property
     def rounding(self) -> float:
-        """The eigenvalue below which there is only rounding."""
-        return rounding_share(len(self.gram)) * float(self.eigensystem[0][-1])
+        """The threshold below which eigenvalues are rounding."""
+        return rounding_ratio(len(self.gram)) * float(self.eigensystem[0][-1])
 
     def least_norm(self, norm_weights: Floats | None) -> Floats:
-        """Return the triangular one, or where the matrix is singular to working precision the one of least norm.
+        """Return the triangular T, or the T of least norm if the matrix is singular to working precision.
 
         Parameters
         ----------
@@ -70,25 +71,25 @@ class Whitening:
 
     @property
     def complete(self) -> Floats:
-        """The triangular one, or where the matrix is singular to working precision the raised one."""
+        """The triangular T, or the raised T if the matrix is singular to working precision."""
         return self.raised if self._triangular is None else self._triangular
 
     @property
     def _triangular(self) -> Floats | None:
-        """The transposed inverse of the Cholesky factor, None where rounding leaves it no digits."""
+        """The transposed inverse of the Cholesky factor; None if the matrix is singular to working precision."""
         inverse = self._inverse_factor
-        return None if inverse is None or self.condition >= 1 / rounding_share(len(self.gram)) else inverse.T
+        return None if inverse is None or self.condition >= 1 / rounding_ratio(len(self.gram)) else inverse.T
 
     @property
     def truncated(self) -> Floats:
-        """Eigenvectors over the roots of their eigenvalues, without those of rounding."""
+        """``V / sqrt(L)`` of the eigenvalues L above rounding and their eigenvectors V."""
         values, vectors = self.eigensystem
         kept = values > self.rounding
         return vectors[:, kept] / np.sqrt(values[kept])
 
     @property
     def raised(self) -> Floats:
-        """Eigenvectors over the roots of their eigenvalues, those of rounding raised to it."""
+        """``V / sqrt(max(L, rounding))`` of all eigenvalues L and their eigenvectors V."""
         values, vectors = self.eigensystem
         return vectors / np.sqrt(np.maximum(values, self.rounding))
 
@@ -107,20 +108,19 @@ def penalized(gram: Floats, alpha: float, norm_weights: Floats) -> Floats:
 
 
 def without_null(matrix: Floats, null: Floats, norm_weights: Floats) -> Floats:
-    """Return ``(I - N (N' P N)^-1 N' P) M``, of which the columns have least norm for their values on the rows.
+    """Return ``(I - N (N' P N)^-1 N' P) M``: the columns have least norm among those of the same values at the rows.
 
     Parameters
     ----------
     matrix : ndarray of shape (n_terms, n)
         M: coefficients of polynomials.
     null : ndarray of shape (n_terms, n_null)
-        N: coefficients of polynomials that are 0 on all rows, as orthonormal columns.
+        N: null directions, as orthonormal columns.
     norm_weights : ndarray of shape (n_terms,)
         The diagonal of P.
     """
     weighted = norm_weights[:, None] * null
     steps = np.linalg.solve(null.T @ weighted, weighted.T @ matrix)
-    # On the rows, N is rounding. Steps so long would make that rounding felt.
-    too_long = np.abs(steps).max(axis=0, initial=0.0) > _MAX_STEP
+    too_long = np.abs(steps).max(axis=0, initial=0.0) > _MAX_NULL_COEFFICIENT
     steps[:, too_long] = null.T @ matrix[:, too_long]
     return matrix - null @ steps
