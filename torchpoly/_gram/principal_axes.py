@@ -17,8 +17,8 @@ from torchpoly._polynomial.index_set import IndexSet
 if TYPE_CHECKING:
     from torchpoly._gram.source import Source
 
-# Collinearity is the condition number of the correlation matrix. Its power `degree` is about the condition number of the
-# Gram matrix. Above this condition number, principal axes become the variables.
+# Collinearity is the condition number of the correlation matrix. Its power `degree` is about the condition number of
+# the Gram matrix. Above this condition number, principal axes become the variables.
 _MAX_COLLINEAR_CONDITION = 1e8
 # Above this collinearity, columns may be linear combinations of others.
 _MAX_INDEPENDENT_COLLINEARITY = 1e6
