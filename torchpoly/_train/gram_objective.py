@@ -1,7 +1,4 @@
-"""The value to minimize, over the parameters of training.
-
-An objective maps the parameters to its value and gradient; it does not know which optimizer asks.
-"""
+"""The objective of least squares, from the Gram matrix."""
 
 from __future__ import annotations
 
@@ -24,31 +21,26 @@ from torchpoly._train.loop import Objective
 
 @dataclass(frozen=True)
 class GramObjective(Objective):
-    """Mean squared error plus L2 penalty, from the Gram matrix alone.
+    """``s - 2 b' c + c' G c + alpha c' P c``, summed over targets: mean squared error plus penalty.
 
-    For target j with parameters ``theta_j`` and coefficients ``c_j = T theta_j``, and with the mean
-    products G, b, s of features and targets, the value is
+    c = T theta are the coefficients of a target for its parameters theta. G, b and s are the mean products of
+    features with features, of features with the target, and of the target with itself. P is the diagonal
+    matrix of the weights of the norm.
 
-        ``s_j - 2 b_j' c_j + c_j' G c_j + alpha * c_j' P c_j``,
-
-    P the diagonal matrix of the weights of the norm.
-
-    Every target trains as if it were alone. Values are returned less the one at `reference`, near
-    the optimum, since a line search compares values that agree in most of their digits. With the
-    half gradients r at theta and r_0 at the reference theta_0, the difference is
-    ``(theta - theta_0)' (r + r_0)``.
+    The value that is returned is the difference from the value at `reference`, near the optimum, because a
+    line search compares values that agree in most digits. With the half gradients r at theta and r_0 at the
+    reference theta_0, the difference is ``(theta - theta_0)' (r + r_0)``, without cancellation.
 
     Parameters
     ----------
     coordinates : PrimalCoordinates, DualCoordinates or None
-        T above; None stands for the identity.
+        T; None stands for the identity.
     gram : ndarray of shape (n_parameters, n_parameters), GramFactor or None
-        G, to which the penalty comes; None in orthonormal coordinates, in which the sum of both
-        is the identity.
+        G; None for orthonormal coordinates, in which ``T' (G + alpha P) T`` is the identity.
     rhs : ndarray of shape (n_parameters, n_targets)
-        T'b: minus half the gradient at 0.
+        T' b: half the negative gradient at 0.
     reference : ndarray of shape (n_parameters, n_targets)
-        Parameters to whose value others are compared.
+        theta_0.
     min_value : ndarray of shape (n_targets,)
         The value at the reference.
     alpha : float
@@ -56,9 +48,9 @@ class GramObjective(Objective):
     norm_weights : ndarray of shape (n_terms,)
         The diagonal of P.
     target_scale : ndarray of shape (n_targets,)
-        Scale of the targets: losses are reported times their squares, averaged over targets.
+        Scale of the targets. The loss to report is the mean over targets of the squared errors of y.
     projection : callable, optional
-        The projection on the coefficients of least norm with the same values on the rows.
+        The projection on the coefficients of least norm with the same values at the rows.
     """
 
     coordinates: Coordinates | None
@@ -86,9 +78,9 @@ class GramObjective(Objective):
 
     @classmethod
     def in_basis(cls, reading: NormalEquations, alpha: float, target_scale: Floats) -> GramObjective:
-        """Return the objective over the coefficients of the basis themselves.
+        """Return the objective as a function of the coefficients of the basis.
 
-        Parameters are those of :meth:`orthonormal`.
+        The parameters are those of :meth:`orthonormal`.
         """
         coordinates, optimum, min_value = _least_squares(reading, alpha)
         gram, rhs, reference = reading.statistics.features, reading.statistics.cross, coordinates @ optimum
@@ -96,9 +88,9 @@ class GramObjective(Objective):
         return cls(None, gram, rhs, reference, min_value, alpha, weights, target_scale, projection)
 
     def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
-        """Return the value, summed over targets, and the loss; write the value's gradient.
+        """Return the value, summed over targets, and the loss; write the gradient of the value.
 
-        The loss is the mean squared error in the units of the targets, without the penalty.
+        The loss is the mean squared error of y, without the penalty.
         """
         half_gradient = self._half_gradient(parameters)
         np.multiply(half_gradient, 2.0, out=gradient)
@@ -111,7 +103,7 @@ class GramObjective(Objective):
         if self.alpha:
             slopes = penalty_gradient(self.coordinates, parameters, self.norm_weights)
             loss -= self.alpha * float(np.vdot(parameters * self._loss_weights, slopes))
-        # Where all is explained, rounding can leave a difference below 0. Squared units overflow last.
+        # At a perfect fit, rounding may make the loss negative. The unit may be infinite, so it is the last factor.
         return value, loss * self._loss_unit if loss > 0.0 else 0.0
 
     def coefficients(self, parameters: Floats) -> Floats:
@@ -122,7 +114,7 @@ class GramObjective(Objective):
 
     @cached_property
     def curvature(self) -> float:
-        """The largest eigenvalue of half the second derivative, or an upper bound."""
+        """The largest eigenvalue of half the Hessian, or an upper bound."""
         return 1.0 if self.gram is None else largest_eigenvalue(self.gram, self.alpha, self.norm_weights)
 
     @property
@@ -144,33 +136,34 @@ class GramObjective(Objective):
 
     @cached_property
     def _loss_weights(self) -> Floats:
-        """What averages the targets' values, in squares of the greatest unit."""
+        """The weights of the targets in the loss, relative to the square of the greatest scale."""
         return (self.target_scale / self.target_scale.max()) ** 2 / len(self.target_scale)
 
     @cached_property
     def _loss_unit(self) -> float:
-        """The square of the greatest unit; infinite where that is beyond the range of floats."""
+        """The square of the greatest scale; infinite if it is beyond the range of floats."""
         with np.errstate(over="ignore", under="ignore"):
             return float(np.square(self.target_scale.max()))
 
     @cached_property
     def _reference_loss(self) -> float:
-        """The loss at the reference, with the penalty, in squares of the greatest unit."""
+        """The loss at the reference plus the penalty, divided by the square of the greatest scale."""
         return float(self._loss_weights @ self.min_value)
 
 
 def _least_squares(reading: NormalEquations, alpha: float) -> tuple[Coordinates, Floats, Floats]:
-    """Return orthonormal coordinates, and in them the optimum and its value.
+    """Return orthonormal coordinates, the optimum in them, and its value.
 
-    Where all rows are at hand, their residuals refine the optimum: one step of iterative
-    refinement, which returns the digits that the Gram matrix, the square of the features, has
-    lost.
+    If all rows are in memory, one step of iterative refinement with their residuals corrects the optimum.
+    It recovers digits that the Gram matrix has lost: its condition number is the square of that of the features.
     """
     statistics, rows = reading.statistics, reading.rows
     coordinates = reading.orthonormal_coordinates(alpha)
     gram = statistics.features
     if isinstance(gram, MatrixFreeFactor):
-        return coordinates, *_of_few_rows(cast(DualCoordinates, coordinates), to_numpy(cast(Array, rows)).T, alpha)
+        return coordinates, *_dual_least_squares(
+            cast(DualCoordinates, coordinates), to_numpy(cast(Array, rows)).T, alpha
+        )
     optimum = coordinates.rmatvec(statistics.cross)
     if rows is None:
         return coordinates, optimum, statistics.target - np.square(optimum).sum(axis=0)
@@ -186,14 +179,14 @@ def _least_squares(reading: NormalEquations, alpha: float) -> tuple[Coordinates,
     return coordinates, optimum + correction, squares + penalty - np.square(correction).sum(axis=0)
 
 
-def _of_few_rows(coordinates: DualCoordinates, targets: Floats, alpha: float) -> tuple[Floats, Floats]:
-    """Return the optimum and its value, without products of all features.
+def _dual_least_squares(coordinates: DualCoordinates, targets: Floats, alpha: float) -> tuple[Floats, Floats]:
+    """Return the optimum in dual coordinates, with one step of iterative refinement, and its value.
 
     Parameters
     ----------
     coordinates : DualCoordinates
     targets : ndarray of shape (n_rows, n_targets)
-        Times the roots of shares.
+        Times the square roots of the normalized weights.
     alpha : float
     """
     optimum = coordinates.rmatvec_at_rows(targets)

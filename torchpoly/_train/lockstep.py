@@ -1,4 +1,4 @@
-"""Many small trainings as one: their parameters are parts of one tensor."""
+"""Training in lockstep: the parameters of many candidates are parts of one tensor."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from torchpoly._train.optimizers import OptimizerSpec
 if TYPE_CHECKING:
     import torch
 
-# torch updates larger tensors on several threads, which would have to be woken for each.
+# torch uses several threads for larger tensors, and to wake them takes longer than the update.
 _MAX_THREAD_ELEMENTS = 2**15
 
-# Gradients beyond this may belong to values that are infinite.
-_DIVERGED = 1e150
+# With a greater gradient entry, the value may overflow.
+_MAX_GRADIENT = 1e150
 
 
 @dataclass
 class Lane:
-    """One of the trainings.
+    """The training of one candidate.
 
     Parameters
     ----------
     objective : GramObjective
     parameters : ndarray of shape (n_parameters, n_targets)
-        Where it starts, and after training where it ended.
+        The initial parameters, and after training the final parameters.
     spec : OptimizerSpec
     n_iter : int
     tol : float or None
@@ -41,8 +41,8 @@ class Lane:
     Attributes
     ----------
     failure : Exception or str or None
-        Why it has to be trained by itself: the optimizer has failed, for this lane or another, or the
-        gradient has left the range in which the value is finite for certain.
+        The reason why this candidate has to be trained alone; None for success. Either the optimizer raised
+        for one of the lanes, or the gradient became so large that the value may overflow.
     """
 
     objective: GramObjective
@@ -54,13 +54,13 @@ class Lane:
 
     @property
     def _optimizer(self) -> tuple[Hashable, ...]:
-        """What lanes have in common that one optimizer can train."""
+        """Lanes with the same value can be trained by one optimizer object."""
         options = sorted((name, _hashable(value)) for name, value in self.spec.options.items() if name != "lr")
         return self.spec.factory, *options
 
     @property
     def _rate(self) -> tuple[Hashable, ...]:
-        """What lanes have in common whose learning rates are always the same."""
+        """Lanes with the same value have the same learning rate in each iteration."""
         lr = _hashable(self.spec.options["lr"])
         return (lr, self.n_iter, self.objective.curvature) if self.spec.lr_is_default else (lr,)
 
@@ -70,12 +70,12 @@ def _hashable(value: object) -> Hashable:
 
 
 def train_in_lockstep(lanes: Iterable[Lane]) -> None:
-    """Train each lane as :func:`minimize` would alone, until it meets its own tolerance.
+    """Train each lane to the result of :func:`minimize`. Each lane has its own tolerance.
 
     Warns
     -----
     ConvergenceWarning
-        For each lane whose `n_iter` ends before `tol` is met.
+        For each lane that does not meet `tol` in `n_iter` iterations.
     """
     together = defaultdict(list)
     for lane in sorted(lanes, key=_matrix):
@@ -83,19 +83,19 @@ def train_in_lockstep(lanes: Iterable[Lane]) -> None:
     for group in together.values():
         try:
             _train(group)
-        except Exception as error:  # optimizers raise all kinds for options that they cannot work with
+        except Exception as error:  # optimizers raise exceptions of all types for invalid options
             for lane in group:
                 lane.failure = error
 
 
 def _matrix(lane: Lane) -> int:
-    """Return which Gram matrix a lane trains on; 0 for none."""
+    """Return an identifier of the Gram matrix of a lane; 0 for orthonormal coordinates."""
     gram = lane.objective.gram
     return 0 if gram is None else id(gram)
 
 
 def _train(lanes: list[Lane]) -> None:
-    """Train lanes of one optimizer."""
+    """Train lanes with one optimizer object."""
     import torch
 
     by_rate = defaultdict(list)
@@ -113,7 +113,7 @@ def _train(lanes: list[Lane]) -> None:
     n_iters = np.array([lane.n_iter for lane in lanes])
     running = np.ones(len(lanes), dtype=bool)
     last_max_abs_grad = np.zeros(len(lanes))
-    # Overflow on the way to divergence is reported by the fit that is done instead.
+    # A candidate that diverges is trained again alone, and that training reports it.
     with np.errstate(all="ignore"):
         slopes_at(flat, gradient)
         tensors: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -137,7 +137,7 @@ def _train(lanes: list[Lane]) -> None:
             optimizer.step()
             slopes_at(flat, gradient)
             max_abs_grad = np.maximum.reduceat(np.abs(gradient), starts)
-            over = ~(max_abs_grad < _DIVERGED) | (max_abs_grad <= tolerances) | (n_iters == iteration + 1)
+            over = ~(max_abs_grad < _MAX_GRADIENT) | (max_abs_grad <= tolerances) | (n_iters == iteration + 1)
             if over.any():
                 for index in np.flatnonzero(running & over):
                     ended = flat[starts[index] : ends[index]].copy()
@@ -147,14 +147,14 @@ def _train(lanes: list[Lane]) -> None:
                 if not running.any():
                     break
     for lane, start, entry in zip(lanes, begun, last_max_abs_grad.tolist(), strict=True):
-        if not entry < _DIVERGED:
+        if not entry < _MAX_GRADIENT:
             lane.failure = "training diverges"
         elif lane.tol is not None and entry > lane.tol:
             _warn_not_converged(lane, start, entry)
 
 
 def _warn_not_converged(lane: Lane, start: Floats, max_abs_grad: float) -> None:
-    # Only L-BFGS has a rate that depends on the gradient.
+    # Only the rate of L-BFGS depends on the gradient, so any array is a valid argument here.
     rate = default_rate(lane.spec, lane.objective, start, lane.n_iter)
     lr = lane.spec.options["lr"] if rate is None else rate(lane.n_iter - 1)
     # Losses may overflow.
@@ -164,17 +164,17 @@ def _warn_not_converged(lane: Lane, start: Floats, max_abs_grad: float) -> None:
 
 
 def _parts(start: int, end: int) -> list[slice]:
-    """Return slices that torch works on with one thread."""
+    """Return slices that are small enough for torch to use one thread."""
     return [slice(first, min(first + _MAX_THREAD_ELEMENTS, end)) for first in range(start, end, _MAX_THREAD_ELEMENTS)]
 
 
 class _Gradients:
-    """Gradients from Gram matrices, for all lanes of a matrix that follow each other in one product.
+    """Gradients from Gram matrices, with one product for consecutive lanes of the same matrix.
 
     Parameters
     ----------
     lanes : list of Lane
-        Whose parameters follow each other in one array.
+        In the order of their parameters in the array.
     """
 
     def __init__(self, lanes: list[Lane]) -> None:
@@ -193,7 +193,7 @@ class _Gradients:
             self._blocks.append((rows, shape, cast(Floats, objectives[0].gram), penalties, rhs.reshape(shape)))
 
     def __call__(self, flat: Floats, gradient: Floats) -> None:
-        """Write the gradients at these parameters."""
+        """Write ``2 (G theta + alpha P theta - T' b)`` of each lane."""
         for rows, shape, gram, penalties, rhs in self._blocks:
             parameters, slopes = flat[rows].reshape(shape), gradient[rows].reshape(shape)
             if gram is None:

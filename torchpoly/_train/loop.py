@@ -1,4 +1,4 @@
-"""The ``torch.optim`` loop: how fast, when to stop, what to report."""
+"""The training loop around ``torch.optim``: learning rates, stopping criteria, warnings."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.optim import Optimizer
 
-# torch's L-BFGS learns no curvature from steps along which the gradient changes by less than
-# 1e-10 in all. Values and gradients of unit variance reach that long before they are exact, so it
-# sees them in smaller units; nothing else in it depends on units.
+# torch's L-BFGS ignores curvature where the gradient changes by less than 1e-10 (`ys > 1e-10` in its source). Values
+# and gradients for targets of variance 1 would reach that long before convergence, so they are multiplied by this.
+# Nothing else in L-BFGS depends on their units.
 _LBFGS_SCALE = 2.0**40
 
-# Differences of values below this have lost more digits to rounding than a line search can spare.
-_VALUE_ROUNDING = 1e-12
+# A smaller difference of values has too few correct digits for a line search.
+_MIN_VALUE_DIFFERENCE = 1e-12
 
-# Relative progress of the value, between coordinates that follow its curvature, that is none.
-_STALL = 1e-13
-# Where training stalls at a greater gradient entry, that is not for rounding, gross outliers or not.
-_STALLED_GRADIENT = 1e-2
+# Training stalls if the value decreases by less than this fraction between two preconditionings.
+_MIN_PROGRESS = 1e-13
+# A stall is convergence up to rounding only if no gradient entry exceeds this, even with gross outliers.
+_MAX_STALLED_GRADIENT = 1e-2
 
-# After so many iterations coordinates are made anew, or where they cannot be, the next stage begins.
+# After this number of iterations coordinates are preconditioned again. If they cannot be, the next stage begins.
 _STAGE_ITERATIONS = 10
 
 
@@ -79,33 +79,33 @@ class Objective(ABC):
 
 
 class Program(Protocol):
-    """What :func:`minimize` needs to know of an objective that is a linear program."""
+    """An objective that is a linear program."""
 
     dual_gap: Floats | None
 
     @property
     def is_near(self) -> bool:
-        """Whether few steps of the simplex method are left."""
+        """Whether the parameters are so close to the optimum that the simplex method needs few steps."""
 
     def measure(self, parameters: Floats) -> None:
-        """Find `dual_gap`: by how much the loss of each target can at most exceed the least possible."""
+        """Set `dual_gap`: an upper bound of the difference between the loss of each target and its minimum."""
 
     def finish(self, parameters: Floats) -> tuple[float, bool]:
-        """Go to the optimum, of which `dual_gap` is the proof; return the loss and whether it is the least."""
+        """Solve the linear program and set `dual_gap`; return the loss and whether it is proved to be the minimum."""
 
 
 class IterationCallback(Protocol):
-    """What sees training from iteration to iteration."""
+    """Methods that are called in each iteration of training."""
 
     def on_iteration_begin(self) -> None:
-        """Learn that an iteration begins."""
+        """Is called before each iteration."""
 
     def on_iteration_end(self, losses: Sequence[float]) -> bool:
-        """Learn that an iteration has ended, with the losses so far; return whether training is to stop."""
+        """Is called after each iteration with all losses so far; returns whether to stop training."""
 
 
 class _TrainingState:
-    """Parameters and gradient, in memory that objective and optimizer share."""
+    """Parameters and gradient, as NumPy arrays for the objective and as tensors for the optimizer."""
 
     def __init__(self, parameters: Floats, spec: OptimizerSpec) -> None:
         import torch
@@ -117,26 +117,26 @@ class _TrainingState:
         self._scaled = np.zeros_like(parameters)
         self._tensor_gradient = torch.from_numpy(self._scaled)
         self._latest: tuple[Objective, bytes, tuple[float, float]] | None = None
-        self.is_evaluating = False  # and still so after the objective has raised
+        self.is_evaluating = False  # remains True if the objective raises
 
     def evaluate(self, objective: Objective) -> tuple[float, float]:
-        """Return value and loss and set the gradients, from memory where neither side has moved."""
+        """Return the value and the loss, and set the gradients; the latest evaluation is cached."""
         self.is_evaluating = True
         position = self.parameters.tobytes()
         if self._latest is None or self._latest[0] is not objective or self._latest[1] != position:
             self._latest = objective, position, objective(self.parameters, self.gradient)
-        # The optimizer has a gradient of its own: some overwrite it, or drop it once it is used.
+        # The optimizer gets a copy of the gradient, since some optimizers overwrite or delete it.
         np.multiply(self.gradient, self._scale, out=self._scaled)
         self.tensor.grad = self._tensor_gradient
         self.is_evaluating = False
         return self._latest[2]
 
     def closure(self, objective: Objective) -> Callable[[], Tensor]:
-        """Return what L-BFGS, and whatever else evaluates the objective by itself, demands.
+        """Return the closure for L-BFGS, and for other optimizers that evaluate the objective.
 
-        Its values are differences to the present one, for a line search compares values that agree
-        in most of their digits. Where rounding would be more than 1e-4 of the difference, it comes
-        from the gradients at both ends, by the trapezoidal rule.
+        It returns differences from the present value, since a line search compares values that agree in
+        most digits. If rounding is more than 1e-4 of the difference, the difference is computed by the
+        trapezoidal rule from the gradients at both ends.
         """
         import torch
 
@@ -146,17 +146,17 @@ class _TrainingState:
             value, _ = self.evaluate(objective)
             difference, step = value - base, self.parameters - origin
             if not (math.isfinite(difference) and np.isfinite(self.gradient).all()):
-                # Where the loss overflows, the line search sees a bowl that it turns back from.
+                # Where the loss overflows, a large quadratic function makes the line search go back.
                 difference = 1.0 + abs(base)
                 self._scaled[:] = step * (2.0 * difference * self._scale / float(np.vdot(step, step)))
-            elif abs(difference) < _VALUE_ROUNDING * max(1.0, abs(base)):
+            elif abs(difference) < _MIN_VALUE_DIFFERENCE * max(1.0, abs(base)):
                 difference = 0.5 * float(np.vdot(step, self.gradient + slope))
             return torch.tensor(difference * self._scale, dtype=torch.float64, device="cpu")
 
         return closure
 
     def reset(self, objective: Objective, *, advance: bool) -> float:
-        """Give the objective new coordinates, or the next stage, too; return its value there."""
+        """Precondition the objective again, and maybe advance it to the next stage; return its value."""
         objective.reset(self.parameters, advance=advance)
         self._latest = None
         value, _ = self.evaluate(objective)
@@ -175,28 +175,27 @@ def minimize(
     callback: IterationCallback | None = None,
     verbose: int = 0,
 ) -> Floats:
-    """Train `parameters` in place.
+    """Minimize the objective; change `parameters` in place.
 
     Parameters
     ----------
     objective : Objective
     parameters : ndarray
-        Where training starts, on return where it ended.
+        The initial parameters, and on return the final parameters.
     spec : OptimizerSpec
         As :func:`resolve_optimizer` returns it.
     n_iter : int
         Greatest number of iterations.
     tol : float or None
-        Stop where no gradient entry exceeds it; None runs all iterations.
+        Training stops when no gradient entry exceeds it; None runs all iterations.
     batches : callable, optional
-        Returns for each iteration the objectives of its steps, each with the share of the
-        iteration that is done before it. Without it, an iteration is a step on `objective`.
+        Returns for each iteration the objectives of its steps, each with the fraction of the
+        iteration that is done before. Without it, an iteration is one step on `objective`.
     program : Program, optional
-        The objective as a linear program. L-BFGS that comes to the last stage ends at its optimum.
+        The objective as a linear program. L-BFGS in the last stage ends with its exact optimum.
     callback : IterationCallback, optional
-        What sees each iteration, and may stop training.
     verbose : int
-        Print every so many iterations; 0 prints nothing.
+        Print a line after each multiple of this number of iterations; 0 prints nothing.
 
     Returns
     -------
@@ -206,17 +205,17 @@ def minimize(
     Raises
     ------
     ValueError
-        If the loss stops being finite, or the optimizer refuses its options.
+        If the loss is not finite, or the optimizer raises because of its options.
 
     Warns
     -----
     ConvergenceWarning
-        If `n_iter` ends before `tol` is met.
+        If `tol` is not met in `n_iter` iterations.
     """
     state = _TrainingState(parameters, spec)
     must_have_closure = spec.demands_closure
     losses: list[float] = []
-    # Overflow on the way to divergence is reported below, as an error.
+    # Divergence is reported below as an error, so overflow warnings are not needed.
     with np.errstate(all="ignore"):
         value, start = state.evaluate(objective)
         if not (math.isfinite(value) and np.isfinite(state.gradient).all()):
@@ -253,13 +252,13 @@ def minimize(
             if not math.isfinite(value):
                 raise ValueError(_diverged(spec, optimizer, iteration + 1))
             max_abs_grad = max(state.gradient.max(), -state.gradient.min())
-            # Where coordinates cannot follow the curvature, there is no use in waiting longer.
+            # Without preconditioning, more iterations in a stage hardly help.
             long = iteration + 1 - stage_start == _STAGE_ITERATIONS
             is_over = max_abs_grad <= objective.stage_tol or (long and not objective.is_preconditioned)
-            # Working precision may allow no more, or the line search finds no way down.
-            stalls = long and objective.is_preconditioned and restart_value - value <= _STALL * abs(value)
+            # Rounding may prevent further progress, or the line search finds no lower value.
+            stalls = long and objective.is_preconditioned and restart_value - value <= _MIN_PROGRESS * abs(value)
             may_end = objective.is_last_stage and tol is not None
-            has_converged = may_end and (max_abs_grad <= tol or (stalls and max_abs_grad <= _STALLED_GRADIENT))
+            has_converged = may_end and (max_abs_grad <= tol or (stalls and max_abs_grad <= _MAX_STALLED_GRADIENT))
             is_last = has_converged or (may_end and stalls) or iteration + 1 == n_iter
             if program is not None and spec.is_lbfgs and program.is_near and is_last:
                 loss, has_converged = program.finish(parameters)
@@ -286,20 +285,20 @@ def minimize(
 def default_rate(
     spec: OptimizerSpec, objective: Objective, gradient: Floats, n_iter: int
 ) -> Callable[[float], float] | None:
-    """Return the learning rate after so many iterations where the user has named none, else None.
+    """Return the default learning rate as a function of the iteration; None if the user has set a rate.
 
-    It falls as (1 - i / n_iter)**4, so that optimizers which would circle the optimum settle.
-    Gradient descent steps in proportion to the gradient, so its rate is in units of the inverse
-    curvature. L-BFGS needs no falling rate; knowing no curvature at first, it divides the first
-    step by the gradient's 1-norm. Undoing that, in units of the inverse curvature, makes the
-    first step the only one where the curvature is the same in all directions.
+    The rate is proportional to ``(1 - i / n_iter)**4``, so that optimizers which would oscillate around the
+    optimum converge. The steps of gradient descent are proportional to the gradient, so its rate is divided
+    by the curvature. L-BFGS has a constant rate after the first step. torch divides the first step of L-BFGS
+    by the 1-norm of the gradient. Here that is undone, and the step is divided by the curvature. If the Hessian
+    is a multiple of the identity, the first step then ends at the optimum.
     """
     if not spec.lr_is_default:
         return None
     lr = spec.options["lr"]
     if spec.sets_first_step:
         length = 1 / (2 * objective.curvature)
-        # Where the curvature may soon be another one, the line search goes on from a shorter step.
+        # The curvature may change within a long step, so a limit applies. The line search can extend the step.
         length = min(length, objective.max_first_step / max(float(np.linalg.norm(gradient)), 1e-300))
         first = max(1.0, _LBFGS_SCALE * np.abs(gradient).sum()) * length / _LBFGS_SCALE
         return lambda iteration: lr if iteration else lr * first
@@ -311,16 +310,16 @@ def default_rate(
 
 
 def build(spec: OptimizerSpec, parameters: list[Any], objective: Objective) -> Optimizer:
-    """Return the optimizer of these parameters, or of groups of them as torch has them.
+    """Return the optimizer object for tensors, or for parameter groups of torch.
 
     Raises
     ------
     ValueError
-        If it refuses its options.
+        If the constructor raises because of the options.
     """
     options = spec.options
     if spec.sets_first_step and objective.is_isotropic:
-        # The first step, of the default rate, ends at the optimum: there is no line to search.
+        # The first step of the default rate ends at the optimum, so a line search is not needed.
         options = options | {"line_search_fn": None}
     try:
         return _without_compiler(spec.factory)(parameters, **options)
@@ -332,10 +331,10 @@ def build(spec: OptimizerSpec, parameters: list[Any], objective: Objective) -> O
 
 @cache
 def _without_compiler(factory: Any) -> Any:
-    """Return L-BFGS whose constructor does not import torch's compiler, which takes a second; others as they are.
+    """Return a subclass of L-BFGS whose constructor does not import torch's compiler; other classes unchanged.
 
-    ``torch._disable_dynamo``, around :meth:`torch.optim.Optimizer.add_param_group`, would. Other optimizers import it
-    in their steps as well.
+    The import takes a second. ``torch._disable_dynamo``, a decorator of :meth:`torch.optim.Optimizer.add_param_group`,
+    causes it. Other optimizers import the compiler in their steps, too.
     """
     import torch
 
@@ -367,9 +366,9 @@ def warn_not_converged(
     end: float,
     dual_gap: float | None = None,
 ) -> None:
-    """Warn that training has ended after so many iterations before the tolerance is met.
+    """Warn that training has ended before the tolerance was met.
 
-    `start` and `end` are the losses there.
+    `start` and `end` are the losses before and after training.
     """
     if end > start + 0.01 * abs(start):
         cause = f"The loss grew from {start:.3g} to {end:.3g}: " + (

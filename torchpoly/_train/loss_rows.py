@@ -1,4 +1,4 @@
-"""The rows themselves, for losses that a Gram matrix does not sum up."""
+"""The rows of losses that need more than a Gram matrix."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from torchpoly._gram.dual import DualCoordinates
 from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.reading import TrainingRows
 
-# Features of all rows are kept where they take no more than these bytes.
+# The features of all rows are in memory up to this size.
 _MAX_KEPT_BYTES = 2**28
-# Of Gram matrices, rows of less weight than this share of the mean are left out.
-_LEFT_OUT = 1e-3
+# A weighted Gram matrix is computed without the rows whose weight is below this fraction of the mean weight.
+_MIN_RELATIVE_WEIGHT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,10 @@ class LossRows:
     design : DesignMatrix
         The features.
     coordinates : PrimalCoordinates, DualCoordinates or None
-        The features are ``coordinates.rmatvec(terms)``; None stands for the terms of the basis themselves.
+        The features are ``coordinates.rmatvec(terms)``; None stands for the terms of the basis.
     targets : ndarray or Tensor of shape (n_targets, n_rows)
     normalized_weights : ndarray or Tensor of shape (n_rows,)
-        Each row's share in the total weight.
+        The weights of the rows divided by their sum.
     """
 
     design: DesignMatrix
@@ -47,7 +47,7 @@ class LossRows:
     def of(
         cls, reading: NormalEquations, coordinates: Coordinates | None, data: TrainingRows, *, scale_targets: bool
     ) -> LossRows:
-        """Return the rows of a fit, with scaled targets or with y itself."""
+        """Return the rows of a fit with scaled targets, or with the targets y."""
         Y, weights = data.Y, data.weights
         if weights is not None and not weights.all():
             Y, weights = Y[weights > 0.0], weights[weights > 0.0]
@@ -59,7 +59,7 @@ class LossRows:
         else:
             design = replace(design, transform=None if coordinates is None else coordinates.matrix)
             if 8 * design.n_features * len(design) <= _MAX_KEPT_BYTES:
-                # What the device has no memory for may fit in block by block.
+                # If the memory of the device is too small for all rows, it may be enough for a block.
                 with suppress(MemoryError):
                     design = design.keep(reading.terms_at_rows if weights is None else None)
         return cls(design, coordinates, to_device(targets, data.device), to_device(normalized_weights, data.device))
@@ -69,10 +69,10 @@ class LossRows:
 
     @property
     def constant(self) -> Floats:
-        """Coefficients of the polynomial that is 1, of shape (n_features, 1)."""
+        """The coefficients of the constant polynomial 1, of shape (n_features, 1)."""
         if self.coordinates is None:
             return np.eye(self.design.n_features, 1)
-        # Of orthonormal features these are their means.
+        # For orthonormal features these are the means of the features.
         return self.design.rmatvec(self.normalized_weights[None])
 
     def minibatch(self, chosen: NDArray[np.intp]) -> LossRows:
@@ -85,7 +85,9 @@ class LossRows:
         )
 
     def gram(self, weights: Array) -> Floats:
-        """Return the Gram matrices of the features, one for each row of weights.
+        """Return ``F @ diag(w) @ F.T`` for each w in `weights`.
+
+        For orthonormal features F, rows of small weight are left out if the result hardly depends on them.
 
         Parameters
         ----------
@@ -98,11 +100,10 @@ class LossRows:
         is_used: Any = weights > 0.0
         if self.coordinates is None:
             return self.design.gram(weights, is_used)
-        # Rows whose weight is less than this for their share are left out.
-        limits = _LEFT_OUT * weights.sum(1)
+        limits = _MIN_RELATIVE_WEIGHT * weights.sum(1)
         gram = self.design.gram(weights, weights > limits[:, None] * self.normalized_weights)
-        # Where features are orthonormal, no eigenvalue of what is left out exceeds the limit. Where one of
-        # the rest is hardly larger, a direction may depend on these rows: then none is left out.
+        # The features are orthonormal, so the eigenvalues of the part that is left out are at most the limit. If an
+        # eigenvalue of the rest is not larger, its direction may depend on these rows, and all rows are needed.
         if (np.linalg.eigvalsh(gram)[:, 0] > to_numpy(limits)).all():
             return gram
         return self.design.gram(weights, is_used)

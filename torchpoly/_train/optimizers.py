@@ -1,4 +1,4 @@
-"""Which optimizer: by name, class or partial, with defaults that reach the optimum."""
+"""Optimizers by name, class or partial, and their default options."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ OptimizerLike: TypeAlias = "str | type[Optimizer] | partial"
 
 @dataclass(frozen=True)
 class KnownOptimizer:
-    """What is known of an optimizer of ``torch.optim``.
+    """Default options and properties of an optimizer of ``torch.optim``.
 
     Parameters
     ----------
     lr : float
         Default learning rate.
     options : dict
-        Other defaults, where they are not torch's own.
+        Other defaults that differ from those of torch.
     is_elementwise : bool
-        Whether it steps each entry of the parameters by what it knows of that entry alone.
+        Whether the step of a parameter depends on the gradients of this parameter only.
     scales_with_curvature : bool
-        Whether it steps in proportion to the gradient, so that `lr` is in units of the inverse curvature.
+        Whether a step is proportional to the gradient, so that `lr` is divided by the curvature.
     """
 
     lr: float
@@ -36,9 +36,9 @@ class KnownOptimizer:
     scales_with_curvature: bool = False
 
 
-# Defaults, measured to reach the optimum in orthonormal coordinates, where they mean the same for
-# every data set. What is not named here is torch's own. Weight decay is off: `alpha` is the
-# penalty, and it is on the coefficients rather than on the parameters of training.
+# In measurements these defaults reach the optimum in orthonormal coordinates, in which a rate means the same for every
+# data set. Other options have torch's defaults. Weight decay is 0, since `alpha` penalizes the coefficients, and
+# weight decay would penalize the parameters of training.
 _KNOWN = {
     "adadelta": KnownOptimizer(3.0),
     "adafactor": KnownOptimizer(0.2, is_elementwise=False),
@@ -70,17 +70,17 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """An optimizer before it has seen parameters.
+    """The class of an optimizer and its options.
 
     Parameters
     ----------
     factory : subclass of torch.optim.Optimizer
     options : dict
-        Keyword arguments: the defaults above, those of the user's partial, and `lr`.
+        Keyword arguments: the defaults in the table, those of the user's partial, and `lr`.
     lr_is_default : bool
-        Whether `lr` is one of the defaults above, which then follows a schedule.
+        Whether `lr` is the default in the table. Such a rate follows a schedule.
     known : KnownOptimizer or None
-        What the table above says of the factory.
+        The entry in the table; None for other classes.
     """
 
     factory: Any
@@ -90,29 +90,29 @@ class OptimizerSpec:
 
     @property
     def is_lbfgs(self) -> bool:
-        """Whether it is torch's L-BFGS, which searches along lines."""
+        """Whether this is torch's L-BFGS."""
         import torch
 
         return issubclass(self.factory, torch.optim.LBFGS)
 
     @property
     def demands_closure(self) -> bool:
-        """Whether its step evaluates the objective by itself."""
+        """Whether ``step`` needs a closure that evaluates the objective."""
         return _default(self.factory.step, "closure") is inspect.Parameter.empty
 
     @property
     def sets_first_step(self) -> bool:
-        """Whether the first step of L-BFGS is ours to scale: no rate is given, nor several iterations a step."""
+        """Whether the default rate sets the length of the first step: for L-BFGS with one iteration a step."""
         return self.is_lbfgs and self.lr_is_default and self.options["max_iter"] == 1
 
     @property
     def is_elementwise(self) -> bool:
-        """Whether it does to each entry of the parameters what it would do to it alone."""
+        """Whether the step of a parameter depends on the gradients of this parameter only."""
         return self.known is not None and self.known.is_elementwise
 
     @property
     def scales_with_curvature(self) -> bool:
-        """Whether its rate is in units of the inverse curvature."""
+        """Whether the default rate is divided by the curvature."""
         return self.known is not None and self.known.scales_with_curvature
 
 
@@ -137,15 +137,15 @@ def resolve_optimizer(optimizer: OptimizerLike, lr: float | None) -> OptimizerSp
     Raises
     ------
     ValueError
-        If the name is not known, the class is no optimizer of dense tensors, or its learning
-        rate has no default.
+        If the name is unknown, if the class is not an optimizer of dense tensors, or if there is no default
+        for its learning rate.
     """
     factory, options = _class_and_options(optimizer)
     known = _KNOWN.get(factory.__name__.lower()) if factory in optimizer_names().values() else None
     lr_is_default = lr is None and known is not None and "lr" not in options
     defaults = {} if known is None else {"lr": known.lr} | known.options
     options = defaults | options | ({} if lr is None else {"lr": float(lr)})
-    # Fusing the updates of many tensors is overhead for the one that there is.
+    # `foreach` joins the updates of many tensors. For a single tensor it is overhead.
     if _default(factory, "foreach") is None:
         options.setdefault("foreach", False)
     if "lr" not in options and _default(factory, "lr") is inspect.Parameter.empty:
@@ -154,7 +154,7 @@ def resolve_optimizer(optimizer: OptimizerLike, lr: float | None) -> OptimizerSp
 
 
 def _class_and_options(optimizer: OptimizerLike) -> tuple[Any, dict[str, Any]]:
-    """Return the class that the user means and the keywords of the user's partial."""
+    """Return the class of the optimizer and the keyword arguments of the partial."""
     import torch
     from torch.optim import Optimizer
 
@@ -199,6 +199,6 @@ def _class_and_options(optimizer: OptimizerLike) -> tuple[Any, dict[str, Any]]:
 
 @cache
 def _default(function: Any, name: str) -> Any:
-    """Return the default of a parameter: ``inspect.Parameter.empty`` if it must be given, ... if there is no such."""
+    """Return the default of a parameter: ``inspect.Parameter.empty`` if it is required, ... if it does not exist."""
     parameter = inspect.signature(function).parameters.get(name)
     return ... if parameter is None else parameter.default

@@ -1,4 +1,4 @@
-"""What a fit minimizes, and what its parameters mean."""
+"""Problems: objectives, initial parameters, and the conversion of final parameters to a polynomial."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from torchpoly._train.row_objective import RowObjective
 
 @dataclass(frozen=True)
 class Part:
-    """What is minimized on its own.
+    """An objective that is minimized on its own.
 
     Parameters
     ----------
     objective : GramObjective or RowObjective
     parameters : ndarray of shape (rank, n_targets)
-        Trained in place.
+        The initial parameters. Training changes them in place.
     loss : Loss or None
-        The loss over the rows, if they are needed.
+        The loss of a :class:`RowObjective`.
     """
 
     objective: GramObjective | RowObjective
@@ -40,31 +40,30 @@ class Part:
 
     @property
     def program(self) -> RowObjective | None:
-        """The objective, where it is a linear program."""
+        """The objective, if it is a linear program."""
         objective = self.objective
         return objective if isinstance(objective, RowObjective) and objective.is_linear_program else None
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a fit minimizes, and what the parameters mean.
+    """The objectives of a fit, and all that is needed to make a polynomial of the result.
 
     Parameters
     ----------
     parts : list of Part
-        For all targets, or one for each in their order.
+        One for all targets, or one for each target.
     basis : Basis
         The features.
     transform : ndarray of shape (n_terms, n_combinations) or None
-        What the objective's coefficients combine; None stands for the features.
+        The coefficients of the basis are ``transform @ coefficients`` of the objective; None stands for the identity.
     targets : TargetScaling
-        What the targets are scaled by.
     box : Box
         Of the rows of positive weight.
     read : NormalEquations or None
-        What has been read of the rows, if that is all that least squares need.
+        The normal equations, for least squares from Gram statistics.
     extremes : ndarray of int or None
-        Columns without whose extreme values more terms are independent.
+        Columns in which extreme values make terms numerically dependent.
     """
 
     parts: list[Part]
@@ -76,7 +75,7 @@ class Problem:
     extremes: NDArray[np.intp] | None = None
 
     def fitted_attributes(self, single_target: bool) -> dict[str, Any]:
-        """Return the attributes of an estimator whose training ends here."""
+        """Return the fitted attributes of the estimator for the present parameters."""
         coefficients = np.hstack([part.objective.coefficients(part.parameters) for part in self.parts])
         if self.transform is not None:
             coefficients = self.transform @ coefficients
@@ -98,7 +97,7 @@ class Problem:
     def batches(
         self, n_rows: int, random_state: int | np.random.RandomState | None
     ) -> Callable[[], Iterator[tuple[float, RowObjective]]] | None:
-        """Return what shuffles the rows into mini-batches for a pass; None where there are none."""
+        """Return a function that shuffles the rows and yields the objectives of mini-batches; None for full batches."""
         objective = self.parts[0].objective
         if isinstance(objective, GramObjective) or (size := objective.batch_size) is None:
             return None
@@ -107,7 +106,7 @@ class Problem:
 
 
 def average_curves(curves: list[Floats]) -> Floats:
-    """Return the mean of the parts' losses after each iteration; a part that has ended keeps its last."""
+    """Return the mean of the loss curves of the parts; shorter curves are continued by their last loss."""
     if len(curves) == 1:
         return curves[0]
     length = max(map(len, curves))

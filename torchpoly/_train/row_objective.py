@@ -1,4 +1,4 @@
-"""The value to minimize, over the parameters of training, from the rows."""
+"""The objective of losses that need the rows."""
 
 from __future__ import annotations
 
@@ -19,38 +19,36 @@ from torchpoly._train.simplex import QuantileProgram
 
 
 class RowObjective(Objective):
-    """Mean loss of the rows plus L2 penalty.
+    """Mean loss of the rows plus ``alpha c' P c``.
 
-    The parameters ``theta_j`` of target j stand for the coefficients
-    ``c_j = origin_j + S_j theta_j`` of the features. Where the loss goes on in stages, S_j makes the
-    features orthonormal under the rows times the second derivatives of their loss: then every
-    direction is about as curved as every other, as in Newton's method.
+    The coefficients of the features for target j are ``c_j = origin_j + S_j theta_j`` with the parameters
+    theta_j. For losses with stages, S_j is a preconditioner: it whitens the features with the Hessian weights
+    of the loss. Then the Hessian is about a multiple of the identity, as after a Newton step.
 
     Parameters
     ----------
     rows : LossRows
-        With orthonormal features, unless parameters are to be the coefficients of the basis.
+        With orthonormal features, or with the terms of the basis if the parameters are their coefficients.
     loss : Loss
     origins : list of ndarray of shape (n_features, n_targets)
-        Coefficients at which training may start: it does, for each target, at those of the least
-        loss, with parameters of 0.
+        Candidates for the initial coefficients. For each target, training starts at those of the least loss.
     alpha : float
-        Weight of the penalty, which is on the coefficients of the basis.
+        Weight of the penalty of the coefficients of the basis.
     stages : Stages
-        In which the loss is minimized.
+        The stages in which the loss is minimized.
     batch_size : int or None
-        How many rows there are to a step.
+        Number of rows of a mini-batch; None stands for all rows.
     projection : callable, optional
-        The projection on the coefficients of least norm with the same values on the rows.
+        The projection on the coefficients of least norm with the same values at the rows.
     rounding : float or ndarray of shape (n_targets,)
-        Smaller entries of the gradient are 0: optimizers that divide it by its own size would take
-        them for a direction to go.
+        Smaller entries of the gradient are set to 0. Optimizers that normalize the gradient would otherwise
+        move in the direction of rounding errors.
 
     Attributes
     ----------
     dual_gap : ndarray of shape (n_targets,) or None
-        By how much the loss of each target can at most exceed the least possible, in the units of
-        y; None if unknown.
+        An upper bound of the difference between the loss of each target and its minimum, in the units
+        of the loss; None if unknown.
     """
 
     def __init__(
@@ -81,7 +79,7 @@ class RowObjective(Objective):
             self._precondition(predictions)
 
     def _best(self, origins: Sequence[Floats]) -> Floats:
-        """Return the origin of the least loss for each target, or for all where their losses are one."""
+        """Return the origin of the least loss for each target, or for all targets if they have one loss."""
         rows = self._rows
         losses = [
             self._loss(rows.design.matvec(origin), rows.targets, rows.normalized_weights).losses for origin in origins
@@ -91,13 +89,13 @@ class RowObjective(Objective):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the parameters: number of features and of targets."""
+        """The shape of the parameters: (n_features, n_targets)."""
         return self._origin.shape[0], self._origin.shape[1]
 
     def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
-        """Return the value, summed over targets, and the loss; write the value's gradient.
+        """Return the value, summed over targets, and the loss; write the gradient of the value.
 
-        The loss is averaged over targets, in the units of y, without the penalty.
+        The loss is the mean over targets of the loss of y, without the penalty.
         """
         combined = self._combined(parameters)
         predictions = self._rows.design.matvec(combined)
@@ -121,11 +119,11 @@ class RowObjective(Objective):
         return coefficients if self._projection is None else self._projection(coefficients)
 
     def _penalty(self, coefficients: Floats) -> Floats:
-        """Return half the gradient of the squared norm by the coefficients of the features."""
+        """Return half the gradient of ``c' P c`` by the coefficients of the features."""
         return penalty_gradient(self._rows.coordinates, coefficients, self._rows.design.basis.norm_weights)
 
     def _combined(self, parameters: Floats) -> Floats:
-        """Return the coefficients of the features, in an array of their own."""
+        """Return ``origin + S theta``: the coefficients of the features, as a new array."""
         if self._coordinates is None:
             return self._origin + parameters
         return self._origin + (self._coordinates @ parameters.T[:, :, None])[:, :, 0].T
@@ -142,16 +140,16 @@ class RowObjective(Objective):
 
     @property
     def max_first_step(self) -> float:
-        """A thousand times the distance that tells the curvature, where coordinates do not follow it."""
+        """A thousand steps of the finite difference that estimates the curvature; infinity with preconditioning."""
         return np.inf if self.is_preconditioned else 1e3 * self._loss.fd_step
 
     @property
     def stage_tol(self) -> float:
-        """The gradient entry at which a stage is over."""
+        """A stage before the last one ends where no gradient entry exceeds this."""
         return self._loss.stage_tol(self.shape[0] / len(self._rows))
 
     def reset(self, parameters: Floats, *, advance: bool) -> None:
-        """Make these parameters the origin, with new coordinates, and maybe advance the loss to its next stage."""
+        """Make these parameters the origin, precondition again, and maybe advance the loss to its next stage."""
         self._origin = self._combined(parameters)
         parameters[:] = 0.0
         predictions = self._rows.design.matvec(self._origin)
@@ -161,13 +159,13 @@ class RowObjective(Objective):
         self._precondition(predictions)
 
     def measure(self, parameters: Floats) -> None:
-        """Find the dual gap at these parameters, for a loss that is a linear program."""
+        """Set the dual gap at these parameters, for a loss that is a linear program."""
         combined = self._combined(parameters)
         programs = enumerate(self._programs())
         self.dual_gap = np.array([unit * program.gap(combined[:, target]) for target, (program, unit) in programs])
 
     def finish(self, parameters: Floats) -> tuple[float, bool]:
-        """Go to the optimum of the linear program; return the loss and whether it is the least to rounding."""
+        """Solve the linear program; return the loss and whether it is the minimum up to rounding."""
         self._origin, self._coordinates = self._combined(parameters), None
         parameters[:] = 0.0
         losses, gaps, exact = [], [], True
@@ -182,16 +180,16 @@ class RowObjective(Objective):
 
     @property
     def is_near(self) -> bool:
-        """Whether training is in its last stage, or has begun near the optimum."""
+        """Whether training is in its last stage, or was a warm start."""
         return self._loss.is_last_stage or self._is_warm
 
     @property
     def is_linear_program(self) -> bool:
-        """Whether the loss has a dual program, in which slopes have bounds."""
+        """Whether the objective is a linear program: a pinball loss without a penalty."""
         return self._loss.quantiles is not None and not self._alpha
 
     def _programs(self) -> Iterator[tuple[QuantileProgram, float]]:
-        """Yield the program of each target, with the unit of its values in the units of y."""
+        """Yield the linear program of each target, and the factor from its values to the loss of y."""
         for target, (quantile, unit) in enumerate(self._loss.quantiles or ()):
             rows = replace(self._rows, targets=self._rows.targets[target : target + 1])
             yield QuantileProgram(rows, quantile), unit
@@ -207,9 +205,9 @@ class RowObjective(Objective):
 
     @property
     def curvature(self) -> float:
-        """Half the second derivative: along the gradient at the start, where coordinates do not follow it.
+        """Half the second derivative: 1/2 with preconditioning, else along the gradient by a finite difference.
 
-        That of a batch can be as large as the squared norm of a row's features asks.
+        For mini-batches it is multiplied by an upper bound: the features of a row may have a large norm.
         """
         if self._curvature is None:
             self._curvature = self._secant()
@@ -229,7 +227,7 @@ class RowObjective(Objective):
         return curvature if 0.0 < curvature < np.inf else 1.0
 
     def _precondition(self, predictions: Array) -> None:
-        """Make the features orthonormal under the loss's second derivatives."""
+        """Whiten the features with the Hessian weights of the loss."""
         hessian_weights = self._loss.hessian_weights(predictions, self._rows.targets)
         if hessian_weights is None or self._rows.coordinates is None:
             return
