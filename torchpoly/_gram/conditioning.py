@@ -8,7 +8,7 @@ import numpy as np
 
 from torchpoly._gram.factors import GramFactor
 from torchpoly._gram.normal_equations import NormalEquations
-from torchpoly._gram.principal_axes import asks_for_principal_axes, in_independent_variables
+from torchpoly._gram.principal_axes import in_independent_variables
 from torchpoly._gram.source import Source
 from torchpoly._gram.whitening import EPSILON, Whitening, without_null
 from torchpoly._polynomial.basis import Basis
@@ -41,7 +41,7 @@ def well_conditioned(first: NormalEquations, source: Source) -> NormalEquations:
     T. Fukaya, R. Kannan, Y. Nakatsukasa, Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for
     computing the QR factorization of ill-conditioned matrices", SIAM J. Sci. Comput. 42 (2020).
     """
-    reading, basis = first, _in_independent_variables(first, source)
+    reading, basis = first, in_independent_variables(first.basis, first.statistics, source)
     if basis is not first.basis:
         reading = source.read(basis)
     reading = replace(reading, first=first.plain)
@@ -74,19 +74,3 @@ def _tells_apart_all_but_null(whitening: Whitening, basis: Basis, source: Source
     if not null.size:
         return True
     return bool(source.squares_of(basis, null).max() < (NULL_ROUNDING * EPSILON) ** 2)
-
-
-def _in_independent_variables(reading: NormalEquations, source: Source) -> Basis:
-    """Return the basis in other variables if columns nearly coincide, else the basis itself.
-
-    If there are at most as many distinct points as columns, the columns always depend on each other. Then
-    the basis is unchanged: the norm of the coefficients on principal axes would weigh narrow axes as much
-    as wide ones.
-    """
-    basis, n_variables = reading.basis, reading.basis.domain.n_variables
-    if not 1 < n_variables < source.n_rows or basis.indices.degree == 0:
-        return basis
-    covariance = reading.statistics.covariance(n_variables)
-    if not asks_for_principal_axes(basis, covariance) or len(source.points(basis.domain, n_variables)) <= n_variables:
-        return basis
-    return in_independent_variables(basis, covariance, source)

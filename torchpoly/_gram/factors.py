@@ -54,7 +54,7 @@ class DenseFactor:
         return self.rows @ weights
 
     def matvec(self, coefficients: Floats) -> Floats:
-        """Return ``rows.T @ coefficients``: polynomials at the rows, times the roots of shares, in columns."""
+        """Return ``rows.T @ coefficients``: values at the rows, times the square roots of the normalized weights."""
         return self.rows.T @ coefficients
 
     @property
@@ -128,7 +128,7 @@ class MatrixFreeFactor:
         return self._design.rmatvec(to_device((self.sqrt_weights[:, None] * weights).T, self.device))
 
     def matvec(self, coefficients: Floats) -> Floats:
-        """Return ``rows.T @ coefficients``: polynomials at the rows, times the roots of shares, in columns."""
+        """Return ``rows.T @ coefficients``: values at the rows, times the square roots of the normalized weights."""
         return np.ascontiguousarray(self.sqrt_weights[:, None] * to_numpy(self._design.matvec(coefficients)).T)
 
     @property

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._backend.rows import Floats
+from torchpoly._gram.source import Source
+from torchpoly._gram.statistics import GramStatistics
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.domain import Domain
 from torchpoly._polynomial.index_set import IndexSet
-
-if TYPE_CHECKING:
-    from torchpoly._gram.source import Source
 
 # Collinearity is the condition number of the correlation matrix. Its power `degree` is about the condition number of
 # the Gram matrix. Above this condition number, principal axes become the variables.
@@ -62,21 +60,30 @@ def _collinearity(covariance: Floats, fixed: NDArray[np.bool_] | None = None) ->
     return float(max(eigenvalues[-1], 1.0) / eigenvalues[0]) if eigenvalues[0] > 0 else np.inf
 
 
-def in_independent_variables(basis: Basis, covariance: Floats, rows: Source) -> Basis:
+def in_independent_variables(basis: Basis, statistics: GramStatistics, rows: Source) -> Basis:
     """Return the basis in independent variables, where columns nearly coincide or depend on each other.
 
     Columns that are linear combinations of others are left out: the polynomials in the others are the
     same. If the remaining columns still nearly coincide, their principal axes become the variables.
 
+    If there are at most as many distinct points as columns, the columns always depend on each other. Then
+    the basis is unchanged: the norm of the coefficients on principal axes would weigh narrow axes as much
+    as wide ones.
+
     Parameters
     ----------
     basis : Basis
         Its variables are columns of X.
-    covariance : ndarray of shape (n_variables, n_variables)
-        Of the variables.
+    statistics : GramStatistics
+        Of the basis.
     rows : Source
     """
     n_variables = basis.domain.n_variables
+    if not 1 < n_variables < rows.n_rows or basis.indices.degree == 0:
+        return basis
+    covariance = statistics.covariance(n_variables)
+    if not asks_for_principal_axes(basis, covariance) or len(rows.points(basis.domain, n_variables)) <= n_variables:
+        return basis
     # Linear combinations with a column that varies by rounding only are rounding, so such columns stay.
     coarse = _rounding(np.eye(n_variables), _sizes(basis.domain), rows.precision) > _MAX_ROUNDING_RATIO
     chosen, covariance = basis.of_variables(~coarse), covariance[np.ix_(~coarse, ~coarse)]

@@ -111,7 +111,7 @@ class Basis:
         other : Basis
             Of the same degree, with the same caps or higher ones.
         values : list of (ndarray or None)
-            The distinct values of each column of X on the rows, where they are few.
+            The distinct values of each column of X at the rows; None for many values.
 
         Returns
         -------

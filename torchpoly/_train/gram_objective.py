@@ -99,7 +99,7 @@ class GramObjective(Objective):
         else:
             distance, slope = parameters - self.reference, half_gradient + self._reference_half_gradient
         value = float(np.vdot(distance, slope))
-        loss = self._reference_loss + float(np.vdot(distance * self._loss_weights, slope))
+        loss = float(self._loss_weights @ self.min_value) + float(np.vdot(distance * self._loss_weights, slope))
         if self.alpha:
             slopes = penalty_gradient(self.coordinates, parameters, self.norm_weights)
             loss -= self.alpha * float(np.vdot(parameters * self._loss_weights, slopes))
@@ -144,11 +144,6 @@ class GramObjective(Objective):
         """The square of the greatest scale; infinite if it is beyond the range of floats."""
         with np.errstate(over="ignore", under="ignore"):
             return float(np.square(self.target_scale.max()))
-
-    @cached_property
-    def _reference_loss(self) -> float:
-        """The loss at the reference plus the penalty, divided by the square of the greatest scale."""
-        return float(self._loss_weights @ self.min_value)
 
 
 def _least_squares(reading: NormalEquations, alpha: float) -> tuple[Coordinates, Floats, Floats]:
