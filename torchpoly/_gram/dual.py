@@ -95,14 +95,12 @@ class DualCoordinates:
         varying = vectors / np.sqrt(eigenvalues * (eigenvalues + alpha))
         # The constant subtracts the weighted means of the other terms' combinations.
         means = sqrt_weights @ gram @ varying
-        return cls(
-            factor,
-            np.c_[np.zeros(len(gram)), varying],
-            np.c_[sqrt_weights.T, vectors * np.sqrt(eigenvalues / (eigenvalues + alpha))],
-            np.c_[1.0, -means],
-            n_refinements=0 if alpha else _n_refinements(eigenvalues),
-            penalty=np.r_[0.0, 1 / (eigenvalues + alpha)][:, None] if alpha else None,
-        )
+        transform, constant = np.c_[np.zeros(len(gram)), varying], np.c_[1.0, -means]
+        values = np.c_[sqrt_weights.T, vectors * np.sqrt(eigenvalues / (eigenvalues + alpha))]
+        if not alpha:
+            return cls(factor, transform, values, constant, _n_refinements(eigenvalues))
+        penalty = np.r_[0.0, 1 / (eigenvalues + alpha)][:, None]
+        return cls(factor, transform, values, constant, penalty=penalty)
 
     @classmethod
     def _interpolating(cls, factor: GramFactor) -> DualCoordinates:

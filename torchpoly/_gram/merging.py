@@ -142,10 +142,8 @@ class RunningGram:
         change = None
         if not (basis.indices == self.basis.indices and basis.domain.covers_like(self.basis.domain)):
             change = self.basis.change_to(basis, self.box.values)
-        scale = self.targets.scale / targets.scale
-        return self.statistics.formed().transformed(
-            change, scale, (self.targets.center - targets.center) / targets.scale
-        )
+        scale, shift = self.targets.scale / targets.scale, (self.targets.center - targets.center) / targets.scale
+        return self.statistics.formed().transformed(change, scale, shift)
 
     def _targets_with(self, other: RunningGram) -> TargetScaling:
         """Return the mean and standard deviation of the targets of both."""

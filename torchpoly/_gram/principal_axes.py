@@ -136,17 +136,10 @@ def _on_principal_axes(basis: Basis, covariance: Floats, rows: Source) -> Basis:
     directions, widths, middles, rounding = _uncorrelated(domain, directions, len(fixed), rows)
     kept = (widths > rounding) | (np.arange(len(widths)) < len(fixed))
     directions, widths, middles, rounding = directions[:, kept], widths[kept], middles[kept], rounding[kept]
-    axes = Domain(
-        domain.center,
-        domain.half_width,
-        domain.directions @ (directions / widths),
-        middles / widths,
-        widths / widths.max(),
-        rounding / widths,
-    )
-    is_fixed = basis.indices.is_capped
-    uncapped = IndexSet(axes.n_variables - len(fixed), basis.indices.degree)
-    return replace(basis, domain=axes, indices=basis.indices.of_variables(is_fixed).joined(uncapped))
+    axes, shift = domain.directions @ (directions / widths), middles / widths
+    rotated = Domain(domain.center, domain.half_width, axes, shift, widths / widths.max(), rounding / widths)
+    uncapped = IndexSet(rotated.n_variables - len(fixed), basis.indices.degree)
+    return replace(basis, domain=rotated, indices=basis.indices.of_variables(basis.indices.is_capped).joined(uncapped))
 
 
 def _uncorrelated(

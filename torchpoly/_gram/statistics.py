@@ -92,10 +92,9 @@ class GramStatistics:
         """Return the statistics with a :class:`DenseFactor`; the chunk ``sqrt(w) * [F; y]`` is scaled in place."""
         rows = to_numpy(chunk)
         rows /= np.sqrt(total_weight)
-        features, target = np.split(rows, [len(norm_weights)])
-        return cls(
-            DenseFactor(features, norm_weights), features @ target.T, (target * target).sum(axis=1), total_weight
-        )
+        features, targets = np.split(rows, [len(norm_weights)])
+        squares = (targets * targets).sum(axis=1)
+        return cls(DenseFactor(features, norm_weights), features @ targets.T, squares, total_weight)
 
     @property
     def n_bytes(self) -> int:

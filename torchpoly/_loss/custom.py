@@ -140,11 +140,10 @@ class CallableLoss(Loss):
         greatest = max(64.0, 2.0 * float(namespace(targets).abs(targets).max()))
         sizes = 2.0 ** np.arange(-4, min(np.ceil(np.log2(greatest)), 1000) + 1)
         tried = np.r_[-sizes[::-1], 0.0, sizes]
+        sample = targets[:, some], normalized_weights[some] / normalized_weights[some].sum()
         best = np.zeros(len(targets))
         for target in range(len(best)):
-            loss = partial(
-                self._loss_at, best, target, targets[:, some], normalized_weights[some] / normalized_weights[some].sum()
-            )
+            loss = partial(self._loss_at, best, target, *sample)
             losses = [loss(constant) for constant in tried]
             if not np.isfinite(losses).any():
                 # The function may hold an array with one entry for each row, so it fails on a sample.

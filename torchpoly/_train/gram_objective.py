@@ -156,9 +156,8 @@ def _least_squares(reading: NormalEquations, alpha: float) -> tuple[Coordinates,
     coordinates = reading.orthonormal_coordinates(alpha)
     gram = statistics.features
     if isinstance(gram, MatrixFreeFactor):
-        return coordinates, *_dual_least_squares(
-            cast(DualCoordinates, coordinates), to_numpy(cast(Array, rows)).T, alpha
-        )
+        targets = to_numpy(cast(Array, rows)).T
+        return coordinates, *_dual_least_squares(cast(DualCoordinates, coordinates), targets, alpha)
     optimum = coordinates.rmatvec(statistics.cross)
     if rows is None:
         return coordinates, optimum, statistics.target - np.square(optimum).sum(axis=0)

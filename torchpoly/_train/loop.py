@@ -250,7 +250,11 @@ def minimize(
                     ) from error
             value, loss = state.evaluate(objective)
             if not math.isfinite(value):
-                raise ValueError(_diverged(spec, optimizer, iteration + 1))
+                other = "optimizer='lbfgs'" if spec.lr_is_default else "lr=None for a default that converges"
+                raise ValueError(
+                    f"Training diverged: the loss is not finite after iteration {iteration + 1} of "
+                    f"{spec.factory.__name__} with lr={_rates(optimizer)}. Use a smaller 'lr', or {other}."
+                )
             max_abs_grad = max(state.gradient.max(), -state.gradient.min())
             # Without preconditioning, more iterations in a stage hardly help.
             long = iteration + 1 - stage_start == _STAGE_ITERATIONS
@@ -346,14 +350,6 @@ def _without_compiler(factory: Any) -> Any:
 
 def _rates(optimizer: Optimizer) -> str:
     return ", ".join(f"{group['lr']:.3g}" for group in optimizer.param_groups if "lr" in group)
-
-
-def _diverged(spec: OptimizerSpec, optimizer: Optimizer, iteration: int) -> str:
-    return (
-        f"Training diverged: the loss is not finite after iteration {iteration} of {spec.factory.__name__} with "
-        f"lr={_rates(optimizer)}. Use a smaller 'lr'"
-        + (", or optimizer='lbfgs'." if spec.lr_is_default else ", or lr=None for a default that converges.")
-    )
 
 
 def warn_not_converged(

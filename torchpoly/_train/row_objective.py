@@ -81,9 +81,8 @@ class RowObjective(Objective):
     def _best(self, origins: Sequence[Floats]) -> Floats:
         """Return the origin of the least loss for each target, or for all targets if they have one loss."""
         rows = self._rows
-        losses = [
-            self._loss(rows.design.matvec(origin), rows.targets, rows.normalized_weights).losses for origin in origins
-        ]
+        at_origins = map(rows.design.matvec, origins)
+        losses = [self._loss(values, rows.targets, rows.normalized_weights).losses for values in at_origins]
         best = np.nan_to_num(losses, nan=np.inf).argmin(axis=0)
         return np.stack(origins)[best, :, np.arange(len(best))].T if len(best) > 1 else origins[best[0]]
 
