@@ -73,7 +73,10 @@ def build_from_rows(
     # What the polynomial so far predicts is read as further targets: their least squares are
     # its coefficients in the new basis, whatever that is.
     extended = data if warm is None else _with_predictions(data, warm)
-    reading, more = spec.read(extended, box).split(data.Y.shape[1])
+    reading = extended.read(spec.basis_for(box))
+    if spec.needs_well_conditioned:
+        reading = well_conditioned(reading, extended)
+    reading, more = reading.split(data.Y.shape[1])
     start = None if extended is data else more
     if spec.is_least_squares and batch_size is None:
         problem = build_from_gram(spec, reading, data.targets, box, start)
@@ -88,7 +91,7 @@ def build_from_rows(
             in_stages=in_stages,
             warm=start,
         )
-    return _with_extremes(problem, reading, data) if spec.needs_well_conditioned else problem
+    return replace(problem, extremes=columns_with_extremes(reading, data)) if spec.needs_well_conditioned else problem
 
 
 def build_from_running_gram(
@@ -113,7 +116,8 @@ def build_from_running_gram(
         return build_from_gram(spec, reading, targets, rows.box)
     again = source(targets)
     reading = well_conditioned(reading, again)
-    return _with_extremes(build_from_gram(spec, reading, targets, rows.box), reading, again)
+    problem = build_from_gram(spec, reading, targets, rows.box)
+    return replace(problem, extremes=columns_with_extremes(reading, again))
 
 
 def build_from_gram(
@@ -225,11 +229,6 @@ def _with_predictions(data: TrainingRows, warm: FittedPolynomial) -> TrainingRow
     with np.errstate(over="ignore"):
         greatest = np.abs(data.targets.transform(predictions)).max()
     return data.with_more_targets(predictions) if greatest < _GREATEST_START else data
-
-
-def _with_extremes(problem: Problem, reading: NormalEquations, source: Source) -> Problem:
-    """Return the problem with the columns of which a few values hide terms."""
-    return replace(problem, extremes=columns_with_extremes(reading, source))
 
 
 def _rounding(targets: TargetScaling) -> Floats:

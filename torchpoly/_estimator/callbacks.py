@@ -6,33 +6,52 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 
-class FitTasks:
-    """The tasks of a fit: to read the rows, chunk by chunk, then to train, iteration by iteration.
+class Tasks:
+    """The tasks of a fit that callbacks receive.
 
     Parameters
     ----------
-    estimator : TorchPolynomialRegressor
-        Whose callbacks are called.
+    estimator : estimator
+        The estimator whose callbacks are called.
     X, y : array-like
-        As the user gave them.
+        The data as the user passed them.
     sample_weight : array-like or None
+    n_tasks : int
+        Number of tasks that the fit consists of.
+    """
+
+    def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any, n_tasks: int) -> None:
+        self._estimator = estimator
+        self._data = {"X": X, "y": y, "metadata": {} if sample_weight is None else {"sample_weight": sample_weight}}
+        self._fit = self._begin(estimator._init_callback_context(max_subtasks=n_tasks))
+
+    def _begin(self, task: Any) -> Any:
+        return task.call_on_fit_task_begin(estimator=self._estimator, **self._data)
+
+    def _end(self, task: Any, **fitted: Any) -> bool:
+        return bool(task.call_on_fit_task_end(estimator=self._estimator, **self._data, **fitted))
+
+
+class FitTasks(Tasks):
+    """The tasks of a polynomial fit: read the rows by chunks, then train by iterations.
+
+    Parameters
+    ----------
+    estimator, X, y, sample_weight
+        See :class:`Tasks`.
     n_chunks : int
-        How many chunks there are at most.
+        Greatest number of chunks.
     """
 
     def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any, n_chunks: int) -> None:
-        self._estimator = estimator
-        self._data = {"X": X, "y": y, "metadata": {} if sample_weight is None else {"sample_weight": sample_weight}}
-        self._n_chunks = n_chunks
-        self._fit = estimator._init_callback_context(max_subtasks=2)
-        self._begin(self._fit)
+        super().__init__(estimator, X, y, sample_weight, n_tasks=2)
+        self._n_left = n_chunks
         self._phase = self._begin(self._fit.subcontext(task_name="read", max_subtasks=n_chunks))
-        self._n_read = 0
 
     def read_chunk(self) -> None:
         """Tell that a chunk has been read; where rows are read twice, the second time counts for nothing."""
-        if self._n_read < self._n_chunks:
-            self._n_read += 1
+        if self._n_left:
+            self._n_left -= 1
             self._end(self._begin(self._phase.subcontext(task_name="chunk")))
 
     def train(self, fitted: Callable[[Sequence[float]], dict[str, Any]], n_iter: int) -> None:
@@ -61,9 +80,3 @@ class FitTasks:
         """Tell that the fit has ended."""
         self._end(self._phase)
         self._end(self._fit)
-
-    def _begin(self, task: Any) -> Any:
-        return task.call_on_fit_task_begin(estimator=self._estimator, **self._data)
-
-    def _end(self, task: Any, **fitted: Any) -> bool:
-        return bool(task.call_on_fit_task_end(estimator=self._estimator, **self._data, **fitted))

@@ -70,9 +70,8 @@ def _columns(estimator: PolynomialBase, X: Any, *, reset: bool) -> Columns:
 
 def predict_collection(estimator: PolynomialBase, X: Any) -> Any:
     """Return the predictions for a Dask collection, as a lazy one."""
-    values_at = partial(_values_at, estimator._polynomial, estimator.device, estimator._beyond())
     n_targets = None if estimator._single_target else estimator._polynomial.coefficients.shape[1]
-    return predict(X, _columns(estimator, X, reset=False), values_at, n_targets)
+    return predict(X, _columns(estimator, X, reset=False), _values_at(estimator), n_targets)
 
 
 def score_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any) -> float:
@@ -82,8 +81,7 @@ def score_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: 
     fitted, given = estimator._polynomial.coefficients.shape[1], partitions.targets.number or 1
     if given != fitted:
         raise ValueError(f"y_true and y_pred have different number of output ({given}!={fitted})")
-    values_at = partial(_values_at, estimator._polynomial, estimator.device, estimator._beyond())
-    return partitions.reduce(partial(Moments.of, values_at, estimator._polynomial.targets.center), add).r2
+    return partitions.reduce(partial(Moments.of, _values_at(estimator), estimator._polynomial.targets.center), add).r2
 
 
 def accumulate(spec: ModelSpec, partitions: Partitions) -> RunningGram:
@@ -104,7 +102,12 @@ def accumulate(spec: ModelSpec, partitions: Partitions) -> RunningGram:
     return partitions.reduce(of_rows, merge)
 
 
-def _values_at(polynomial: FittedPolynomial, device: Any, extrapolation: str, X: NDArray) -> Floats:
+def _values_at(estimator: PolynomialBase) -> Callable[[NDArray], Floats]:
+    """Return the function from rows to predictions, which workers run."""
+    return partial(_predict, estimator._polynomial, estimator.device, estimator._beyond())
+
+
+def _predict(polynomial: FittedPolynomial, device: Any, extrapolation: str, X: NDArray) -> Floats:
     return polynomial.predict(X, device_or_cpu(device), extrapolation)
 
 

@@ -56,10 +56,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_LOCKS.clear)
 
 
-def _lock_of(estimator: Any) -> RLock:
-    return _LOCKS.setdefault(estimator, RLock())
-
-
 class PartialFit(PolynomialBase):
     """Fitting to rows that come in parts."""
 
@@ -117,7 +113,7 @@ class PartialFit(PolynomialBase):
         >>> model.partial_fit([[2.0], [3.0]], [4.0, 9.0]).equation()
         'y = 1*x0**2'
         """
-        with _lock_of(self), default_torch_state(), rollback_on_error(self):
+        with _LOCKS.setdefault(self, RLock()), default_torch_state(), rollback_on_error(self):
             self._partial_fit(X, y, sample_weight)
         return self
 

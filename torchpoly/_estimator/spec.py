@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from torchpoly._backend.device import Device
 from torchpoly._backend.rows import Floats
-from torchpoly._gram.conditioning import well_conditioned
-from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.reading import TrainingRows
 from torchpoly._gram.target_statistics import mean_and_deviation, median_and_deviation
 from torchpoly._loss.base import Loss
@@ -65,12 +63,10 @@ class ModelSpec:
     ) -> TrainingRows:
         """Return the rows with the scale of their targets. Parameters are those of :func:`build_from_rows`."""
         Y = y.reshape(len(y), -1)
-        return TrainingRows(X, Y, weights, self._targets(Y, weights), device, on_chunk)
-
-    def read(self, data: TrainingRows, box: Box) -> NormalEquations:
-        """Read the rows, whose columns span the box."""
-        first = data.read(self.basis_for(box))
-        return well_conditioned(first, data) if self.needs_well_conditioned else first
+        targets = (median_and_deviation if self.is_robust else mean_and_deviation)(Y, weights)
+        if self.is_monomial:
+            targets = replace(targets, scale=np.ones_like(targets.scale))
+        return TrainingRows(X, Y, weights, targets, device, on_chunk)
 
     def losses(self, data: TrainingRows, single_target: bool, in_stages: bool) -> list[Loss]:
         """Return the loss of all targets, or one for each where they have stages of their own."""
@@ -80,14 +76,6 @@ class ModelSpec:
             return [LOSSES[self.loss](part, **self.loss_options) for part in parts]
         weighted = data.weights is not None and len(np.unique(data.weights[data.weights > 0])) > 1
         return [CallableLoss(self.loss, data.targets, single_target=single_target, weighted=weighted)]
-
-    def _targets(self, Y: NDArray, weights: Floats | None) -> TargetScaling:
-        """Return the scale of the targets, which outliers do not move where the loss is robust."""
-        if self.is_robust:
-            targets = median_and_deviation(Y, weights)
-        else:
-            targets = mean_and_deviation(Y, weights)
-        return replace(targets, scale=np.ones_like(targets.scale)) if self.is_monomial else targets
 
     @property
     def is_monomial(self) -> bool:

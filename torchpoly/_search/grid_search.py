@@ -244,7 +244,7 @@ class PolynomialGridSearchCV(GridSearchCV):
         self._report(
             f"Fitting {len(splits)} folds for each of {len(grid)} candidates, totalling {len(grid) * len(splits)} fits"
         )
-        tasks.begin(len(grid) * len(splits))
+        tasks.begin_evaluations(len(grid) * len(splits))
         fits = _Fits(X, y, grid, splits, scorer, routed.estimator.fit, routed.scorer.score, tasks)
         weights = fits.fit_params.get(f"{parser.prefix}sample_weight")
         scoring = Scoring(scorer, X, y, fits.score_params, weights, self.error_score)
@@ -256,10 +256,10 @@ class PolynomialGridSearchCV(GridSearchCV):
         if callable(self.scoring):
             insert_error_scores(outcomes, self.error_score)
         results = self._format_results(grid, len(splits), outcomes)
-        tasks.end()
+        tasks.end_evaluations()
         self._select(results, outcomes[0]["test_scores"], refit_metric)
         if self.refit:
-            self._refit(fits, source, None if tasks.are_watched else candidates.get(self.best_index_))
+            self._refit(fits, source, None if tasks.has_callbacks else candidates.get(self.best_index_))
         self.scorer_ = scorer._scorers if isinstance(scorer, MultimetricScorer) else scorer
         self.cv_results_ = results
         tasks.finish()
@@ -384,7 +384,7 @@ class PolynomialGridSearchCV(GridSearchCV):
     def _report_result(self, fits: _Fits, index: int, split: int, result: Result) -> None:
         """Report a fit on the fast path."""
         n_splits = len(fits.splits)
-        fits.tasks.tell(index * n_splits + split, fits.splits[split][0])
+        fits.tasks.report_evaluation(index * n_splits + split, fits.splits[split][0])
         if self.verbose > 1:
             chosen = ", ".join(f"{name}={value}" for name, value in sorted(fits.grid[index].items()))
             print(f"[CV {split + 1}/{n_splits}] END {chosen}; test score: {result['test_scores']}")

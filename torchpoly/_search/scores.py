@@ -90,7 +90,7 @@ class Scoring:
     @property
     def needs_estimators(self) -> bool:
         """Whether the scorer may look at more than predictions."""
-        return not _asks_for_predictions_only(self.scorer)
+        return not all(map(_uses_predictions_only, self._scorers.values()))
 
     def of_estimator(self, estimator: Any, rows: NDArray[np.intp], training: NDArray[np.intp] | None = None) -> Any:
         """Return the scores of a fitted estimator on some rows."""
@@ -158,11 +158,15 @@ class Scoring:
         same = weights is self.training_weights and not np.isscalar(weights)
         return same and not (may_differ and self.params)
 
+    @property
+    def _scorers(self) -> dict[str, Any]:
+        """The metrics by name. A single metric has the name ""."""
+        return self.scorer._scorers if isinstance(self.scorer, MultimetricScorer) else {"": self.scorer}
+
     @cached_property
     def _formulas(self) -> dict[str, Formula] | None:
         """What the scorer computes from mean squared errors, by name, "" for a single one; None if it needs more."""
-        scorers = self.scorer._scorers if isinstance(self.scorer, MultimetricScorer) else {"": self.scorer}
-        known = {name: _formula(scorer) for name, scorer in scorers.items()}
+        known = {name: _formula(scorer) for name, scorer in self._scorers.items()}
         return None if None in known.values() else {name: formula for name, formula in known.items() if formula}
 
 
@@ -190,18 +194,15 @@ def _mean_squared_errors(statistics: GramStatistics, coefficients: Floats) -> tu
     return errors, (errors > _MAX_CANCELLATION * greatest).all(axis=1)
 
 
-def _asks_for_predictions_only(scorer: Any) -> bool:
-    if isinstance(scorer, MultimetricScorer):
-        return all(map(_asks_for_predictions_only, scorer._scorers.values()))
-    return isinstance(scorer, PassthroughScorer) or (
-        isinstance(scorer, Scorer) and scorer._response_method == "predict"
-    )
+def _uses_predictions_only(scorer: Any) -> bool:
+    is_prediction_scorer = isinstance(scorer, Scorer) and scorer._response_method == "predict"
+    return is_prediction_scorer or isinstance(scorer, PassthroughScorer)
 
 
 def _formula(scorer: Any) -> Formula | None:
     if isinstance(scorer, PassthroughScorer):
         return _FORMULAS[r2_score]
-    if not isinstance(scorer, Scorer) or scorer._response_method != "predict" or scorer._kwargs:
+    if not _uses_predictions_only(scorer) or scorer._kwargs:
         return None
     formula = _FORMULAS.get(scorer._score_func)
     return None if formula is None else lambda *squares: scorer._sign * formula(*squares)

@@ -1,75 +1,72 @@
-"""scikit-learn's callbacks, from version 1.9 on: how far a search is."""
+"""The tasks of a search for scikit-learn's callbacks, which exist from version 1.9 on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from torchpoly._backend.sklearn_compat import has_callbacks, safe_split
+from torchpoly._estimator.callbacks import Tasks
 
 
-class SearchTasks:
-    """The tasks of a search, as GridSearchCV has them: to evaluate each candidate on each split, then to refit.
+class SearchTasks(Tasks):
+    """The tasks of GridSearchCV: evaluate each candidate on each split, then refit.
+
+    Without callbacks, all methods do nothing.
 
     Parameters
     ----------
     search : PolynomialGridSearchCV
-        Whose callbacks are called.
-    X, y : array-like
-        As the user gave them.
-    sample_weight : array-like or None
+        The search whose callbacks are called.
+    X, y, sample_weight
+        See :class:`~torchpoly._estimator.callbacks.Tasks`.
     """
 
     def __init__(self, search: Any, X: Any, y: Any, sample_weight: Any) -> None:
-        self.are_watched = has_callbacks(search)
-        self._search = search
-        self._X, self._y = X, y
-        self._data = {"X": X, "y": y, "metadata": {} if sample_weight is None else {"sample_weight": sample_weight}}
-        if hasattr(search, "_init_callback_context"):
-            self._fit = search._init_callback_context(max_subtasks=1 + (search.refit is not False))
-            self._fit.call_on_fit_task_begin(estimator=search, **self._data)
+        self.has_callbacks = has_callbacks(search)
+        if self.has_callbacks:
+            super().__init__(search, X, y, sample_weight, n_tasks=1 + (search.refit is not False))
 
-    def begin(self, n_evaluations: int) -> None:
-        """Tell that so many evaluations begin."""
-        if self.are_watched:
-            self._evaluations = self._fit.subcontext(
-                task_name="search", max_subtasks=n_evaluations, sequential_subtasks=False
-            ).call_on_fit_task_begin(estimator=self._search)
+    def begin_evaluations(self, number: int) -> None:
+        """Begin the task of which each evaluation is a part."""
+        if self.has_callbacks:
+            task = self._fit.subcontext(task_name="search", max_subtasks=number, sequential_subtasks=False)
+            self._evaluations = task.call_on_fit_task_begin(estimator=self._estimator)
 
     def evaluation(self, number: int) -> dict[str, Any]:
-        """Return what scikit-learn's own path is given of an evaluation."""
-        if not self.are_watched:
+        """Return the arguments of scikit-learn's evaluation that concern callbacks."""
+        if not self.has_callbacks:
             return {}
         context = self._evaluations.subcontext(task_name="candidate-split-evaluation", task_id=number)
-        return {"caller": self._search, "callback_ctx": context}
+        return {"caller": self._estimator, "callback_ctx": context}
 
-    def tell(self, number: int, training: Any) -> None:
-        """Tell that an evaluation, which trained on these rows, has been done."""
-        if self.are_watched:
-            X, y = safe_split(self._search.estimator, self._X, self._y, training)
-            context = self.evaluation(number)["callback_ctx"]
-            context.call_on_fit_task_begin(estimator=self._search, X=X, y=y)
-            context.call_on_fit_task_end(estimator=self._search, X=X, y=y)
+    def report_evaluation(self, number: int, training: Any) -> None:
+        """Begin and end the task of an evaluation on the fast path, which trained on these rows."""
+        if self.has_callbacks:
+            X, y = safe_split(self._estimator.estimator, self._data["X"], self._data["y"], training)
+            task = self.evaluation(number)["callback_ctx"]
+            task.call_on_fit_task_begin(estimator=self._estimator, X=X, y=y)
+            task.call_on_fit_task_end(estimator=self._estimator, X=X, y=y)
 
-    def end(self) -> None:
-        """Tell that the evaluations have ended."""
-        if self.are_watched:
-            self._evaluations.call_on_fit_task_end(estimator=self._search)
-
-    def refit(self, estimator: Any) -> AbstractContextManager:
-        """Return the context in which the best candidate is fitted."""
-        return self._refit(estimator) if self.are_watched else nullcontext()
+    def end_evaluations(self) -> None:
+        """End the task that :meth:`begin_evaluations` began."""
+        if self.has_callbacks:
+            self._evaluations.call_on_fit_task_end(estimator=self._estimator)
 
     @contextmanager
-    def _refit(self, estimator: Any) -> Iterator[None]:
-        context = self._fit.subcontext(task_name="refit-with-best-params")
-        with context.propagate_callback_context(estimator):
-            context.call_on_fit_task_begin(estimator=self._search, **self._data)
+    def refit(self, estimator: Any) -> Iterator[None]:
+        """Begin and end the task in which the best candidate is fitted."""
+        if not self.has_callbacks:
             yield
-        context.call_on_fit_task_end(estimator=self._search, **self._data)
+            return
+        task = self._fit.subcontext(task_name="refit-with-best-params")
+        with task.propagate_callback_context(estimator):
+            self._begin(task)
+            yield
+        self._end(task)
 
     def finish(self) -> None:
-        """Tell that the search has ended."""
-        if self.are_watched:
-            self._fit.call_on_fit_task_end(estimator=self._search, **self._data)
+        """End the search."""
+        if self.has_callbacks:
+            self._end(self._fit)
