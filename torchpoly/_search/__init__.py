@@ -1,5 +1,1 @@
-"""Grid search from the Gram matrices of splits."""
-
-from torchpoly._search.grid_search import PolynomialGridSearchCV
-
-__all__ = ["PolynomialGridSearchCV"]
+"""Grid search that trains and scores candidates from the Gram matrices of cross-validation splits."""

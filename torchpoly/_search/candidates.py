@@ -1,4 +1,4 @@
-"""The candidates of a grid: which of them can take the fast path of a search, and how."""
+"""The candidates of a grid, and which of them can take the fast path of a search."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from torchpoly._train.optimizers import OptimizerSpec, resolve_optimizer
 
 @dataclass(frozen=True)
 class Candidate:
-    """A polynomial regressor with parameters of the grid.
+    """A candidate that can take the fast path: a polynomial regressor with parameters of the grid.
 
     Parameters
     ----------
     index : int
-        Its place in the grid.
+        Position in the grid.
     estimator : TorchPolynomialRegressor
-        With its parameters set, not fitted.
+        The regressor with its parameters set. It is not fitted.
     steps : dict of str to object
-        The parameters that the grid sets on the steps of a pipeline before it.
+        Parameters of the grid for the steps of a pipeline before the regressor.
     optimizer : OptimizerSpec
     spec : ModelSpec
     device : torch.device or None
+        Where features are computed.
     """
 
     index: int
@@ -42,18 +43,18 @@ class Candidate:
 
     @property
     def has_formula(self) -> bool:
-        """Whether training ends at the optimum after its first step."""
+        """Whether training reaches the least squares in its first step, so that the search solves for them."""
         return self.optimizer.sets_first_step and self.spec.basis == "orthonormal"
 
     @property
     def trains_together(self) -> bool:
-        """Whether it can train with others in one tensor, and be scored with them in one product."""
+        """Whether it trains with other candidates, and one product evaluates their polynomials."""
         in_lockstep = self.optimizer.is_elementwise and not self.estimator.verbose
         return (self.has_formula or in_lockstep) and self.estimator.extrapolation == "continue"
 
     @property
     def same_polynomial(self) -> tuple[object, ...]:
-        """What candidates have in common that train to the same polynomial."""
+        """A key that is equal for candidates that train to the same polynomial."""
         estimator = self.estimator
         if self.has_formula:
             return estimator.degree, float(estimator.alpha)
@@ -62,19 +63,19 @@ class Candidate:
 
 
 class CandidateParser:
-    """Which candidates of a grid can take the fast path.
+    """Makes candidates of the parameters in a grid, where the fast path applies.
 
     Parameters
     ----------
     estimator : estimator
-        That of the search.
+        The estimator of the search.
 
     Attributes
     ----------
     prefix : str
-        Of the parameters of the polynomial regressor.
+        The prefix of the regressor's parameters in the grid, such as ``"regressor__"``.
     reason : str or None
-        Why no candidate can take the fast path, if none can.
+        Why no candidate can take the fast path; None if some can.
     """
 
     def __init__(self, estimator: Any) -> None:
@@ -101,7 +102,17 @@ class CandidateParser:
                 self._is_valid = False
 
     def parse(self, index: int, parameters: dict[str, Any], fit_params: dict[str, Any]) -> Candidate | str | ValueError:
-        """Return a candidate, or why it cannot take the fast path."""
+        """Return a candidate, or the reason why it falls back to scikit-learn's evaluation.
+
+        Parameters
+        ----------
+        index : int
+            Position in the grid.
+        parameters : dict of str to object
+            Parameters of the grid at this position.
+        fit_params : dict of str to object
+            Metadata for `fit`, such as ``sample_weight``.
+        """
         if self.prefix and fit_params and get_config()["enable_metadata_routing"]:
             return "metadata are routed to the steps of a Pipeline"
         unknown = [name for name in fit_params if name != f"{self.prefix}sample_weight"]
@@ -118,7 +129,7 @@ class CandidateParser:
             else:
                 return f"the grid sets {name!r}"
         try:
-            # What is not in the grid has been found valid, or is looked at again.
+            # To validate all 17 parameters takes 0.2 ms, 14 times as long as two of them.
             validate_parameter_constraints(
                 TorchPolynomialRegressor._parameter_constraints,
                 own if self._is_valid else self._defaults | own,

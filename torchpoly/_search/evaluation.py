@@ -1,4 +1,4 @@
-"""Candidates trained and scored on all splits, from what is read of the rows once."""
+"""Training and scores of candidates on the fast path."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from torchpoly._search.split_training import SplitTraining
 from torchpoly._search.splits import SplitGram
 from torchpoly._train.lockstep import train_in_lockstep
 
-# Splits train together as long as their matrices take about these bytes.
+# The matrices of the splits that train together take at most about 512 MiB. This is a choice, not a measurement.
 _MAX_SPLIT_BYTES = 2**29
 
 
 class Evaluation:
-    """The results of candidates on splits.
+    """The results of candidates on splits, and the reasons for fallbacks.
 
     Parameters
     ----------
     scoring : Scoring
     return_train_score : bool
     report : callable
-        Is called with the index of the candidate, the split and the result of each training.
+        It is called after each fit with the index of the candidate, that of the split and the result.
 
     Attributes
     ----------
     results : dict of (int, int) to dict
-        What scikit-learn's searches keep of a fit, by index of the candidate and of the split.
+        The results by the indices of candidate and split, in the form of scikit-learn's ``_fit_and_score``.
     reasons : dict of (int, int) to str or Exception
-        Why other fits have no result.
+        Why a fit falls back to scikit-learn's evaluation, by the same indices.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class Evaluation:
         self.reasons: dict[Fit, Reason] = {}
 
     def fall_back(self, candidates: list[Candidate], splits: Iterable[int], reason: Reason) -> None:
-        """Leave candidates on splits to scikit-learn."""
+        """Record why candidates fall back to scikit-learn's evaluation on some splits."""
         self.reasons |= dict.fromkeys(product([candidate.index for candidate in candidates], splits), reason)
 
     def add(self, candidates: list[Candidate], source: SplitSource) -> None:
-        """Train and score candidates on the rows of a source."""
+        """Train and score candidates on the splits of a source."""
         families, box = defaultdict(list), source.box
         for candidate in candidates:
             spec = candidate.spec
@@ -77,7 +77,7 @@ class Evaluation:
             self._add_family(max(n_terms for n_terms, _ in family), [candidate for _, candidate in family], source)
 
     def _add_family(self, n_terms: int, candidates: list[Candidate], source: SplitSource) -> None:
-        """Train and score candidates of one family of terms, of which the greatest degree has so many."""
+        """Train and score candidates of one family of terms, of which the highest degree has `n_terms`."""
         specs = [candidate.spec for candidate in candidates]
         n_matrices = 5 + len({spec.alpha for spec in specs})
         size = max(1, _MAX_SPLIT_BYTES // (8 * n_matrices * n_terms**2))
@@ -102,7 +102,7 @@ class Evaluation:
     def _train(
         self, candidates: list[Candidate], split_grams: Iterator[tuple[int, SplitGram | None]]
     ) -> dict[int, SplitTraining | None]:
-        """Train together on some splits."""
+        """Train candidates together on some splits, and return the trainings by split."""
         together = not self._scoring.needs_estimators
         trainings = {
             split: None if split_gram is None else SplitTraining(split_gram, candidates, together=together)
@@ -112,7 +112,7 @@ class Evaluation:
         return trainings
 
     def _add_trained(self, training: SplitTraining, split: int, rows: SplitRows, fit_time: float) -> None:
-        """Score what has trained together, and train and score what has to train alone."""
+        """Score the candidates that trained together, then train and score the others one by one."""
         owners, coefficients = training.polynomials()
         if owners:
             start = perf_counter()
@@ -128,7 +128,7 @@ class Evaluation:
             self._add_alone(candidate, split, rows, training)
 
     def _scores(self, split_gram: SplitGram, coefficients: Floats, rows: SplitRows) -> list[Result]:
-        """Return the scores of polynomials in the basis of a split."""
+        """Return the scores of polynomials, whose coefficients belong to the basis of the split."""
         sets: dict[str, tuple[NDArray, NDArray[np.intp], GramStatistics | None]] = {
             "test_scores": (rows.test.X, rows.split[1], split_gram.test)
         }
@@ -142,7 +142,7 @@ class Evaluation:
         return [dict(zip(scores, values, strict=True)) for values in zip(*scores.values(), strict=True)]
 
     def _add_alone(self, candidate: Candidate, split: int, rows: SplitRows, training: SplitTraining) -> None:
-        """Train a candidate by itself on the Gram matrix of a split, and score the estimator."""
+        """Train one candidate from the Gram matrix of a split, and score the fitted estimator."""
         start = perf_counter()
         estimator = clone(candidate.estimator)
         try:
@@ -151,7 +151,7 @@ class Evaluation:
                 self.fall_back([candidate], [split], "a fit reads the training rows more than once")
                 return
             estimator._train(problem, candidate.optimizer, training.split_gram.n_rows, rows.single_target)
-        except Exception as error:  # the optimizer may be the user's, and raise anything
+        except Exception as error:  # a user's optimizer can raise any exception
             self.fall_back([candidate], [split], error)
             return
         fitted = rows.complete(estimator)

@@ -1,4 +1,4 @@
-"""What scikit-learn's scorers make of polynomials, from mean squared errors or from predictions."""
+"""Scores of many polynomials: from Gram matrices by formulas, or from predictions by scikit-learn's scorers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ from torchpoly._backend.sklearn_compat import (
 from torchpoly._gram.statistics import GramStatistics
 from torchpoly._polynomial.fitted import PolynomialFamily
 
-# Predictions for as many polynomials are held at a time as make so many values.
+# Predictions take at most 8 MiB at a time: each product evaluates as many polynomials as fit.
 _MAX_PREDICTIONS = 2**20
-# Variances so small beside mean squares have lost digits.
+# A variance is a mean square minus a squared mean. If it is 1e-5 of the mean square, the subtraction
+# loses 5 of 16 digits.
 _MIN_SCORE_VARIANCE = 1e-5
-# Values so many times smaller than what they are the difference of have 8 digits.
+# A mean squared error is a difference of larger terms. If it is 1e-6 of their bound, it has about 8
+# correct digits.
 _MAX_CANCELLATION = 1e-6
 
-# Of mean squared errors of shape (n_polynomials, n_targets), and variances and units of the targets.
+# A metric as a function of mean squared errors (n_polynomials x n_targets), and of the variances and
+# scales of the targets.
 Formula = Callable[[Floats, Floats, Floats], Floats]
 
 _FORMULAS: dict[Any, Formula] = {
@@ -44,7 +47,7 @@ _FORMULAS: dict[Any, Formula] = {
 
 
 class _Predicted(RegressorMixin, BaseEstimator):
-    """A regressor that has predicted already.
+    """A regressor that returns given predictions.
 
     Parameters
     ----------
@@ -55,28 +58,28 @@ class _Predicted(RegressorMixin, BaseEstimator):
         self.predictions = predictions
 
     def fit(self, X: Any, y: Any) -> _Predicted:
-        """Learn nothing."""
+        """Do nothing."""
         return self
 
     def predict(self, X: Any) -> NDArray:
-        """Return the predictions."""
+        """Return the given predictions."""
         return self.predictions
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """How a search scores.
+    """The scorer of a search with its data.
 
     Parameters
     ----------
     scorer : callable
-        As scikit-learn's searches make it of `scoring`.
+        What scikit-learn's searches make of their parameter `scoring`.
     X, y : array-like
-        As the user gave them.
+        The data as the user passed them.
     params : dict
         Metadata for the scorer.
     training_weights : array-like or None
-        Of the rows in training.
+        Weights of the rows in training.
     error_score : float or "raise"
     """
 
@@ -89,7 +92,7 @@ class Scoring:
 
     @property
     def needs_estimators(self) -> bool:
-        """Whether the scorer may look at more than predictions."""
+        """Whether a metric may use more of an estimator than its predictions."""
         return not all(map(_uses_predictions_only, self._scorers.values()))
 
     def of_estimator(self, estimator: Any, rows: NDArray[np.intp], training: NDArray[np.intp] | None = None) -> Any:
@@ -110,11 +113,11 @@ class Scoring:
         ----------
         polynomials : PolynomialFamily
         X : ndarray of shape (n_samples, n_features)
-            What they are evaluated at.
+            Rows after the steps of a pipeline.
         rows : ndarray of shape (n_samples,)
-            Which rows of the user's these are.
+            Indices of the same rows in the data of the user.
         statistics : GramStatistics, optional
-            Of these rows, in the basis and for the targets of the polynomials.
+            Statistics of these rows, with the basis and the targets of the polynomials.
         """
         scores: list[Any] = [None] * polynomials.coefficients.shape[1]
         if statistics is not None:
@@ -135,9 +138,9 @@ class Scoring:
     def _score_squares(
         self, scores: list[Any], polynomials: PolynomialFamily, X: NDArray, statistics: GramStatistics
     ) -> None:
-        """Write the scores that mean squared errors give with all their digits."""
+        """Write the scores that follow from mean squared errors without cancellation into a list."""
         formulas = self._formulas
-        # Of a single row there is no variance; predictions in single precision are rounded.
+        # A single row has no variance. Predictions for float32 are rounded, so these scores need them.
         if formulas is None or not self._weighs_as_training or len(X) < 2 or X.dtype != np.float64:
             return
         variances = statistics.target - np.square(statistics.cross[0])
@@ -152,7 +155,7 @@ class Scoring:
 
     @property
     def _weighs_as_training(self) -> bool:
-        """Whether scores weigh rows as training does: where metadata are routed, each scorer may have its own."""
+        """Whether scores have the weights of training. With metadata routing, each metric may have its own weights."""
         weights = self.params.get("sample_weight")
         may_differ = isinstance(self.scorer, MultimetricScorer) and get_config()["enable_metadata_routing"]
         same = weights is self.training_weights and not np.isscalar(weights)
@@ -165,30 +168,30 @@ class Scoring:
 
     @cached_property
     def _formulas(self) -> dict[str, Formula] | None:
-        """What the scorer computes from mean squared errors, by name, "" for a single one; None if it needs more."""
+        """The formulas of the metrics by name; None if a metric has no formula."""
         known = {name: _formula(scorer) for name, scorer in self._scorers.items()}
         return None if None in known.values() else {name: formula for name, formula in known.items() if formula}
 
 
 def _mean_squared_errors(statistics: GramStatistics, coefficients: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return how far polynomials are from the targets, and whether that has kept its digits.
+    """Return ``mean((F c - y)**2) = c'Gc - 2 c'b + mean(y**2)``, and whether it is free of cancellation.
 
     Parameters
     ----------
     statistics : GramStatistics
-        In the basis of the coefficients.
+        Statistics in the basis of the coefficients.
     coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
 
     Returns
     -------
     errors : ndarray of shape (n_polynomials, n_targets)
-        Mean squared errors, in squared units of the statistics.
+        Mean squared errors of the scaled targets.
     exact : ndarray of bool of shape (n_polynomials,)
     """
     gram = cast(Floats, statistics.features)
     products = (gram @ coefficients.reshape(len(gram), -1)).reshape(coefficients.shape)
     errors = statistics.target + (coefficients * (products - 2.0 * statistics.cross[:, None])).sum(axis=0)
-    # By Cauchy's inequality, no sum of absolute values on the way is greater than this.
+    # By Cauchy's inequality, no partial sum exceeds this bound.
     sizes = np.tensordot(np.sqrt(np.diagonal(gram)), np.abs(coefficients), 1)
     greatest = np.square(np.sqrt(statistics.target) + sizes)
     return errors, (errors > _MAX_CANCELLATION * greatest).all(axis=1)

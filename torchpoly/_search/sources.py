@@ -1,4 +1,4 @@
-"""The rows of splits, as the user gave them or after the steps of a pipeline."""
+"""The rows of cross-validation splits, before or after the steps of a pipeline."""
 
 from __future__ import annotations
 
@@ -23,28 +23,29 @@ from torchpoly._polynomial.target_scaling import TargetScaling
 from torchpoly._search.candidates import Candidate
 from torchpoly._search.splits import Split, SplitBatch, SplitGram, read_split, read_splits
 
-# The rows of several splits are transformed at a time where they take no more than about these bytes.
+# The transformed rows of the splits that are evaluated at a time take at most about 256 MiB. This is a
+# choice, not a measurement.
 _MAX_TRANSFORMED_BYTES = 2**28
 
 
 @dataclass(frozen=True)
 class SplitRows:
-    """The rows of a split, after the steps of a pipeline if there are any.
+    """The training and test rows of one split, after the steps of a pipeline if there are any.
 
     Parameters
     ----------
     split : tuple of ndarray of int
-        Which rows of the user's data these are.
+        Indices of the training rows and of the test rows in the data of the user.
     data : TrainingRows
-        Where they are found.
+        Rows that contain those of the split.
     places : tuple of ndarray of int
-        Where the training rows and the test rows are in `data`.
+        Indices of the training rows and of the test rows in `data`.
     single_target : bool
         Whether y has one dimension.
     complete : callable
-        Makes a trained regressor into what the user would have fitted.
+        Takes a trained regressor and returns the fitted estimator of the user, for example a Pipeline.
     X_scored : ndarray or None
-        The training rows as they are scored, where that is not how they are trained on.
+        X of the training rows for their scores, if it differs from X in training.
     """
 
     split: Split
@@ -64,7 +65,7 @@ class SplitRows:
 
 
 class SplitSource:
-    """The rows of some splits, each transformed by itself.
+    """The rows of some splits, where each split has its own transformed rows.
 
     Parameters
     ----------
@@ -99,7 +100,7 @@ class SplitSource:
 
 
 class PlainSource(SplitSource):
-    """The rows themselves.
+    """The rows of splits without a pipeline, which share one array.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ class PlainSource(SplitSource):
     Raises
     ------
     ValueError
-        If the estimator refuses the data.
+        If the data are invalid for the estimator.
     """
 
     def __init__(
@@ -146,7 +147,10 @@ class PlainSource(SplitSource):
                 self._complete_batches[*spec.family, device] = batch
 
     def fit_on_all_rows(self, estimator: TorchPolynomialRegressor, candidate: Candidate) -> bool:
-        """Fit a candidate to all rows from what has been read of them, and return whether that was enough."""
+        """Fit a candidate to all rows from their Gram matrix, and return whether that was possible.
+
+        It is not possible if no batch of splits covers all rows, or if a fit reads the rows more than once.
+        """
         spec, data = candidate.spec, self._data
         batch = self._complete_batches.get((*spec.family, candidate.device))
         if batch is None:
@@ -174,31 +178,31 @@ def transformed_sources(
     scores_training: bool,
     failed: Callable[[list[int], Exception], object],
 ) -> Iterator[SplitSource]:
-    """Fit the first steps of a pipeline to each split, and yield what becomes of the rows of some at a time.
+    """Fit the first steps of a pipeline to each split, and yield the transformed rows of several splits at a time.
 
     Parameters
     ----------
     pipeline : Pipeline
-        With the parameters of the steps set.
+        The pipeline with the candidates' parameters of its first steps.
     X, y : array-like
     fit_params : dict
-        What the steps are fitted with besides.
+        Metadata for the steps.
     splits : list of tuple of ndarray of int
     scores_training : bool
-        Whether polynomials are evaluated on the training rows too.
+        Whether the search scores the training rows too.
     failed : callable
-        Is called with the splits that are left out and the exception that a step has raised for them.
+        It is called with the splits for which a step raised an exception, and with the exception.
     """
     held: dict[int, SplitRows] = {}
     n_bytes = 0
     for index, split in enumerate(splits):
         try:
             rows = _transform(pipeline, X, y, fit_params, split, scores_training)
-        except Exception as error:  # the steps are the user's, and may raise anything
+        except Exception as error:  # a user's steps can raise any exception
             failed([index], error)
             continue
         held[index] = rows
-        n_bytes += 2 * rows.data.X.nbytes  # the rows are copied from one array to two
+        n_bytes += 2 * rows.data.X.nbytes  # `training` and `test` copy the rows
         if n_bytes > _MAX_TRANSFORMED_BYTES:
             yield SplitSource(held)
             held, n_bytes = {}, 0
@@ -209,7 +213,7 @@ def transformed_sources(
 def _transform(
     pipeline: Pipeline, X: Any, y: Any, fit_params: dict[str, Any], split: Split, scores_training: bool
 ) -> SplitRows:
-    """Return the rows of a split after the first steps of a pipeline."""
+    """Fit the first steps of a pipeline to the training rows of a split, and return the transformed rows."""
     steps, (name, last), memory = pipeline.steps[:-1], pipeline.steps[-1], pipeline.memory
     training, test = split
     params = check_method_params(X, params=fit_params, indices=training)
@@ -221,9 +225,9 @@ def _transform(
         first, X_given = clone(Pipeline(steps, memory=memory)), X
         X = first.fit_transform(X, y, **params)
         steps = first.steps
-        X_test = _through(steps, X_test)
-        # Some transform differently what they are fitted to.
-        X_scored = _through(steps, X_given) if scores_training else None
+        X_test = _transform_by(steps, X_test)
+        # Some steps, such as TargetEncoder, transform the rows of `fit` differently in fit_transform.
+        X_scored = _transform_by(steps, X_given) if scores_training else None
     X, y, attributes = _validate(last, X, y)
     template = clone(last)
     template.__dict__.update(attributes)
@@ -233,7 +237,7 @@ def _transform(
         X_scored = None if np.array_equal(X_scored, X) else X_scored
     weights = None
     if sample_weight is not None:
-        # Nothing is weighed in the test rows: their scores do not come from Gram matrices.
+        # The test rows have weights of 1. Their scores do not come from Gram matrices.
         weights = np.r_[check_weights(sample_weight, X)[0], np.ones(len(X_test))]
 
     def complete(estimator: TorchPolynomialRegressor) -> Pipeline:
@@ -246,8 +250,8 @@ def _transform(
     return SplitRows(split, data, places, y.ndim == 1, complete, X_scored)
 
 
-def _through(steps: list[tuple[str, Any]], X: Any) -> Any:
-    """Return what fitted steps make of the rows."""
+def _transform_by(steps: list[tuple[str, Any]], X: Any) -> Any:
+    """Return the rows after fitted steps."""
     for _, step in steps:
         if step not in (None, "passthrough"):
             X = step.transform(X)
@@ -255,7 +259,7 @@ def _through(steps: list[tuple[str, Any]], X: Any) -> Any:
 
 
 def _validate(estimator: TorchPolynomialRegressor, X: Any, y: Any) -> tuple[NDArray, NDArray, dict]:
-    """Return what :meth:`TorchPolynomialRegressor.fit` takes the data for, and what it learns of the columns."""
+    """Return X and y as :meth:`TorchPolynomialRegressor.fit` validates them, and the attributes that it sets."""
     learner = clone(estimator)
     before = set(vars(learner))
     X, y = check_rows(learner, X, y)

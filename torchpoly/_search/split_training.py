@@ -1,4 +1,4 @@
-"""The candidates of a search trained on a split, from its Gram matrices."""
+"""Training of the candidates of a search on one split, from its Gram matrix."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from torchpoly._train.problem import Part, Problem
 
 
 class SplitTraining:
-    """The trainings of candidates on a split.
+    """The trainings of candidates on one split.
 
     Parameters
     ----------
     split_gram : SplitGram
     candidates : list of Candidate
     together : bool
-        Whether coefficients are enough, or each candidate has to be trained as an estimator.
+        Whether candidates may train together. The scorer then needs coefficients only, not estimators.
 
     Attributes
     ----------
     solved : list of (list of Candidate, ndarray)
-        Coefficients of the optimum, with the candidates whose training ends there.
+        Least-squares coefficients, with the candidates whose training ends there.
     lanes : list of (list of Candidate, Lane)
-        What trains in lockstep, with the candidates that it is for.
+        The parts of the lockstep training, with the candidates that each part is for.
     alone : list of Candidate
-        What has to be trained by itself.
+        Candidates that train one by one.
     """
 
     def __init__(self, split_gram: SplitGram, candidates: Sequence[Candidate], *, together: bool) -> None:
@@ -62,11 +62,11 @@ class SplitTraining:
 
     @property
     def n_together(self) -> int:
-        """The number of candidates that are not alone."""
+        """The number of candidates that train together."""
         return sum(len(owners) for owners, _ in [*self.solved, *self.lanes])
 
     def _solve(self, degree: int, groups: list[list[Candidate]]) -> None:
-        """Solve those of a degree whose training ends at the optimum, if the Gram matrix has the digits for it."""
+        """Solve the least squares of all penalties of a degree, where the Gram matrix is accurate enough."""
         if self.split_gram.basis.of_degree(degree).n_terms > self.split_gram.n_rows:
             self.alone += chain(*groups)
             return
@@ -78,7 +78,7 @@ class SplitTraining:
                 self.alone += group
 
     def _enlist(self, group: list[Candidate]) -> None:
-        """Let those train in lockstep, if the Gram matrix has the digits for it."""
+        """Add a group of candidates to the lockstep training, if the Gram matrix is accurate enough."""
         first, problem = group[0], self.problem(group[0].spec)
         if problem is None:
             self.alone += group
@@ -88,7 +88,10 @@ class SplitTraining:
         self.lanes.append((group, Lane(objective, part.parameters, first.optimizer, estimator.n_iter, estimator.tol)))
 
     def problem(self, spec: ModelSpec) -> Problem | None:
-        """Return what a fit alone would minimize, with parameters of its own; None where it would read more."""
+        """Return the problem of a fit to the training rows, with its own copy of the initial parameters.
+
+        It is None if a fit would read the rows more than once.
+        """
         key = spec.degree, spec.alpha, spec.basis
         if key not in self._problems:
             self._problems[key] = self.split_gram.build_problem(spec)
@@ -99,13 +102,14 @@ class SplitTraining:
         return replace(problem, parts=parts)
 
     def polynomials(self) -> tuple[list[list[Candidate]], Floats]:
-        """Return what has been trained together, in the basis of the split.
+        """Return the polynomials that were trained together.
 
         Returns
         -------
         owners : list of list of Candidate
-            Whose polynomial it is.
+            The candidates that each polynomial belongs to.
         coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
+            Coefficients in the basis of the split.
         """
         found = self.solved.copy()
         for owners, lane in self.lanes:

@@ -1,8 +1,8 @@
-"""The Gram statistics of the training and test rows of many splits, read together.
+"""The Gram statistics of the training and test rows of many splits, in one pass over the rows.
 
-Rows that several splits use alike form a group. A group is read once, and the statistics of a
-split's training rows, or of its test rows, are sums over groups. Sums lose no digits, as
-differences from a total can.
+Rows that all splits of a batch use in the same way form a group, for example a fold. Each group is read
+once. The statistics of the training rows or of the test rows of a split are sums over groups. Sums have no
+cancellation, unlike the difference of all rows and the test rows.
 """
 
 from __future__ import annotations
@@ -31,43 +31,50 @@ from torchpoly._polynomial.fitted import PolynomialFamily
 from torchpoly._polynomial.target_scaling import TargetScaling
 from torchpoly._train.problem import Problem
 
-# The matrices of the groups or splits that are held at the same time take about these bytes.
+# The Gram matrices of the groups of a batch take at most about 512 MiB. This is a choice, not a measurement.
 _MAX_GROUP_BYTES = 2**29
-# Digits are lost where training rows lie in so small a part of the range of all rows that terms
-# change by more, or targets vary so little beside all targets.
-_MAX_CHANGE, _MIN_SPLIT_VARIANCE = 1e2, 1e-3
-# Up to this condition number, least squares from a Gram matrix have 8 digits.
+# Training rows in a small part of the range of all rows are read by themselves. Otherwise the change to their
+# basis would amplify rounding errors of the Gram matrix by up to the square of this sum of coefficients.
+_MAX_CHANGE = 1e2
+# The same holds if the variance of their targets is below 1e-3 of that of all targets: the subtraction of the
+# squared mean from the mean square would lose more than 3 digits.
+_MIN_SPLIT_VARIANCE = 1e-3
+# Up to this condition number, least squares from a Gram matrix have about 8 digits: 16 minus log10(1e8).
 _MAX_PATH_CONDITION = 1e8
-# That is so many times too much where a fit refines its optimum.
-_UNREFINED = 1e-4
+# Factor of the greatest condition number for few rows, whose fit refines its optimum at the rows. With it, least
+# squares from the Gram matrix have 4 more digits, like the refined ones.
+_UNREFINED_SHARE = 1e-4
 
 Split = tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 @dataclass(frozen=True)
 class SplitGram:
-    """What the rows of a split say of least squares, for any degree up to that of the basis.
+    """The Gram statistics of one split, for all degrees up to that of the basis.
+
+    `statistics` serve training and have the basis and the target scaling of a fit of the training rows.
+    `training` and `test` serve scores and have the basis and the target scaling of all rows.
 
     Parameters
     ----------
     basis : Basis
-        On the domain of the training rows, as a fit of them alone has it.
+        The basis of a fit of the training rows, on their domain.
     box : Box
-        Of the training rows of positive weight.
+        The ranges of the training rows of positive weight.
     targets : TargetScaling
-        What a fit of the training rows alone scales targets by.
+        The target scaling of a fit of the training rows.
     statistics : GramStatistics
-        Of the training rows, in this basis, with targets scaled so.
+        Statistics of the training rows with `basis` and `targets`.
     n_rows : int
         Number of training rows of positive weight.
     common : Basis
-        In which `training` and `test` are.
+        The basis of `training` and `test`.
     change : ndarray of shape (n_terms, n_terms) or None
-        The coefficients in the common basis of the terms of `basis`; None if they are the same.
+        Each column has the coefficients in `common` of a term of `basis`; None if the bases are equal.
     units : TargetScaling
-        What the targets of `training` and `test` are scaled by.
+        The target scaling of `training` and `test`.
     training, test : GramStatistics
-        Of the training rows and of the test rows.
+        Statistics of the training rows and of the test rows with `common` and `units`.
     device : torch.device or None
         Where features are computed.
     """
@@ -85,12 +92,12 @@ class SplitGram:
     device: Device
 
     def ridge_path(self, degree: int, alphas: Sequence[float]) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return the least squares of all penalties, and whether the Gram matrix has the digits for it.
+        """Return the least squares of all penalties, and whether the Gram matrix is accurate enough for each.
 
         Returns
         -------
         coefficients : ndarray of shape (n_terms, n_alphas, n_targets)
-            Of `basis`, for `targets`.
+            Coefficients in `basis` for targets scaled by `targets`.
         exact : ndarray of bool of shape (n_alphas,)
         """
         basis = self.basis.of_degree(degree)
@@ -99,7 +106,7 @@ class SplitGram:
         return coefficients, conditions < _MAX_PATH_CONDITION * self._digits_left(len(coefficients))
 
     def build_problem(self, spec: ModelSpec) -> Problem | None:
-        """Return the least squares problem of a fit of the training rows; None where that would read them twice."""
+        """Return the least squares problem of a fit of the training rows; None if a fit reads them more than once."""
         basis = self.basis.of_degree(spec.degree)
         if basis.n_terms > self.n_rows:
             return None
@@ -113,23 +120,24 @@ class SplitGram:
         return build_from_gram(spec, NormalEquations(basis, None, statistics, None), self.targets, self.box)
 
     def _digits_left(self, n_terms: int) -> float:
-        """Return the share of a condition number that may be used up without the rows.
+        """Return a factor of the greatest condition number, which is below 1 for few rows.
 
-        A fit of so few rows that it holds them all refines its optimum by their residuals. So do
-        test rows far outside of the training rows ask for digits.
+        If all training rows fit one chunk, a fit refines its optimum by their residuals, and the Gram matrix
+        has to be as accurate. Where test rows are far outside of the range of the training rows, the terms
+        are large, and so are errors of coefficients in the predictions.
         """
         if not fits_one_chunk(self.n_rows, n_terms + len(self.statistics.target)):
             return 1.0
         squares = np.diagonal(cast(Floats, self.test.features))[:n_terms]
-        return _UNREFINED / float(squares.max())
+        return _UNREFINED_SHARE / float(squares.max())
 
     def family(self, coefficients: Floats) -> PolynomialFamily:
-        """Return polynomials in the common basis and units.
+        """Return polynomials with the basis `common` and the target scaling `units`.
 
         Parameters
         ----------
         coefficients : ndarray of shape (n_terms, n_polynomials, n_targets)
-            Of `basis`, for `targets`.
+            Coefficients in `basis` for targets scaled by `targets`.
         """
         if self.change is not None:
             coefficients = np.tensordot(self.change, coefficients, 1)
@@ -139,14 +147,16 @@ class SplitGram:
 
 
 def read_split(spec: ModelSpec, training: TrainingRows, test: TrainingRows) -> SplitGram | None:
-    """Read the rows of one split on their own; None where either part has no row of positive weight.
+    """Return the statistics of one split from its rows alone.
+
+    They are None if the training rows or the test rows have no positive weight.
 
     Parameters
     ----------
     spec : ModelSpec
-        Least squares of the greatest degree.
+        The spec of the highest degree.
     training, test : TrainingRows
-        Whose `targets` are not used.
+        The rows of the split. Their `targets` are not used.
     """
     training, test = training.of_positive_weight(), test.of_positive_weight()
     if not (len(training.X) and len(test.X)):
@@ -163,12 +173,12 @@ def read_split(spec: ModelSpec, training: TrainingRows, test: TrainingRows) -> S
 
 
 def read_splits(spec: ModelSpec, data: TrainingRows, splits: Sequence[Split]) -> Iterator[SplitBatch]:
-    """Read the rows once for all splits that share their groups.
+    """Yield batches of splits that share groups of rows. Each batch is one pass over the rows.
 
     Parameters
     ----------
     spec : ModelSpec
-        Least squares of the greatest degree.
+        The spec of the highest degree.
     data : TrainingRows
     splits : list of tuple of ndarray of int
         Indices of the training rows and of the test rows.
@@ -203,8 +213,8 @@ def _share_rows(
     first, labels, counts = 0, np.zeros(n_rows, dtype=np.intp), np.zeros((0, 1), dtype=np.intp)
     for split, parts in enumerate(splits):
         finer = _refine(labels, counts, parts)
-        # The k parts of k-fold cross-validation, and what successive splits of a time series add
-        # to the training rows, make a group for each split; random splits soon make too many.
+        # K-fold cross-validation and time series make one group for each split. The number of groups of
+        # random splits grows exponentially with the number of splits, so a batch ends early.
         if split > first and finer[1].shape[1] > min(split - first + 4, most):
             yield range(first, split), labels, counts
             first, labels, counts = split, np.zeros(n_rows, dtype=np.intp), np.zeros((0, 1), dtype=np.intp)
@@ -216,7 +226,10 @@ def _share_rows(
 def _refine(
     labels: NDArray[np.intp], counts: NDArray[np.intp], split: Split
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Divide groups by how often their rows are in the two sets of a split."""
+    """Divide groups into rows that are equally often in the training set and in the test set of a split.
+
+    Parameters and results are those of :func:`_share_rows`.
+    """
     training, test = (np.bincount(rows, minlength=len(labels)) for rows in split)
     n_test, n_training = test.max() + 1, training.max() + 1
     keys = (labels * n_training + training) * n_test + test
@@ -229,7 +242,15 @@ def _refine(
 
 @dataclass(frozen=True)
 class RowGroup:
-    """Rows that some splits use alike, all of positive weight."""
+    """Rows of positive weight that all splits of a batch use in the same way.
+
+    Parameters
+    ----------
+    statistics : GramStatistics
+    box : Box
+        The ranges of the rows.
+    n_rows : int
+    """
 
     statistics: GramStatistics
     box: Box
@@ -238,18 +259,18 @@ class RowGroup:
 
 @dataclass(frozen=True)
 class SplitBatch:
-    """The groups of rows that a batch of splits is made of.
+    """Consecutive splits with the groups of rows that they share.
 
     Parameters
     ----------
     spec : ModelSpec
-        Least squares of the greatest degree.
+        The spec of the highest degree.
     data : TrainingRows
         All rows.
     common : Basis
-        On the domain of all rows.
+        The basis on the domain of all rows.
     splits : dict of int to tuple of ndarray
-        Training and test rows of each split.
+        Indices of the training rows and of the test rows of each split.
     groups : list of RowGroup
     counts : ndarray of shape (2 * n_splits, n_groups)
         How often each group is in the training and in the test set of each split.
@@ -268,12 +289,12 @@ class SplitBatch:
         return sum(group.n_rows for group in self.groups) == self.data.n_rows
 
     def everything(self) -> SplitGram | None:
-        """Return the statistics of a split that trains on all groups."""
+        """Return the statistics of a fit of all rows; None if they would lose digits."""
         once = np.ones(len(self.groups), dtype=np.intp)
         return self._sum(once, once)
 
     def split_gram(self, split: int) -> SplitGram | None:
-        """Return the statistics of a split; None where either part has no row of positive weight."""
+        """Return the statistics of a split; None if its training or test rows have no positive weight."""
         position = 2 * list(self.splits).index(split)
         used, tested = self.counts[position : position + 2]
         if not (used.any() and tested.any()):
@@ -285,19 +306,26 @@ class SplitBatch:
         return read_split(self.spec, self.data.of_rows(training), self.data.of_rows(test))
 
     def _sum(self, used: NDArray[np.intp], tested: NDArray[np.intp]) -> SplitGram | None:
-        """Add up groups, so many times each; None where that would lose digits."""
+        """Return the statistics of a split as sums over groups; None if they would lose digits.
+
+        Parameters
+        ----------
+        used, tested : ndarray of int of shape (n_groups,)
+            How often each group is in the training set and in the test set.
+        """
         box = reduce(or_, (group.box for group, count in zip(self.groups, used, strict=True) if count))
         training, units = self._union(used), self.data.targets
         mean = training.cross[0]
         variance = training.target - mean * mean
         basis = self.spec.basis_for(box)
-        # Columns that vary less in these rows have fewer terms.
+        # Columns with few distinct values in these rows have fewer terms.
         same_terms = basis.indices == self.common.indices
         if not (same_terms and (variance > _MIN_SPLIT_VARIANCE).all()):
             return None
         change = None
         if not basis.domain.covers_like(self.common.domain):
-            # Columns of equal caps take the same values in these rows, if few: nothing is to be interpolated.
+            # The terms are the same, so columns of few distinct values have the same values in both bases, and the
+            # change needs no interpolation at them.
             change = self.common.change_to(basis, [None] * len(box))
             if np.abs(change).sum(axis=0).max() > _MAX_CHANGE:
                 return None
