@@ -1,4 +1,4 @@
-"""Grid search from one reading of the rows."""
+"""Grid search from one pass over the rows: GridSearchCV with a fast path."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from torchpoly._search.tasks import SearchTasks
 
 
 class PolynomialGridSearchCV(GridSearchCV):
-    """Grid search over polynomial regressions, from one reading of the rows.
+    """Grid search over polynomial regressions, from one pass over the rows.
 
     It has the parameters, attributes, results and messages of
     :class:`sklearn.model_selection.GridSearchCV`. The estimator is a
     :class:`TorchPolynomialRegressor` or a Pipeline that ends in one. For the squared error, the search
-    takes a fast path. It reads the rows once and keeps their Gram matrices. The Gram matrix of a
-    training set is the sum of those of the other folds. That of a lower degree is a leading block of
-    that of a higher degree. Penalties, optimizers, learning rates and numbers of iterations need
-    nothing else. So a grid over many rows costs about as much as one fit. All other fits fall back to
-    scikit-learn's evaluation. Both ways give the same scores.
+    takes a fast path. It reads the rows once and keeps the Gram matrix of each fold. The Gram matrix of a
+    training set is the sum of the Gram matrices of its folds. The Gram matrix of a lower degree is a
+    leading block of the Gram matrix of a higher degree. Penalties, optimizers, learning rates and numbers
+    of iterations need only this matrix. So a grid over many rows costs about as much as one fit. All other
+    fits fall back to scikit-learn's evaluation. Both ways give the same scores.
 
     Parameters
     ----------
@@ -57,14 +57,14 @@ class PolynomialGridSearchCV(GridSearchCV):
         estimator, all fits fall back to scikit-learn's evaluation.
 
     param_grid : dict or list of dict
-        Values to try by the name of a parameter, such as ``{"degree": [1, 2, 3], "alpha": [0, 0.1]}``.
+        The values to try for each parameter, such as ``{"degree": [1, 2, 3], "alpha": [0, 0.1]}``.
         Candidates for which the grid replaces a step of a Pipeline fall back to scikit-learn's
         evaluation.
 
     scoring : str, callable, list, tuple or dict, default=None
         The metrics; ``None`` stands for R2. On the fast path, R2, mean squared errors and their roots
-        come from Gram matrices. Other metrics need predictions for the test rows, which one product
-        gives for all candidates. A callable ``(estimator, X, y)`` gets each fitted estimator, so each
+        come from Gram matrices. Other metrics need predictions for the test rows. One product of matrices
+        gives these for all candidates. A callable ``(estimator, X, y)`` gets each fitted estimator, so each
         candidate trains by itself, but still from the Gram matrix.
 
     n_jobs : int, default=None
@@ -72,11 +72,11 @@ class PolynomialGridSearchCV(GridSearchCV):
         runs in the calling process.
 
     refit : bool, str or callable, default=True
-        Whether, or by which metric or function of `cv_results_`, to choose a candidate that is
-        fitted to all rows.
+        Whether to fit the best candidate to all rows. With several metrics, the name of the metric that
+        selects it, or a function of `cv_results_` that returns its index.
 
     cv : int, splitter or iterable, default=None
-        How rows are split; ``None`` for five folds in the order of the rows.
+        How rows are split; ``None`` means five folds in the order of the rows.
 
     verbose : int, default=0
         From 1 on, the search prints how many fits there are, and how many of them fall back to
@@ -94,14 +94,14 @@ class PolynomialGridSearchCV(GridSearchCV):
     Attributes
     ----------
     cv_results_ : dict of ndarray
-        Parameters, scores, ranks and times of all candidates. Candidates that train together have
-        equal shares of the time that they took.
+        Parameters, scores, ranks and times of all candidates. The time of candidates that train together
+        is divided equally between them.
 
     best_estimator_ : TorchPolynomialRegressor or Pipeline
-        The chosen candidate, fitted to all rows; if `refit` is not False.
+        The best candidate, fitted to all rows. It exists if `refit` is not False.
 
     best_score_, best_params_, best_index_
-        Mean score, parameters and place in the grid of the chosen candidate.
+        Mean score, parameters and index of the best candidate.
 
     scorer_ : callable or dict
         The metrics.
@@ -110,7 +110,7 @@ class PolynomialGridSearchCV(GridSearchCV):
         Number of splits.
 
     refit_time_ : float
-        Seconds that the last fit took.
+        Seconds that the fit of the best candidate to all rows took.
 
     multimetric_ : bool
         Whether there are several metrics.
@@ -121,14 +121,13 @@ class PolynomialGridSearchCV(GridSearchCV):
     See Also
     --------
     TorchPolynomialRegressor : The polynomial regression.
-    sklearn.model_selection.GridSearchCV : The search for other estimators, which documents all this
-        at length.
+    sklearn.model_selection.GridSearchCV : The search for all estimators. Its documentation has more details.
 
     Notes
     -----
     On the fast path, L-BFGS at its default rate ends at the least squares, so the search solves for
-    them. Optimizers that step each parameter by itself train all candidates, folds and learning rates
-    as parts of one tensor. Other optimizers, and candidates whose `extrapolation` is not
+    them. Optimizers that update each parameter independently train all candidates, splits and learning
+    rates as parts of one tensor. Other optimizers, and candidates whose `extrapolation` is not
     ``"continue"``, train one by one from the Gram matrix of the split.
 
     These fits fall back to scikit-learn's evaluation, which reads the rows for each of them:
@@ -138,11 +137,11 @@ class PolynomialGridSearchCV(GridSearchCV):
     - Training sets whose Gram matrix is ill-conditioned. A fit reads these rows more than once.
     - Fits that diverge or fail on the fast path.
 
-    Where training rows lie in a small part of the range of all rows, the fast path reads the rows of
-    that split by themselves.
+    If the training rows of a split lie in a small part of the range of all rows, the fast path reads the
+    rows of that split by themselves.
 
     Scores agree with those of GridSearchCV to about 1e-9. Candidates that are equally good, such as
-    converged ones of several learning rates, may get another order of ranks.
+    several learning rates that all converge, may get ranks in a different order.
 
     Examples
     --------
@@ -157,22 +156,22 @@ class PolynomialGridSearchCV(GridSearchCV):
     {'alpha': 0.0, 'degree': 3}
     """
 
-    # Saved searches name their class by its public name, wherever its code stands.
+    # Pickle stores the public name of the class, so that its file can move.
     __module__ = "torchpoly"
 
     def fit(self, X: ArrayLike, y: ArrayLike | None = None, **params: Any) -> PolynomialGridSearchCV:
-        """Search, and fit the best candidate on all rows.
+        """Evaluate all candidates, and fit the best one to all rows.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            What the estimator takes.
+            Data that the estimator accepts.
 
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            What the estimator takes.
+            Targets that the estimator accepts.
 
         **params : dict of str to object
-            Such as ``sample_weight`` and ``groups``: passed on as by GridSearchCV.
+            Metadata such as ``sample_weight`` and ``groups``. They are passed on as GridSearchCV does.
 
         Returns
         -------
@@ -184,18 +183,18 @@ class PolynomialGridSearchCV(GridSearchCV):
         TypeError
             If X is a Dask dataframe.
         ValueError
-            As by GridSearchCV: if the grid names an unknown parameter, if it is empty, if the
-            splits are not possible, if all fits fail, or if one does with ``error_score="raise"``.
+            For the reasons of GridSearchCV: the grid has an unknown parameter, it is empty, the splits are
+            not possible, all fits fail, or one fit fails with ``error_score="raise"``.
 
         Warns
         -----
         FitFailedWarning
-            If some fits fail, which then have the score `error_score`.
+            If some fits fail. Their score is `error_score`.
         UserWarning
-            If exceptions kept all fits from the fast path. It says which. Exceptions that
-            scikit-learn's evaluation raises too are reported as by GridSearchCV.
+            If exceptions kept all fits from the fast path. The warning names them. Exceptions that
+            scikit-learn's evaluation raises too are reported as GridSearchCV does.
         ConvergenceWarning
-            If candidates end before their `tol` is met.
+            If the training of a candidate ends before its `tol` is met.
 
         Examples
         --------
@@ -224,7 +223,10 @@ class PolynomialGridSearchCV(GridSearchCV):
 
     @fit_context(prefer_skip_nested_validation=False)
     def _search(self, parser: CandidateParser, X: Any, y: Any, params: dict[str, Any]) -> PolynomialGridSearchCV:
-        """Do what GridSearchCV does, but for how candidates are evaluated and the best one is fitted."""
+        """Search as GridSearchCV.fit does, but with a fast path for the evaluation and for the last fit.
+
+        The body follows GridSearchCV.fit, which has no method to override for the evaluation of one fit.
+        """
         scorer, refit_metric = self._get_scorers()
         X, y = indexable(X, y)
         params = check_method_params(X, params=params)
@@ -273,7 +275,7 @@ class PolynomialGridSearchCV(GridSearchCV):
             if isinstance(candidate, Candidate):
                 candidates[index] = candidate
             else:
-                # What no estimator has is refused before any work.
+                # An unknown parameter raises here, before any work.
                 clone(self.estimator).set_params(**clone(parameters, safe=False))
                 evaluation.reasons |= dict.fromkeys(product([index], range(len(fits.splits))), candidate)
         return candidates
@@ -281,12 +283,12 @@ class PolynomialGridSearchCV(GridSearchCV):
     def _take_fast_path(
         self, parser: CandidateParser, candidates: list[Candidate], fits: _Fits, evaluation: Evaluation
     ) -> PlainSource | None:
-        """Evaluate candidates from what is read of the rows once.
+        """Evaluate candidates on the fast path.
 
         Returns
         -------
         PlainSource or None
-            What has been read, if it is of the rows themselves.
+            The source of the rows, from which the best candidate can be fitted; None with a pipeline.
         """
         X, y, fit_params = fits.X, fits.y, fits.fit_params
         source = None
@@ -314,7 +316,7 @@ class PolynomialGridSearchCV(GridSearchCV):
         return None
 
     def _fall_back(self, fits: _Fits, evaluation: Evaluation) -> list[Result]:
-        """Return the results of all fits, of which GridSearchCV's evaluation does those that have none yet."""
+        """Evaluate the fits without a result as GridSearchCV does, and return the results of all fits."""
         for line in fallback_lines(evaluation.reasons, len(fits.pairs)):
             self._report(line)
         pairs, n_splits = [pair for pair in fits.pairs if pair not in evaluation.results], len(fits.splits)
@@ -366,7 +368,7 @@ class PolynomialGridSearchCV(GridSearchCV):
             self.best_params_ = results["params"][self.best_index_]
 
     def _refit(self, fits: _Fits, source: PlainSource | None, candidate: Candidate | None) -> None:
-        """Fit the best candidate to all rows, from what has been read of them if that is enough."""
+        """Fit the best candidate to all rows, from their Gram matrix if possible."""
         self.best_estimator_ = clone(self.estimator).set_params(**clone(self.best_params_, safe=False))
         start, is_fitted = time.time(), False
         with fits.tasks.refit(self.best_estimator_):
@@ -382,7 +384,7 @@ class PolynomialGridSearchCV(GridSearchCV):
             self.feature_names_in_ = self.best_estimator_.feature_names_in_
 
     def _report_result(self, fits: _Fits, index: int, split: int, result: Result) -> None:
-        """Report a fit on the fast path."""
+        """Report a fit on the fast path to callbacks, and print it if `verbose` is above 1."""
         n_splits = len(fits.splits)
         fits.tasks.report_evaluation(index * n_splits + split, fits.splits[split][0])
         if self.verbose > 1:
@@ -401,12 +403,13 @@ class _Fits:
     Parameters
     ----------
     X, y : array-like
-        As the user gave them.
+        The data as the user passed them.
     grid : list of dict
         The parameters of each candidate.
     splits : list of tuple of ndarray
-        Training and test rows of each split.
+        Indices of the training rows and of the test rows of each split.
     scorer : callable
+        The metric, or all metrics in one callable.
     fit_params, score_params : dict
         Metadata for the estimator and the scorer.
     tasks : SearchTasks
@@ -423,5 +426,5 @@ class _Fits:
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
-        """The index of the candidate and that of the split of each fit."""
+        """The indices of candidate and split of each fit."""
         return list(product(range(len(self.grid)), range(len(self.splits))))
