@@ -1,4 +1,4 @@
-"""What the parts of the estimator share: parameters, fitted state, and training."""
+"""The base class of the estimator: parameters, fitted state, training and pickling."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from torchpoly._train.problem import Problem, average_curves
 if TYPE_CHECKING:
     import torch
 
-# Of what a fitted model saves; counted up where an earlier version could not read it.
+# The version of the saved state. It is incremented if earlier versions of torchpoly cannot read a new state.
 _FORMAT = 2
-# Fitted attributes that are saved as dicts of arrays, numbers and strings.
+# Fitted attributes that are dataclasses, and are saved as dicts of arrays, numbers and strings.
 _RECORDS = {"_polynomial": FittedPolynomial, "_running_gram": RunningGram}
-# From a warning of a fit to the line that calls fit.
+# Number of stack frames from a warning in `_warn_of_columns` to the line that calls fit.
 _STACKLEVEL = 6
 
 
 class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
-    """Parameters and fitted state of the polynomial regressor, which documents them; how it trains and is saved."""
+    """Base class of :class:`TorchPolynomialRegressor`, which documents the parameters."""
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]]
 
@@ -61,16 +61,16 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
     _single_target: bool
     # The loss after each iteration.
     _losses: list[float]
-    # What the last fit has read, and what partial_fit has read so far: for rows to come.
+    # The Gram matrix of the last fit and that of all calls of partial_fit, to which later rows are added.
     _read: RunningGram | None
     _running_gram: RunningGram
-    # Library and device of X in fit, where scikit-learn dispatches on them.
+    # Library and device of X in fit, if scikit-learn's array_api_dispatch is set.
     _namespace: tuple[str, str] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return parameters and fitted state as arrays, numbers and strings, with the number of their format.
+        """Return parameters and fitted state as arrays, numbers and strings, with the version of the format.
 
-        What only :meth:`partial_fit` would need of a fit is left out.
+        The Gram matrix of the last :meth:`fit` is left out. Only a later :meth:`partial_fit` would need it.
         """
         from torchpoly import __version__
 
@@ -79,12 +79,12 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
         return state | records | {"_format": _FORMAT, "_version": __version__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what this version or an earlier one has saved.
+        """Restore a state that this version or an earlier one has saved.
 
         Raises
         ------
         ValueError
-            If a later version has saved it in a format that this one does not know.
+            If a later version has saved the state in a format that this version does not know.
         """
         state = state.copy()
         number, version = state.pop("_format"), state.pop("_version")
@@ -112,7 +112,21 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
         *,
         weight_unit: float = 1.0,
     ) -> None:
-        """Solve the problem and take over what it leads to."""
+        """Solve a problem and set the fitted attributes.
+
+        Parameters
+        ----------
+        problem : Problem
+        optimizer : OptimizerSpec
+        n_rows : int
+            Number of rows of positive weight.
+        single_target : bool
+            Whether y has one dimension.
+        tasks : FitTasks, optional
+            The callbacks of the fit.
+        weight_unit : float
+            The largest weight of the user, by which the weights were divided.
+        """
         _warn_of_columns(problem, getattr(self, "feature_names_in_", None))
 
         def fitted(losses: ArrayLike) -> dict[str, Any]:
@@ -137,9 +151,10 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
                 verbose=int(self.verbose),
             )
             curves.append(curve)
-        # A fit before has left what this one does not set.
-        for name in {"dual_gap_", "_running_gram"}.union(*(kind.attributes for kind in LOSSES.values())):
-            self.__dict__.pop(name, None)
+        # This fit does not set all attributes that an earlier fit can have set.
+        kept = {"n_features_in_", "feature_names_in_"}
+        for name in [name for name in vars(self) if name == "_running_gram" or (name[-1] == "_" and name not in kept)]:
+            delattr(self, name)
         self._read = None
         if problem.read is not None:
             read = RunningGram.of_reading(problem.read, problem.targets, problem.box, n_rows)
@@ -149,28 +164,28 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
         if tasks is not None:
             tasks.finish()
 
-    def _beyond(self) -> str:
-        """Return `extrapolation`, or refuse it: it may have been set after fit."""
+    def _valid_extrapolation(self) -> str:
+        """Return `extrapolation`, or raise a ValueError. It can have changed since fit validated it."""
         constraints = {"extrapolation": self._parameter_constraints["extrapolation"]}
         validate_parameter_constraints(constraints, {"extrapolation": self.extrapolation}, type(self).__name__)
         return self.extrapolation
 
     def _device_for(self, X: Any) -> str | torch.device:
-        """Return where features are computed: where X is, unless the user has named another device."""
+        """Return the device for features: that of X, unless the user has set another device."""
         return self.device if self.device != "cpu" else device_of(X) or self.device
 
 
 def _warn_of_columns(problem: Problem, names: NDArray | None) -> None:
-    """Warn of columns that hardly differ, and of those of which a few values hide what the others could show."""
+    """Warn of columns that nearly coincide, and of columns with a few extreme values."""
 
-    def called(columns: NDArray[np.intp]) -> list[Any]:
+    def names_of(columns: NDArray[np.intp]) -> list[Any]:
         return (columns if names is None else names[columns]).tolist()
 
     domain = problem.basis.domain
     if domain.widths is not None and (very_narrow := domain.widths < VERY_NARROW).any():
         warnings.warn(
-            f"The columns {called(domain.columns_along(very_narrow))} nearly coincide: along one direction they differ "
-            f"by less than {VERY_NARROW:g} of their range, and the fit uses that difference. Where new rows are "
+            f"The columns {names_of(domain.columns_along(very_narrow))} nearly coincide: along one direction they "
+            f"differ by less than {VERY_NARROW:g} of their range, and the fit uses that difference. Where new rows are "
             "rounded otherwise, predictions may be far off. Give the difference as a column, drop one of the columns, "
             "or set alpha > 0.",
             LinAlgWarning,
@@ -178,7 +193,7 @@ def _warn_of_columns(problem: Problem, names: NDArray | None) -> None:
         )
     if problem.extremes is not None and len(problem.extremes):
         warnings.warn(
-            f"A few extreme values in columns {called(problem.extremes)} hide terms that the other rows could tell "
+            f"A few extreme values in columns {names_of(problem.extremes)} hide terms that the other rows could tell "
             "apart: beside them, the others lie so close together that their powers differ by rounding only. These "
             "terms are left out. Are the values placeholders for missing ones, as -9999? Drop or impute such rows, "
             "transform the columns (by a logarithm, say), or lower 'degree'.",

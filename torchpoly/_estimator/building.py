@@ -1,4 +1,4 @@
-"""From rows, or what has been read of them, to what training minimizes."""
+"""Builds the problem that training minimizes, from rows or from a Gram matrix."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ from torchpoly._train.loss_rows import LossRows
 from torchpoly._train.problem import Part, Problem
 from torchpoly._train.row_objective import RowObjective
 
-# From predictions further off, in deviations of y, training does not start.
-_GREATEST_START = 1e70
+# A warm start is ignored if it predicts more than this in standard deviations of y. Squares of such
+# predictions, 1e140, and their products with features are still far from the range of floats, 1e308.
+_MAX_WARM_START = 1e70
 
-# Mean products of features and targets, of variance 1, are rounded to so many units in the last place.
+# Rounding errors of mean products of features and scaled targets, in units of the machine epsilon.
 _PRODUCT_ROUNDING = 128
 
 
@@ -49,7 +50,7 @@ def build_from_rows(
     warm: FittedPolynomial | None,
     on_chunk: Callable[[], object] | None,
 ) -> Problem:
-    """Read the rows and return the problem of fitting them.
+    """Read the rows once, or twice if ill-conditioned, and return the problem of a fit.
 
     Parameters
     ----------
@@ -58,20 +59,20 @@ def build_from_rows(
     y : ndarray of shape (n_samples,) or (n_samples, n_targets)
     weights : ndarray of shape (n_samples,) or None
     box : Box
-        Of the rows of positive weight.
+        The ranges of the rows of positive weight.
     device : torch.device or None
     batch_size : int or None
-        How many rows there are to a step; None for all.
+        Number of rows in a mini-batch; None for all rows.
     in_stages : bool
         Whether the loss may be minimized in stages.
     warm : FittedPolynomial or None
-        From which training starts.
+        The polynomial from which training starts.
     on_chunk : callable or None
-        Is called after each chunk of rows that is read.
+        It is called after each chunk of rows that is read.
     """
     data = spec.data(X, y, weights, device, on_chunk)
-    # What the polynomial so far predicts is read as further targets: their least squares are
-    # its coefficients in the new basis, whatever that is.
+    # For a warm start, the predictions of the last polynomial are read as further targets. Their least
+    # squares are the coefficients of that polynomial in the new basis.
     extended = data if warm is None else _with_predictions(data, warm)
     reading = extended.read(spec.basis_for(box))
     if spec.needs_well_conditioned:
@@ -97,14 +98,14 @@ def build_from_rows(
 def build_from_running_gram(
     spec: ModelSpec, rows: RunningGram, source: Callable[[TargetScaling], Source] | None = None
 ) -> Problem:
-    """Return the problem of fitting rows that were read in parts.
+    """Return the least-squares problem for rows that were read in parts.
 
     Parameters
     ----------
     spec : ModelSpec
     rows : RunningGram
     source : callable, optional
-        Returns the rows with scaled targets, if they can be read again.
+        It takes a target scaling and returns the rows, if these can be read again.
     """
     statistics, targets = rows.statistics, rows.targets
     if spec.is_monomial:
@@ -123,7 +124,7 @@ def build_from_running_gram(
 def build_from_gram(
     spec: ModelSpec, reading: NormalEquations, targets: TargetScaling, box: Box, warm: Floats | None = None
 ) -> Problem:
-    """Return the problem of least squares, for which what has been read of the rows is enough.
+    """Return the problem ``min c'Gc - 2 c'b + alpha c'Pc`` of a Gram matrix G.
 
     Parameters
     ----------
@@ -138,7 +139,7 @@ def build_from_gram(
     objective_over = GramObjective.orthonormal if orthonormal else GramObjective.in_basis
     objective = objective_over(reading, spec.alpha, targets.scale)
     if not spec.is_monomial:
-        # Optimizers that divide the gradient by its own size would take rounding for a direction to go.
+        # Optimizers that divide the gradient by its size, such as Adam, would follow rounding errors.
         is_rounding = np.abs(objective.rhs) < _rounding(targets)
         objective = replace(objective, rhs=np.where(is_rounding, 0.0, objective.rhs))
     if warm is None:
@@ -162,9 +163,9 @@ def _build_on_rows(
     in_stages: bool,
     warm: Floats | None = None,
 ) -> Problem:
-    """Return the problem of a loss that needs the rows.
+    """Return the problem of a loss that needs the rows in each iteration.
 
-    A cold start is at the best of the least squares and constants.
+    Without a warm start, training starts at the least squares or at a constant, whichever has the lower loss.
     """
     coordinates = reading.orthonormal_coordinates(spec.alpha)
     transform: Coordinates | None = coordinates
@@ -181,11 +182,11 @@ def _build_on_rows(
         initial_parameters = spec.initial_parameters(len(origins[0]), data.targets)
         origins = [initial_parameters] if spec.is_monomial else [initial_parameters, *origins]
         if not loss_class(spec.loss).scales_targets:
-            # A loss that takes the logarithm of a rate, say, is at home near y_pred = 0.
+            # A loss such as PoissonNLLLoss takes y_pred as the logarithm of a rate, so y_pred = 0 is a start too.
             origins.append(-rows.constant * data.targets.center / data.targets.scale)
     stages = Stages.NONE if not in_stages else Stages.LAST if warm is not None else Stages.ALL
     scale, parts = data.targets, []
-    # Of the starts, a loss of the user's own may overflow at some.
+    # A user's loss can overflow at some of the starts. Another start then has a lower loss.
     with np.errstate(all="ignore"):
         losses = spec.losses(data, single_target, in_stages)
         for target, loss in enumerate(losses):
@@ -194,7 +195,7 @@ def _build_on_rows(
             starts = [origin[:, own] for origin in origins]
             may_bend = in_stages and not spec.is_monomial
             link = loss.take_link(rows.targets, rows.normalized_weights) if may_bend else None
-            if link is not None:  # a callable is the only loss, of all targets
+            if link is not None:  # only callables have a link, and one callable is the loss of all targets
                 constant, scale = link
                 moves = rows.constant * (data.targets.center - scale.center)
                 starts = [(start * data.targets.scale + moves) / scale.scale for start in starts]
@@ -208,10 +209,16 @@ def _build_on_rows(
 
 
 def _warm_start(spec: ModelSpec, reading: NormalEquations, coordinates: Coordinates, products: Floats) -> Floats:
-    """Return the polynomial so far in these coordinates T, for which ``T' (G + alpha P) T`` is the identity.
+    """Return ``T' (G + alpha P) c``: coefficients c in coordinates T with ``T' (G + alpha P) T = I``.
 
-    With its coefficients c, and their products with the features G c, that is
-    ``T' (G + alpha P) c``.
+    Parameters
+    ----------
+    spec : ModelSpec
+    reading : NormalEquations
+    coordinates : Coordinates
+        The coordinates T.
+    products : ndarray of shape (n_terms, n_targets)
+        The products G c of the Gram matrix and the coefficients of the last polynomial.
     """
     if spec.alpha:
         unpenalized = reading.orthonormal_coordinates(0.0)
@@ -221,19 +228,20 @@ def _warm_start(spec: ModelSpec, reading: NormalEquations, coordinates: Coordina
 
 
 def _with_predictions(data: TrainingRows, warm: FittedPolynomial) -> TrainingRows:
-    """Return the data with what the polynomial so far predicts.
+    """Return the rows with the predictions of the last polynomial as further targets.
 
-    In other units than these, that can be out of all proportion: then training starts anew.
+    If the predictions are too large, for example because X has other units now, they are left out. Training
+    then starts without a warm start.
     """
     predictions = warm.predict(data.X, data.device).astype(np.float64)
     with np.errstate(over="ignore"):
         greatest = np.abs(data.targets.transform(predictions)).max()
-    return data.with_more_targets(predictions) if greatest < _GREATEST_START else data
+    return data.with_more_targets(predictions) if greatest < _MAX_WARM_START else data
 
 
 def _rounding(targets: TargetScaling) -> Floats:
-    """Return the size of mean products of features and targets that are rounding.
+    """Return a bound of the rounding errors in mean products of features and scaled targets.
 
-    Targets have a spread of 1, but beside a large offset they are rounded to a share of that.
+    Scaled targets have a spread of 1. If y has a large mean, its rounding errors are relative to the mean.
     """
     return (_PRODUCT_ROUNDING + 2 * np.abs(targets.center) / targets.scale) * EPSILON

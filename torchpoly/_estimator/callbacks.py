@@ -1,4 +1,4 @@
-"""scikit-learn's callbacks, from version 1.9 on: how far a fit is."""
+"""The tasks of a fit for scikit-learn's callbacks, which exist from version 1.9 on."""
 
 from __future__ import annotations
 
@@ -49,34 +49,34 @@ class FitTasks(Tasks):
         self._phase = self._begin(self._fit.subcontext(task_name="read", max_subtasks=n_chunks))
 
     def read_chunk(self) -> None:
-        """Tell that a chunk has been read; where rows are read twice, the second time counts for nothing."""
+        """Report that a chunk has been read. A second pass over the rows is not reported."""
         if self._n_left:
             self._n_left -= 1
             self._end(self._begin(self._phase.subcontext(task_name="chunk")))
 
     def train(self, fitted: Callable[[Sequence[float]], dict[str, Any]], n_iter: int) -> None:
-        """Tell that training begins.
+        """End the reading and begin the training.
 
         Parameters
         ----------
         fitted : callable
-            Returns the fitted attributes as of now, from the losses so far.
+            It takes the losses so far and returns the fitted attributes of the current iteration.
         n_iter : int
-            How many iterations there are at most.
+            Greatest number of iterations.
         """
         self._end(self._phase)
         self._fitted = fitted
         self._phase = self._begin(self._fit.subcontext(task_name="train", max_subtasks=n_iter))
 
     def on_iteration_begin(self) -> None:
-        """Tell that an iteration begins."""
+        """Begin an iteration."""
         self._iteration = self._begin(self._phase.subcontext(task_name="iteration"))
 
     def on_iteration_end(self, losses: Sequence[float]) -> bool:
-        """Tell that an iteration has ended; return whether a callback asks to stop."""
+        """End an iteration, and return whether a callback asks to stop."""
         return self._end(self._iteration, reconstruction_attributes=lambda: self._fitted(losses))
 
     def finish(self) -> None:
-        """Tell that the fit has ended."""
+        """End the training and the fit."""
         self._end(self._phase)
         self._end(self._fit)

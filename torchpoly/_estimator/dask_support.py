@@ -104,7 +104,7 @@ def accumulate(spec: ModelSpec, partitions: Partitions) -> RunningGram:
 
 def _values_at(estimator: PolynomialBase) -> Callable[[NDArray], Floats]:
     """Return the function from rows to predictions, which workers run."""
-    return partial(_predict, estimator._polynomial, estimator.device, estimator._beyond())
+    return partial(_predict, estimator._polynomial, estimator.device, estimator._valid_extrapolation())
 
 
 def _predict(polynomial: FittedPolynomial, device: Any, extrapolation: str, X: NDArray) -> Floats:

@@ -1,4 +1,4 @@
-"""More terms than memory holds are refused before anything is allocated."""
+"""Check that the terms of a fit fit in memory."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from torchpoly._backend.rows import chunk_size, vector_chunk_size
 from torchpoly._gram.factors import KERNEL_ELEMENTS, is_dense
 from torchpoly._polynomial.index_set import IndexSet
 
-# Matrices of terms x terms, or of terms x rows or rows x rows where these are fewer, that a fit holds at its peak.
-_MATRICES = 8
+# Number of matrices that a fit holds at its peak. They have the shape (n_terms, n_terms), or (n_terms, n_rows) or
+# (n_rows, n_rows) if rows are fewer than terms.
+_N_PEAK_MATRICES = 8
 
 
 def check_memory(indices: IndexSet, n_rows: int) -> None:
-    """Refuse more terms than the machine's memory holds, before anything is allocated.
+    """Raise a ValueError if a fit would need more than the memory of the machine.
 
     Raises
     ------
     ValueError
-        With the number of terms and bytes, and the greatest degree that fits.
+        The message has the numbers of terms and bytes, and the highest degree that fits.
     """
 
     def fit_bytes(degree: int) -> int:
         n_terms = indices.of_degree(degree).n_terms
         if n_rows < n_terms and not is_dense(n_terms, n_rows):
             kernels = 2 * degree * KERNEL_ELEMENTS * min(indices.n_variables - 1, 1)
-            return 8 * (_MATRICES * n_rows**2 + n_terms * (_MATRICES + vector_chunk_size(n_terms)) + kernels)
-        return 8 * n_terms * (_MATRICES * min(n_terms, n_rows + 1) + chunk_size(n_terms))
+            return 8 * (
+                _N_PEAK_MATRICES * n_rows**2 + n_terms * (_N_PEAK_MATRICES + vector_chunk_size(n_terms)) + kernels
+            )
+        return 8 * n_terms * (_N_PEAK_MATRICES * min(n_terms, n_rows + 1) + chunk_size(n_terms))
 
     limit = _physical_memory()
     needed = fit_bytes(indices.degree)
@@ -45,7 +48,7 @@ def check_memory(indices: IndexSet, n_rows: int) -> None:
 
 @cache
 def _physical_memory() -> float:
-    """Return the bytes of memory of this machine; infinite where the system does not tell."""
+    """Return the memory of this machine in bytes; infinity if the system does not report it."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

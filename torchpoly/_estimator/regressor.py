@@ -487,7 +487,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
             rows = validate_data(self, to_host_array(X), dtype=DTYPES, reset=False)
         names = getattr(self, "feature_names_in_", None)
         device = device_or_cpu(self._device_for(X))
-        predictions = self._polynomial.predict(rows, device, self._beyond(), names)
+        predictions = self._polynomial.predict(rows, device, self._valid_extrapolation(), names)
         return like_input(predictions[:, 0] if self._single_target else predictions, X)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -550,4 +550,6 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
             from torchpoly._polynomial.module import PolynomialModule
         except ImportError as error:
             raise AttributeError(f"'module_' is a torch.nn.Module, and torch cannot be imported: {error}") from error
-        return PolynomialModule(self._polynomial, squeeze=self._single_target, extrapolation=self._beyond())
+        return PolynomialModule(
+            self._polynomial, squeeze=self._single_target, extrapolation=self._valid_extrapolation()
+        )

@@ -1,4 +1,4 @@
-"""What a saved model holds: arrays, numbers and strings, under names that stay."""
+"""Conversion of dataclasses to dicts of arrays, numbers and strings, and back. Saved models use it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ Record = TypeVar("Record")
 
 
 def to_plain(record: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass by name; those that are dataclasses as dicts in turn."""
+    """Return the fields of a dataclass as a dict. Fields that are dataclasses become dicts too."""
     values = {field.name: getattr(record, field.name) for field in fields(record) if field.init}
     return {name: to_plain(value) if is_dataclass(value) else value for name, value in values.items()}
 
 
 def from_plain(kind: type[Record], state: dict[str, Any]) -> Record:
-    """Return the dataclass whose fields these are: the inverse of :func:`to_plain`."""
+    """Return the dataclass with these fields. This is the inverse of :func:`to_plain`."""
     kinds = get_type_hints(kind)
     return kind(
         **{

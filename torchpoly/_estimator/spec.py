@@ -1,4 +1,4 @@
-"""The parameters of the estimator that say what is minimized."""
+"""The parameters of the estimator that define the minimization problem."""
 
 from __future__ import annotations
 
@@ -30,7 +30,20 @@ def loss_class(loss: str | LossFunction) -> Any:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The parameters of the estimator that say what is minimized; there they are documented."""
+    """The parameters of the estimator that define the minimization problem.
+
+    :class:`TorchPolynomialRegressor` documents them.
+
+    Parameters
+    ----------
+    index_options : dict of str to object
+        Arguments of :class:`IndexSet`, such as ``degree``.
+    loss : str or callable
+    loss_options : dict of str to object
+        Arguments of the class of the loss, such as ``quantile``.
+    alpha : float
+    basis : {"orthonormal", "chebyshev", "monomial"}
+    """
 
     index_options: dict[str, Any]
     loss: str | LossFunction
@@ -40,17 +53,17 @@ class ModelSpec:
 
     @property
     def is_least_squares(self) -> bool:
-        """Whether a Gram matrix says all that the loss needs."""
+        """Whether the loss is the squared error, for which training needs only a Gram matrix."""
         return self.loss == "squared_error"
 
     @property
     def needs_well_conditioned(self) -> bool:
-        """Whether rows are read again where their Gram matrix has too few digits to tell terms apart."""
+        """Whether rows are read again if their Gram matrix is ill-conditioned."""
         return self.basis == "orthonormal" and self.alpha == 0
 
     @property
     def is_robust(self) -> bool:
-        """Whether targets are centered at their medians, not at their means."""
+        """Whether the target scaling uses medians instead of means and standard deviations."""
         return loss_class(self.loss).is_robust
 
     def data(
@@ -61,7 +74,7 @@ class ModelSpec:
         device: Device,
         on_chunk: Callable[[], object] | None = None,
     ) -> TrainingRows:
-        """Return the rows with the scale of their targets. Parameters are those of :func:`build_from_rows`."""
+        """Return the rows with the scaling of their targets. :func:`build_from_rows` documents the parameters."""
         Y = y.reshape(len(y), -1)
         targets = (median_and_deviation if self.is_robust else mean_and_deviation)(Y, weights)
         if self.is_monomial:
@@ -69,7 +82,7 @@ class ModelSpec:
         return TrainingRows(X, Y, weights, targets, device, on_chunk)
 
     def losses(self, data: TrainingRows, single_target: bool, in_stages: bool) -> list[Loss]:
-        """Return the loss of all targets, or one for each where they have stages of their own."""
+        """Return one loss for all targets, or one for each target if each is minimized in its own stages."""
         if isinstance(self.loss, str):
             scale = data.targets.scale
             parts = np.split(scale, len(scale)) if in_stages else [scale]
@@ -79,32 +92,39 @@ class ModelSpec:
 
     @property
     def is_monomial(self) -> bool:
-        """Whether features are raw powers of raw X, for raw y."""
+        """Whether features are powers of X without scaling, and y is not scaled either."""
         return self.basis == "monomial"
 
     def basis_for(self, box: Box) -> Basis:
-        """Return the basis for rows whose columns span the box."""
+        """Return the basis for rows with the ranges of a box."""
         if self.is_monomial:
             return Basis(Domain.identity(len(box)), self.indices(len(box)), "power")
         return Basis.spanning(box, self.indices(len(box)))
 
     def indices(self, n_features: int, values: Sequence[Floats | None] | None = None) -> IndexSet:
-        """Return the terms of so many columns, of which those of few values have few powers."""
+        """Return the index set of the terms.
+
+        Parameters
+        ----------
+        n_features : int
+        values : sequence of (ndarray or None), optional
+            The distinct values of each column that has few of them. Such columns have fewer powers.
+        """
         indices = IndexSet(n_features, **self.index_options)
         return indices if self.is_monomial or values is None else indices.on_values(values)
 
     @property
     def degree(self) -> int:
-        """Greatest total degree of the terms."""
+        """Highest total degree of the terms."""
         return self.index_options["degree"]
 
     @property
     def family(self) -> tuple[object, ...]:
-        """What models have in common whose terms are the first of those of the greatest degree."""
+        """A key that is equal for specs whose terms are leading terms of one index set of a higher degree."""
         return self.indices(0).of_degree(0), self.is_monomial
 
     def initial_parameters(self, n_terms: int, targets: TargetScaling) -> Floats:
-        """Return the coefficients at which training starts: 0, and with raw powers so for y as it is."""
+        """Return the coefficients at which training starts: of the polynomial 0 in scaled y, or in y for raw powers."""
         origin = np.zeros((n_terms, len(targets.center)))
         if self.is_monomial:
             origin[0] = -targets.center
