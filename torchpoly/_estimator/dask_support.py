@@ -1,4 +1,4 @@
-"""Fitting an estimator to Dask collections, predicting on them, and scoring."""
+"""Fit, predictions and score of an estimator on Dask collections."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.fitted import FittedPolynomial
 from torchpoly._train.optimizers import resolve_optimizer
 
+# The parameters of a fit to collections, for which a Gram matrix is enough.
 _NEEDED = {"loss": "squared_error", "batch_size": None, "warm_start": False}
 
 
@@ -55,13 +56,13 @@ def fit_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: An
 
 
 def partitions_of(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> Partitions:
-    """Return the partitions of X with those of y and weights; record or check the columns of X."""
+    """Return the partitions of X with those of y and weights, and record (`reset`) or check the columns of X."""
     columns = _columns(estimator, X, reset=reset)
     return Partitions.of(X, y, sample_weight, columns, estimator.device)
 
 
 def _columns(estimator: PolynomialBase, X: Any, *, reset: bool) -> Columns:
-    """Return the columns of X as a Dask collection tells them; record or check their names and number."""
+    """Return the columns of a Dask collection, and record (`reset`) or check their names and number."""
     columns = Columns.of(X, "X")
     check_feature_names(estimator, columns.example, reset=reset)
     check_n_features(estimator, columns.example, reset=reset)
@@ -69,7 +70,7 @@ def _columns(estimator: PolynomialBase, X: Any, *, reset: bool) -> Columns:
 
 
 def predict_collection(estimator: PolynomialBase, X: Any) -> Any:
-    """Return the predictions for a Dask collection, as a lazy one."""
+    """Return the predictions for a Dask collection as a lazy collection."""
     n_targets = None if estimator._single_target else estimator._polynomial.coefficients.shape[1]
     return predict(X, _columns(estimator, X, reset=False), _values_at(estimator), n_targets)
 
@@ -85,7 +86,7 @@ def score_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: 
 
 
 def accumulate(spec: ModelSpec, partitions: Partitions) -> RunningGram:
-    """Return what least squares need to know of the rows in partitions."""
+    """Return the Gram matrix of the rows in partitions. Each worker reads its partitions."""
 
     def checked(box: Box) -> Box:
         check_memory(spec.indices(len(box), box.values), sys.maxsize)
@@ -113,7 +114,7 @@ def _predict(polynomial: FittedPolynomial, device: Any, extrapolation: str, X: N
 
 @dataclass(frozen=True)
 class Moments:
-    """What the coefficient of determination needs of some rows.
+    """Weighted mean and sums of squares of some rows, for the coefficient of determination.
 
     Parameters
     ----------
@@ -121,7 +122,7 @@ class Moments:
     weight : float
         Sum of the weights.
     mean : ndarray of shape (n_targets,)
-        From an origin that all rows share.
+        Weighted mean of y minus an origin, which is the same for all rows.
     squares : ndarray of shape (n_targets,)
         Weighted sum of squares about the mean.
     residuals : ndarray of shape (n_targets,)
@@ -136,7 +137,17 @@ class Moments:
 
     @classmethod
     def of(cls, values_at: Callable[[NDArray], NDArray], origin: Floats, data: TrainingRows, unit: float) -> Moments:
-        """Take them of rows whose weights are relative to a unit, and of the predictions at these rows."""
+        """Return the moments of rows.
+
+        Parameters
+        ----------
+        values_at : callable
+            Takes X and returns predictions.
+        origin : ndarray of shape (n_targets,)
+        data : TrainingRows
+        unit : float
+            Factor of the weights in `data`.
+        """
         row_weights = np.full(len(data.Y), unit) if data.weights is None else unit * data.weights
         residuals = row_weights @ np.square(data.Y - values_at(data.X).astype(np.float64))
         Y = data.Y - origin
@@ -152,7 +163,10 @@ class Moments:
 
     @property
     def r2(self) -> float:
-        """The coefficient of determination, averaged over targets; for constant targets 1 or 0, as in scikit-learn."""
+        """The coefficient of determination, averaged over targets.
+
+        A constant target has 1 if all residuals are 0, else 0, as in scikit-learn.
+        """
         if self.n_rows < 2:
             warnings.warn(
                 "R^2 score is not well-defined with less than two samples.", UndefinedMetricWarning, stacklevel=4

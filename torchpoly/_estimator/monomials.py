@@ -1,4 +1,4 @@
-"""The polynomial of a fitted estimator in the monomials of X: its coefficients and its equation."""
+"""Coefficients and equation of a fitted polynomial in the monomials of X."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from torchpoly._polynomial.equation import write_equations
 
 
 class Monomials(PolynomialBase):
-    """The polynomial of a fitted estimator in the monomials of X."""
+    """Coefficients and equation of a fitted estimator in the monomials of X."""
 
     @property
     def coef_(self) -> Floats:
-        """Coefficients of the monomials of X, but the constant, in the order of ``powers_``.
+        """Coefficients of the monomials of X without the constant, in the order of ``powers_``.
 
-        That is the order of ``PolynomialFeatures(degree, include_bias=False)``. They are converted
-        exactly from the basis at the first access, then rounded once; infinite or 0 beyond the range
-        of floats. At a high degree or far from 0 monomials are a poor way to evaluate a polynomial:
+        That is the order of ``PolynomialFeatures(degree, include_bias=False)``. The first access converts
+        the coefficients of the basis in exact arithmetic and rounds once. Beyond the range of floats they
+        are infinite or 0. Monomials evaluate a polynomial inaccurately at a high degree or far from 0, so
         ``predict`` does not use them.
         """
         coefficients = self._monomials()[:, 1:].copy()
@@ -43,27 +43,26 @@ class Monomials(PolynomialBase):
         return self._polynomial.basis.indices.of_columns(self.n_features_in_).powers[1:]
 
     def equation(self, precision: int = 6) -> str:
-        """Write the polynomial in the columns of X, as Python and SymPy read it.
+        """Return the polynomial as an equation in the columns of X that Python and SymPy can read.
 
-        Terms that nowhere in the range of the training data move y by more than
-        ``10**-precision`` of its standard deviation are left out. For ``basis="monomial"`` all
-        are written.
+        A term is left out if it changes y by at most ``10**-precision`` of its standard deviation
+        everywhere in the range of the training data. For ``basis="monomial"``, all terms are written.
 
-        Far from 0 or at a high degree, monomials are large and cancel: then it takes a greater
-        `precision` for the equation to agree with :meth:`predict`, and there may be none that does.
+        Far from 0 or at a high degree, monomials are large and cancel each other. The equation then needs
+        a greater `precision` to agree with :meth:`predict`. Sometimes no precision is enough.
 
         Parameters
         ----------
         precision : int, default=6
-            Number of significant digits, at least 1; floats have 17.
+            Number of significant digits, at least 1. Floats have 17.
 
         Returns
         -------
         str
-            ``"y = ..."``, or a line for each target: ``"y0 = ..."``, ``"y1 = ..."``. Columns are
-            called by their names where X had names, with ``_`` for what Python does not allow
-            in one, else ``x0``, ``x1``, ... Where a name means something to SymPy, as E and beta
-            do, give it to ``sympy.sympify`` among its `locals`.
+            ``"y = ..."``, or a line for each target: ``"y0 = ..."``, ``"y1 = ..."``. Columns have their
+            names in X, with ``_`` in the place of characters that Python does not allow in names. Without
+            names they are ``x0``, ``x1``, ... If a name has a meaning in SymPy, as E and beta have, pass it
+            to ``sympy.sympify`` in `locals`.
 
         Raises
         ------
@@ -73,8 +72,8 @@ class Monomials(PolynomialBase):
         Warns
         -----
         UserWarning
-            If rounding to `precision` digits may move y by more than its spread; for
-            ``basis="monomial"`` that is not looked at.
+            If rounding to `precision` digits may change y by more than its standard deviation. For
+            ``basis="monomial"``, this is not checked.
 
         Examples
         --------
@@ -92,10 +91,10 @@ class Monomials(PolynomialBase):
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             negligible = greatest * np.abs(coefficients) < 10.0**-precision
             moved = greatest * _rounding(coefficients, int(precision))
-        # y that does not vary has no spread to compare with.
+        # A constant y has no standard deviation to compare with.
         varies = ~negligible[:, 1:].all(axis=1)
         _warn_of_rounding(np.where(np.isfinite(moved), moved, 0.0)[varies], int(precision))
-        # A constant is not left out for being small if there is nothing else.
+        # A small constant is written if there are no other terms.
         negligible[:, 0] &= ~negligible[:, 1:].all(axis=1)
         coefficients = np.where(negligible, 0.0, coefficients)
         targets = ["y"] if self._single_target else [f"y{target}" for target in range(len(coefficients))]
@@ -108,26 +107,28 @@ class Monomials(PolynomialBase):
 
 
 def _rounding(coefficients: Floats, precision: int) -> Floats:
-    """Return by how much coefficients are off when they are written with so many digits, and read as floats."""
+    """Return the rounding errors of coefficients that are written with `precision` digits and read as floats."""
     written = [float(f"{value:.{precision}g}") for value in coefficients.flat]
     return np.maximum(np.abs(np.reshape(written, coefficients.shape) - coefficients), np.spacing(np.abs(coefficients)))
 
 
 def _warn_of_rounding(moved: Floats, precision: int) -> None:
-    """Warn where the rounding of terms, which are as good as independent, moves a target by more than its spread.
+    """Warn if rounding errors of the coefficients change a target by more than its standard deviation.
+
+    Rounding errors of terms are treated as independent, so their squares are summed.
 
     Parameters
     ----------
     moved : ndarray of shape (n_targets, n_monomials)
-        By how many spreads the rounding of each term moves the target.
+        The change of the target by the rounding of each term, in standard deviations.
     precision : int
     """
     with np.errstate(under="ignore"):
-        # More than 99 digits too few is no news; its square would overflow.
+        # Squares of values above 1e154 would overflow. At 1e99, the equation is useless anyway.
         together = np.sqrt(np.square(np.minimum(moved, 1e99)).sum(axis=1)).max(initial=0.0)
     if together > 1.0:
         enough = precision + 2 + math.ceil(math.log10(together))
-        # Evaluation in floats has no more than 15 digits, however many are written.
+        # Floats have about 15 digits, so a greater precision would not help.
         advice = f"Take precision={enough}" if enough <= 15 else "Use predict or module_ instead"
         warnings.warn(
             f"Rounded to {precision} significant digits, the equation may be off by about {together:.2g} times the "

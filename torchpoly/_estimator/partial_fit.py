@@ -1,4 +1,4 @@
-"""Fitting to rows that come in parts."""
+"""`partial_fit`: fitting to rows in several calls, from the sum of their Gram matrices."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from torchpoly._train.optimizers import resolve_optimizer
 
 
 def _keeps_gram_matrices(estimator: Any) -> bool:
-    """Whether a Gram matrix is all that training needs; if not, say how it could be."""
+    """Return True if training needs only a Gram matrix, or raise an AttributeError with advice."""
     for name, needed in [("loss", "squared_error"), ("batch_size", None)]:
         value = getattr(estimator, name)
         if value is not needed and value != needed:
@@ -49,37 +49,37 @@ def _keeps_gram_matrices(estimator: Any) -> bool:
     return True
 
 
-# Threads take turns in one estimator, so that none builds on rows to which another is adding.
+# One lock for each estimator. Two threads that add rows at the same time would lose the rows of one of them.
 _LOCKS: WeakKeyDictionary[Any, RLock] = WeakKeyDictionary()
 if hasattr(os, "register_at_fork"):
-    # A lock that another thread held at the fork would stay locked.
+    # A lock that another thread held at the time of the fork would stay locked in the child process.
     os.register_at_fork(after_in_child=_LOCKS.clear)
 
 
 class PartialFit(PolynomialBase):
-    """Fitting to rows that come in parts."""
+    """Fitting to rows in several calls."""
 
     @available_if(_keeps_gram_matrices)
     @fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
-        """Fit to these rows and all rows before.
+        """Fit to these rows and all earlier rows.
 
-        The polynomial is that of one fit to all rows since the last call of :meth:`fit`, that one
-        included, or since the first of this method. It does not depend on how the rows were divided
-        nor on their order, but for rounding. What is kept of the rows is their Gram matrix; where
-        later rows fall outside the range of those before, it is changed to the new range exactly.
-        Threads that call it on one estimator take turns.
+        The earlier rows are those of the last call of :meth:`fit` and of all later calls of this method.
+        The polynomial is that of one fit to all these rows. It does not depend on their order or on how
+        they were divided, up to rounding. The estimator keeps only the Gram matrix of the rows. If later
+        rows are outside the range of the earlier ones, the matrix is changed to the new range exactly.
+        Several threads can call this method on one estimator. The calls run one after another.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            One row or more, with the columns of the rows before.
+            One row or more, with the columns of the earlier rows.
 
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            With the targets of the rows before.
+            Values of the same targets as in the earlier rows.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Relative to weights of 1, and to those of the rows before.
+            Weights of the rows. They are compared with those of the earlier rows. ``None`` means weights of 1.
 
         Returns
         -------
@@ -89,22 +89,20 @@ class PartialFit(PolynomialBase):
         Raises
         ------
         AttributeError
-            If the loss is not the squared error, or there is a `batch_size`: then there is no such
-            method.
+            If the loss is not the squared error, or `batch_size` is set. The method does not exist then.
         ValueError
-            If `degree`, `basis`, `interaction_only`, columns or targets differ from those before, if
-            it is to go on from a fit of which no Gram matrix was kept (one of another loss, of many
-            terms, or loaded from a file), and for what :meth:`fit` refuses. The estimator is then what
-            it was before.
+            If `degree`, `basis`, `interaction_only`, columns or targets differ from those of the earlier
+            rows; if the last fit kept no Gram matrix, because it had another loss or many terms, or because
+            it was loaded from a file; or for the reasons of :meth:`fit`. The estimator is then unchanged.
 
         Warns
         -----
         ConvergenceWarning
             If `n_iter` iterations end before `tol` is met.
         LinAlgWarning
-            If the Gram matrix is ill-conditioned, beyond about 1e10, or takes terms for dependent that
-            these rows or those before tell apart. Rows cannot be read again, so :meth:`fit` on all rows
-            tells terms better apart.
+            If the Gram matrix is ill-conditioned, with a condition number above about 1e10, or if terms
+            are dependent in it that are independent on the rows. :meth:`fit` on all rows is more accurate,
+            because it can read the rows again.
 
         Examples
         --------
@@ -147,7 +145,7 @@ class PartialFit(PolynomialBase):
     def _accumulate(
         self, spec: ModelSpec, X: Any, y: Any, sample_weight: Any, so_far: RunningGram | None
     ) -> tuple[RunningGram, Callable[[TargetScaling], Source], bool]:
-        """Return what is known of these rows alone, the rows themselves, and whether y has one dimension."""
+        """Return the Gram matrix of these rows, a function that returns the rows, and whether y has one dimension."""
         reset = so_far is None
         if is_collection(X, y, sample_weight):
             partitions = partitions_of(self, X, y, sample_weight, reset=reset)
@@ -168,7 +166,7 @@ class PartialFit(PolynomialBase):
         return rows, lambda targets: replace(data, targets=targets), y.ndim == 1
 
     def _check_same_terms(self, so_far: RunningGram | None, spec: ModelSpec, n_targets: int | None) -> None:
-        """Refuse rows for other terms or targets than those of the rows before."""
+        """Raise a ValueError if terms or targets differ from those of the earlier rows."""
         if so_far is None:
             return
         before, now = so_far.basis, spec.basis_for(so_far.box)
