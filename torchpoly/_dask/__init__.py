@@ -1,1 +1,1 @@
-"""Dask collections."""
+"""Dask arrays and dataframes: their partitions, and computations on their workers."""

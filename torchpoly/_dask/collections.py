@@ -1,4 +1,4 @@
-"""Dask collections: what they tell of their columns, and which partitions belong together."""
+"""Dask collections: their columns, and partitions of X, y and weights with the same rows."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def is_frame(values: Any) -> bool:
 
 @dataclass(frozen=True)
 class Columns:
-    """What the partitions of a collection have in common.
+    """Name, column names, number of columns and dtype of a collection.
 
     Parameters
     ----------
     name : str
-        Of the argument.
+        Name of the argument, such as "X".
     labels : list or None
         Names of the columns of a dataframe.
     number : int or None
-        How many columns there are; None for a collection of one dimension.
+        Number of columns; None for a collection of one dimension.
     dtype : dtype
-        float32 if the columns' common type is that, else float64.
+        float32 if that is the common type of the columns, else float64.
     """
 
     name: str
@@ -54,14 +54,14 @@ class Columns:
 
     @classmethod
     def of(cls, values: Any, name: str, n_dimensions: Sequence[int] = (2,)) -> Columns:
-        """Read them from the metadata.
+        """Return the columns of a collection from its metadata.
 
         Raises
         ------
         TypeError
-            If these are no Dask array, dataframe or series.
+            If `values` is not a Dask array, dataframe or series.
         ValueError
-            If they have other dimensions.
+            If the number of dimensions is not in `n_dimensions`.
         """
         import dask.array as da
 
@@ -85,7 +85,7 @@ class Columns:
 
     @property
     def example(self) -> Any:
-        """An array or dataframe of these columns, without rows."""
+        """An array or dataframe with these columns and no rows."""
         empty = np.empty((0, self.number or 1), dtype=self.dtype)
         if self.labels is None:
             return empty
@@ -94,7 +94,7 @@ class Columns:
         return pd.DataFrame(empty, columns=self.labels)
 
     def check(self, part: Any) -> None:
-        """Refuse a partition of other columns."""
+        """Raise a ValueError if a partition has other columns."""
         shape = np.shape(part)
         if shape[1:] != (() if self.number is None else (self.number,)):
             whole = "one dimension" if self.number is None else f"{self.number} columns"
@@ -114,12 +114,12 @@ def blocks(values: Any) -> list[Any]:
 
 
 def aligned(values: Any, X: Any, name: str) -> Any:
-    """Return y or weights with the partitions of X, where their lengths or divisions are known.
+    """Return y or weights with the partitions of X, if lengths or divisions are known.
 
     Raises
     ------
     ValueError
-        If rows do not belong together, or nobody knows whether they do.
+        If the numbers of rows differ, or if it is unknown whether they do.
     """
     import dask.array as da
 
@@ -146,7 +146,7 @@ def aligned(values: Any, X: Any, name: str) -> Any:
 
 
 def check_partitions(number: int, expected: int, name: str) -> None:
-    """Refuse other numbers of partitions than X has."""
+    """Raise a ValueError if the number of partitions differs from that of X."""
     if number != expected:
         raise ValueError(
             f"{name!r} has {number} partitions and X has {expected}, and the rows of some are not counted. Give both "

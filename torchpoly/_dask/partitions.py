@@ -1,4 +1,4 @@
-"""From Dask collections to Gram matrices: partitions are reduced where they are, and merge as a tree."""
+"""Computations on Dask collections: one result for each partition on its worker, merged as a tree."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.domain import Domain
 from torchpoly._polynomial.target_scaling import TargetScaling
 
-# So many results are merged at a time.
+# Number of results that one task merges, as Dask's tree reductions do by default (``split_every``).
 _FAN_IN = 8
 _GONE = (
     "The Dask scheduler has gone, or the partitions that it held have. Connect a new dask.distributed.Client and fit "
@@ -35,18 +35,18 @@ _GONE = (
 
 @dataclass(frozen=True)
 class Partitions:
-    """The rows of a fit in partitions that lie anywhere.
+    """The rows of a fit, in partitions on the workers of a cluster.
 
     Parameters
     ----------
     columns, targets : Columns
-        Of X and y.
+        The columns of X and of y.
     device : str or torch.device
-        Where workers compute features.
+        The device on which workers compute features.
     parts : list of (X, y, weights)
-        :class:`dask.delayed.Delayed` objects of each partition; weights may be None or a number.
+        The :class:`dask.delayed.Delayed` objects of each partition. Weights may be None or a number.
     box : tuple of ndarray of shape (n_features,) or None
-        Rows outside of it are left out.
+        Lowest and highest values of the columns. Rows outside are left out.
     """
 
     columns: Columns
@@ -57,14 +57,14 @@ class Partitions:
 
     @classmethod
     def of(cls, X: Any, y: Any, sample_weight: Any, columns: Columns, device: Any) -> Partitions:
-        """Pair the partitions of X with those of y and of the weights, chunked alike as far as can be.
+        """Return the partitions of X with the same rows of y and of the weights.
 
         Raises
         ------
         TypeError
-            If y or weights are collections of other kinds.
+            If y or weights are collections of an unsupported type.
         ValueError
-            If rows of X, y and weights do not belong together, or nobody knows whether they do.
+            If X, y and weights have different numbers of rows, or if it is unknown whether they do.
         """
         y = aligned(y, X, "y")
         targets, parts = Columns.of(y, "y", (1, 2)), [blocks(X), blocks(y)]
@@ -79,23 +79,23 @@ class Partitions:
         return cls(columns, targets, device, list(zip(*parts, strict=True)))
 
     def reduce(self, of_rows: Callable[[TrainingRows, float], Any], merge: Callable[[Any, Any], Any]) -> Any:
-        """Compute something of each partition on its worker, and merge the results as a tree.
+        """Compute a result for each partition on its worker, and merge the results as a tree.
 
         Parameters
         ----------
         of_rows : callable
-            Takes the rows of positive weight of a partition that has such, with weights relative
-            to the greatest, and that.
+            Takes the rows of positive weight of a partition, with weights divided by the largest one, and
+            the largest weight. It is called only if there are such rows.
         merge : callable
-            Takes what it, or `of_rows`, has returned for some rows, and for the rows that follow.
+            Takes two results, of some rows and of the rows after them, and returns the result of both.
 
         Raises
         ------
         ValueError
-            If a partition is not as X as a whole, or is not of finite numbers; if there are no rows
-            of positive weight.
+            If a partition has other columns than X, or values that are not finite numbers; if no row has
+            a positive weight.
         RuntimeError
-            If the scheduler has gone.
+            If the scheduler does not exist any more.
         """
         import dask
 
@@ -112,7 +112,7 @@ class Partitions:
         except CancelledError as error:
             raise RuntimeError(_GONE) from error
         except ValueError as error:
-            # So Dask says that persisted partitions have gone with their cluster.
+            # This is Dask's message if persisted partitions were lost with their cluster.
             if "Missing dependency" in str(error):
                 raise RuntimeError(_GONE) from error
             raise
@@ -123,7 +123,7 @@ class Partitions:
 
 @contextmanager
 def _naming_partition(number: int) -> Iterator[None]:
-    """Say in what is raised which partition is to blame."""
+    """Add the number of the partition to the messages of exceptions."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -134,7 +134,7 @@ def _naming_partition(number: int) -> Iterator[None]:
 def _of_partition(
     function: Any, columns: Columns, targets: Columns, device: Any, box: Any, number: int, X: Any, y: Any, weights: Any
 ) -> Any:
-    """Return what a function makes of a partition, None where that has no rows of positive weight."""
+    """Return the result of a function for a partition; None if no row has a positive weight."""
     with _naming_partition(number):
         columns.check(X)
         targets.check(y)
@@ -166,7 +166,7 @@ class PartitionedRows:
     n_rows : int
         Number of rows of positive weight.
     targets : TargetScaling
-        What the targets are scaled by.
+        The scaling of the targets.
     """
 
     partitions: Partitions
@@ -175,15 +175,15 @@ class PartitionedRows:
 
     @property
     def precision(self) -> float:
-        """How far the values of X are rounded, relatively."""
+        """The machine epsilon of X."""
         return float(np.finfo(self.partitions.columns.dtype).eps)
 
     def ranges(self, domain: Domain) -> tuple[Floats, Floats]:
-        """Return the least and greatest values that the rows take in the variables of a domain."""
+        """Return the lowest and highest value of each variable of a domain over the rows."""
         return self.partitions.reduce(lambda data, _: data.ranges(domain), union_of_ranges)
 
     def points(self, domain: Domain, at_most: int) -> Floats:
-        """Return a number for each distinct row, or for the first found where they are more than `at_most`."""
+        """Return a number for each distinct row, or `at_most` + 1 of them if there are more."""
         return self.partitions.reduce(
             lambda data, _: data.points(domain, at_most), lambda one, other: distinct([one, other], at_most)
         )
@@ -197,7 +197,7 @@ class PartitionedRows:
         return np.diagonal(cast(Floats, self.read(basis, transform).statistics.features))
 
     def shortest_halves(self) -> Floats:
-        """Return the medians over partitions of the shortest intervals that hold half of their rows."""
+        """Return, for each column, the median over partitions of the shortest interval with half of the rows."""
         return np.median(self.partitions.reduce(lambda data, _: [data.shortest_halves()], add), axis=0)
 
     def within(self, low: Floats, high: Floats) -> PartitionedRows:
@@ -217,22 +217,22 @@ class PartitionedRows:
 
 
 def predict(X: Any, columns: Columns, values_at: Callable[[NDArray], NDArray], n_targets: int | None) -> Any:
-    """Return the predictions of a function lazily, chunked as X.
+    """Return predictions as a lazy collection with the chunks of X.
 
     Parameters
     ----------
     X : dask Array or DataFrame
     columns : Columns
-        Of X.
+        The columns of X.
     values_at : callable
-        Returns values of shape (n_rows, n_targets) at the rows of an array.
+        Takes an array X and returns predictions of shape (n_rows, n_targets).
     n_targets : int or None
-        None where predictions have one dimension.
+        None if predictions have one dimension.
 
     Returns
     -------
     dask Array, Series or DataFrame
-        An array for an array, a series or dataframe with X's index for a dataframe.
+        An array if X is an array; a series or dataframe with X's index if X is a dataframe.
     """
     shape = () if n_targets is None else (n_targets,)
     empty = np.empty((0, *shape), dtype=columns.dtype)
