@@ -1,4 +1,4 @@
-"""scikit-learn's face of the engine."""
+"""The estimator: polynomial regression with the interface of scikit-learn."""
 
 from __future__ import annotations
 
@@ -40,17 +40,17 @@ if TYPE_CHECKING:
 class TorchPolynomialRegressor(Monomials, PartialFit):
     """Polynomial regression, trained by any torch optimizer.
 
-    Fits all products of powers of the columns of X up to a total degree, under any loss, with an
-    optional L2 penalty. Features are products of Chebyshev polynomials of the scaled columns, and
-    training runs in coordinates that are orthonormal under the data [1]_, so that every optimizer
-    converges at its default learning rate, whatever the units of X and y. For least squares it
-    reads the rows once, one chunk at a time, and keeps the Gram matrix of features and targets;
-    training then costs the same for any number of rows.
+    The terms are all products of powers of the columns of X up to a total degree. Any loss can be
+    minimized, with an optional L2 penalty. The features are products of Chebyshev polynomials of the
+    scaled columns. Training runs in coordinates that are orthonormal under the data [1]_. So every
+    optimizer converges at its default learning rate, in all units of X and y. For least squares, the
+    estimator reads the rows once, one chunk at a time, and keeps the Gram matrix of features and targets.
+    Training then costs the same for any number of rows.
 
     Parameters
     ----------
     degree : int, default=3
-        Greatest total degree of the terms; 0 fits a constant.
+        Highest total degree of the terms; 0 fits a constant.
 
     optimizer : str, class or functools.partial, default="lbfgs"
         An optimizer of :mod:`torch.optim` that takes dense tensors: its name in any case
@@ -59,41 +59,42 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         :class:`torch.optim.Optimizer` work too. Weight decay is off unless set: see `alpha`.
 
     lr : float, default=None
-        Learning rate; a given one stays constant. ``None`` takes a default, which in the
-        orthonormal basis reaches the optimum: 0.03 for Muon; 0.1 for Adam, Adamax, AdamW, NAdam,
+        Learning rate. A number stays constant during training. ``None`` means a default that reaches the
+        optimum in the orthonormal basis: 0.03 for Muon; 0.1 for Adam, Adamax, AdamW, NAdam,
         RAdam, RMSprop and Rprop; 0.2 for Adafactor; 3 for Adadelta; 1 for Adagrad and L-BFGS; 0.5
         divided by the largest curvature for SGD and ASGD. Except for L-BFGS, this default falls as
         ``(1 - i / n_iter)**4`` in iteration i. Optimizers that are not in :mod:`torch.optim` keep
         their own default.
 
     n_iter : int, default=1000
-        Greatest number of iterations; with `batch_size`, of passes over the rows.
+        Greatest number of iterations. With `batch_size`, it is the greatest number of passes over the rows.
 
     tol : float, default=1e-8
-        Training stops where no entry of the gradient exceeds this, in the coordinates of
-        training, in which y has a spread of 1. ``None`` runs all `n_iter` iterations.
+        Training stops when no entry of the gradient exceeds this number. The gradient is that in the
+        coordinates of training, where y has a spread of 1. ``None`` runs all `n_iter` iterations.
 
     loss : str or callable, default="squared_error"
         What is minimized, on average over the samples:
 
         - ``"squared_error"``: the conditional mean;
-        - ``"absolute_error"``: the conditional median, which outliers of y do not move;
-        - ``"huber"``: squared for residuals up to `epsilon` times a scale, absolute beyond. The
-          scale is estimated jointly, as :class:`sklearn.linear_model.HuberRegressor` does. For
-          outliers of y where the rest is a conditional mean;
+        - ``"absolute_error"``: the conditional median, which outliers of y hardly change;
+        - ``"huber"``: squared for residuals up to `epsilon` times a scale, absolute for larger ones. The
+          scale is estimated together with the coefficients, as in
+          :class:`sklearn.linear_model.HuberRegressor`. Use it for a conditional mean in the presence of
+          outliers of y;
         - ``"quantile"``: the pinball loss, whose minimum is the conditional `quantile`;
         - a callable ``(y_pred, y_true) -> tensor``: a function of torch, or a loss of
           :mod:`torch.nn`. It gets float64 tensors of y's shape, in the units of y, and returns a
-          value for each sample, or one for all. Samples of different weight need the former:
-          ``torch.nn.SmoothL1Loss(reduction="none")``.
+          value for each sample, or one for all. If the samples have different weights, it has to return a
+          value for each sample, as ``torch.nn.SmoothL1Loss(reduction="none")`` does.
 
         With the default optimizer, the absolute error and quantiles end at the optimum that linear
         programming finds, with a proof: see ``dual_gap_``. With a penalty, and for the Huber loss,
-        they end within about 1e-6 of the least value, mostly far closer. Where a callable has kinks,
-        ``optimizer="adam"`` comes closer than L-BFGS.
+        training ends within about 1e-6 of the least value, and mostly far closer. If a callable has kinks,
+        ``optimizer="adam"`` comes closer to the minimum than L-BFGS.
 
     epsilon : float, default=1.35
-        At least 1: from how many scales on the Huber loss takes a residual for an outlier's.
+        At least 1. The Huber loss is absolute for residuals above `epsilon` times the scale.
 
     quantile : float, default=0.5
         Between 0 and 1, for ``loss="quantile"``.
@@ -101,57 +102,59 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
     alpha : float, default=0.0
         Weight of the L2 penalty. It adds ``alpha * sum(k**3 * c**2)`` to each target's mean loss,
         with the coefficients c of the products of Chebyshev polynomials of the scaled columns and
-        the total degree k of each, 0 for the constant. So the fit prefers terms of a low degree:
-        where several explain the rows equally well, the higher ones get small coefficients. With
-        ``basis="monomial"`` it is ``alpha * sum(c**2)`` of the raw powers but the constant. Loss
-        and coefficients are in units of the spread of y: its standard deviation for the squared
-        error, else the median distance from its median. For callables and for ``"monomial"`` they
-        are in units of y.
+        the total degree k of each. k is 0 for the constant, which has no penalty. So the fit prefers terms
+        of a low degree: if several terms explain the rows equally well, the higher ones get small
+        coefficients. With ``basis="monomial"``, the penalty is ``alpha * sum(c**2)`` of the raw powers
+        without the constant. Loss and coefficients are in units of the spread of y. The spread is the
+        standard deviation for the squared error, and the median distance from the median for the other
+        named losses. For callables and for ``"monomial"``, the units are those of y.
         ``Ridge(alpha=a)`` on these features, divided by ``k**1.5``, has ``a = alpha * n_samples``.
 
     basis : {"orthonormal", "chebyshev", "monomial"}, default="orthonormal"
-        Coordinates that training runs in. ``"chebyshev"`` takes products of Chebyshev
-        polynomials of the columns, scaled to [-1, 1]. ``"orthonormal"`` takes combinations of
-        these that are orthonormal under the data. ``"monomial"`` takes raw powers of raw X,
-        with raw y, from coefficients of 0: with ``optimizer="sgd"`` and ``tol=None``, the loop of
-        the textbooks, which converges slowly or, if `lr` is too large, not at all.
+        Coordinates of training. ``"chebyshev"`` means products of Chebyshev polynomials of the columns,
+        which are scaled to [-1, 1]. ``"orthonormal"`` means combinations of these products that are
+        orthonormal under the data. ``"monomial"`` means powers of X without any scaling of X and y.
+        Training then starts at coefficients of 0. With ``optimizer="sgd"`` and ``tol=None``, this is the
+        loop of the textbooks. It converges slowly, or not at all if `lr` is too large.
 
     interaction_only : bool, default=False
         Whether only products of distinct columns are terms.
 
     batch_size : int, default=None
-        Number of rows in the mini-batches that training steps on, at most all; ``None`` steps on
-        all rows at once, which reaches the optimum sooner wherever it fits the time. Not for L-BFGS.
+        Number of rows in a mini-batch, at most that of all rows. Each step of training uses one
+        mini-batch. ``None`` uses all rows in each step, which mostly reaches the optimum sooner. L-BFGS
+        does not work with mini-batches.
 
     extrapolation : {"continue", "constant", "linear", "error"}, default="continue"
-        What :meth:`predict` and ``module_`` do outside the box of the training data, the ranges of
-        the columns of X: evaluate the polynomial there; take its value at the nearest point of
-        the box; go on from that point along the tangent; or raise a ValueError. It may be set
-        after fit. Where columns differ by less than a thousandth of their range, their difference
-        has a range of its own: ``"constant"`` and ``"linear"`` hold it at the edge of that range,
-        ``"error"`` refuses rows outside, and ``"continue"`` warns of rows far outside.
+        What :meth:`predict` and ``module_`` do outside the box of the training data, which is the product
+        of the ranges of the columns of X. They evaluate the polynomial there (``"continue"``), return its
+        value at the nearest point of the box (``"constant"``), follow the tangent from that point
+        (``"linear"``), or raise a ValueError (``"error"``). It may be set after fit. If columns differ by
+        less than a thousandth of their range, their difference has a range of its own. ``"constant"`` and
+        ``"linear"`` then keep the difference inside its range, ``"error"`` raises for rows outside, and
+        ``"continue"`` warns of rows far outside.
 
     device : str or torch.device, default="cpu"
-        Where features and the Gram matrix are computed: ``"cuda"``, ``"cuda:1"``, ``"xpu"``;
-        ``"auto"`` takes a CUDA or XPU device where there is one. A device without double precision,
-        such as ``"mps"``, is not used: :meth:`fit` warns of it and runs on the CPU. If all rows fit
-        in one chunk, they are computed on the CPU too. Predictions run on the CPU where the device
-        is absent.
+        The device for features and the Gram matrix, such as ``"cuda"``, ``"cuda:1"`` or ``"xpu"``.
+        ``"auto"`` means a CUDA or XPU device if there is one, else the CPU. A device without double
+        precision, such as ``"mps"``, is not used: :meth:`fit` warns and runs on the CPU. If all rows fit
+        in one chunk, the fit runs on the CPU too. Predictions run on the CPU if the device is absent.
 
     random_state : int or RandomState instance, default=None
-        Shuffles the rows for mini-batches. ``None`` shuffles alike in every fit.
+        Seed for shuffling the rows of mini-batches. ``None`` means the same order in every fit.
 
     warm_start : bool, default=False
-        Whether :meth:`fit` starts from the polynomial of the last fit, or where degree, basis or X
-        have changed, from the one nearest to it on the rows. Optimizers start afresh.
+        Whether :meth:`fit` starts from the polynomial of the last fit. If degree, basis or X have
+        changed, it starts from the polynomial that is nearest to it on the rows. The state of the
+        optimizer is not kept.
 
     verbose : int or bool, default=0
-        Prints iteration and loss every so many iterations.
+        If v is not 0, training prints iteration and loss every v iterations.
 
     Attributes
     ----------
     coef_ : ndarray of shape (n_terms,) or (n_targets, n_terms)
-        Coefficients of the monomials of X, but the constant, in the order of ``powers_``.
+        Coefficients of the monomials of X without the constant, in the order of ``powers_``.
 
     intercept_ : float or ndarray of shape (n_targets,)
         Constant term of the polynomial in X.
@@ -160,21 +163,21 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         Exponent of each column of X in each term.
 
     n_iter_ : int
-        Number of iterations run; where targets train one after another, as with L-BFGS under the
-        named losses but the squared error, the greatest.
+        Number of iterations. With L-BFGS and a named loss other than the squared error, targets train one
+        after another, and this is the greatest number of a target.
 
     loss_curve_ : ndarray of shape (`n_iter_`,)
-        Mean loss after each iteration, in the units of y; the last is that of the fitted model.
+        Mean loss after each iteration, in the units of y. The last one is that of the fitted model.
 
     scale_ : float or ndarray of shape (n_targets,)
-        Scale of the residuals in the units of y, for ``loss="huber"`` only: outliers are those
-        beyond ``epsilon * scale_``.
+        Scale of the residuals in the units of y, for ``loss="huber"`` only. Outliers are rows with
+        residuals above ``epsilon * scale_``.
 
     dual_gap_ : float or ndarray of shape (n_targets,)
         Upper bound of the difference between the mean loss of the fit and the least possible one,
         in the units of y, for ``loss="absolute_error"`` and ``"quantile"`` with ``alpha=0`` only. It
         comes from the dual of the linear program. With the default optimizer, training reaches the
-        optimum and the bound is rounding. With other optimizers and early stops it is larger.
+        optimum, and the bound is a rounding error. With other optimizers and early stops it is larger.
 
     rank_ : int
         Number of independent terms, the constant included.
@@ -186,46 +189,45 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         Number of columns of X.
 
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns of X, where X has string names.
+        Names of the columns of X, if X has string names.
 
     See Also
     --------
     PolynomialGridSearchCV : Search over degrees, penalties and all other parameters.
-    PolynomialFitDisplay : A picture of the fit.
-    LossCurveDisplay : A picture of the training.
+    PolynomialFitDisplay : A plot of the fit.
+    LossCurveDisplay : A plot of the training.
 
     Notes
     -----
-    Columns of X that do not vary get no terms. A column of at most 5 distinct values gets only
-    powers below their number, but with ``basis="monomial"`` all. With ``alpha=0``, columns that
-    others determine to rounding, as a total beside its parts, are left out. Where columns nearly
-    coincide, the basis is built on their principal axes: polynomials up to a total degree stay the
-    same under linear maps of their variables. With a penalty, or with `interaction_only`, principal
-    axes are not used, because they would change the result; then interactions of columns that
-    differ by less than about 1e-6 of their range are not resolved. Where the Gram matrix is
-    ill-conditioned all the same, as on heavy-tailed columns at a high degree, the rows are read up
-    to three additional times. Where terms are dependent, for one because they outnumber the rows,
-    the coefficients c have the smallest ``sum(k**3 * c**2)``. Fits with ``alpha > 0`` converge to
-    this one as `alpha` approaches 0.
+    Columns of X that do not vary get no terms. A column of m distinct values, m at most 5, gets only
+    powers below m. With ``basis="monomial"``, it gets all powers. With ``alpha=0``, a column is left out
+    if other columns determine it up to rounding, as the parts of a total do. If columns nearly coincide,
+    the basis is built on their principal axes. The polynomials are the same, because linear maps of the
+    variables do not change the total degree. With a penalty, or with `interaction_only`, principal axes
+    are not used, because they would change the result. Then interactions of columns that differ by less
+    than about 1e-6 of their range are not resolved. If the Gram matrix is ill-conditioned all the same, as
+    for heavy-tailed columns at a high degree, the rows are read up to three additional times. If terms are
+    dependent, for example because there are more terms than rows, the coefficients c have the smallest
+    ``sum(k**3 * c**2)``. Fits with ``alpha > 0`` converge to this one as `alpha` approaches 0.
 
-    Losses other than the squared error train on the rows: features of up to 256 MiB are kept,
-    more are evaluated anew in each iteration, chunk by chunk. Training starts at the least squares
-    or at the mean or median of y, whichever has the smaller loss; with a callable, at
-    ``y_pred = 0`` if that has. L-BFGS minimizes ``sqrt(r**2 + w**2)`` in the place of
-    ``abs(r)``, for residuals r. The width w starts at the median of ``abs(r)`` and is halved until it
-    is 3e-5 of that, each time in coordinates that are orthonormal under the data and the loss's
-    curvature.
-    Without a penalty, a few steps of the simplex method [2]_ lead from there to the optimum: a
-    polynomial through as many rows as there are independent terms. There may be several optima, as
-    there are several medians of 0, 1, 2 and 10; then it is one of them.
+    Losses other than the squared error train on the rows. Features of up to 256 MiB are kept. More
+    features are evaluated in each iteration, chunk by chunk. Training starts at the least squares or at the
+    mean or median of y, whichever has the lower loss. With a callable, ``y_pred = 0`` is a third
+    possibility. L-BFGS minimizes ``sqrt(r**2 + w**2)`` instead of ``abs(r)``, for residuals r. The width w
+    starts at the median of ``abs(r)`` and is halved until it is 3e-5 of that. Each time, the coordinates
+    are orthonormal under the data and the curvature of the loss. Without a penalty, a few steps of the
+    simplex method [2]_ lead from there to the optimum: a polynomial through as many rows as there are
+    independent terms. There may be several optima, as there are several medians of 0, 1, 2 and 10. Then the
+    result is one of them.
 
-    With L-BFGS, a callable whose second derivatives change, such as one with a logarithmic link, starts
-    at the best constant too, and trains in coordinates of its own curvature.
+    With L-BFGS, the best constant is another possible start for a callable whose second derivatives change,
+    such as one with a logarithmic link. Training then runs in coordinates that are orthonormal under the
+    curvature of the callable.
 
     From scikit-learn 1.9 on, ``set_callbacks`` takes its callbacks.
 
-    The same data give the same bits. A process forked after torch has used its threads would hang in
-    torch's next use of them, as any torch program does; there, fits get by with one thread.
+    The same data give the same bits. A process that was forked after torch had used its threads would hang
+    at torch's next use of threads. In such a process, fits use one thread.
 
     References
     ----------
@@ -248,7 +250,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
     1.0
     """
 
-    # Saved models name their class by its public name, wherever its code stands.
+    # Pickle stores the public name of the class, so that its file can move.
     __module__ = "torchpoly"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -314,7 +316,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
-        # R2 is about the mean: a constant and most quantiles are far from it.
+        # A constant and most quantiles are far from the conditional mean, so their R2 is low.
         tags.regressor_tags.poor_score = bool(np.isscalar(self.degree) and self.degree == 0) or (
             self.loss == "quantile" and self.quantile != 0.5
         )
@@ -327,16 +329,16 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Finite numbers; float32 stays so, everything else becomes float64. Memory maps are read
-            chunk by chunk, tensors are taken as arrays. Partitions of Dask arrays and dataframes
-            are reduced on their workers, for the squared error and without `batch_size` and
+            Finite numbers. float32 stays float32, everything else becomes float64. Memory maps are read
+            chunk by chunk. Tensors are converted to arrays. Partitions of Dask arrays and dataframes are
+            reduced on their workers. This works for the squared error without `batch_size` and
             `warm_start`.
 
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Finite numbers. Each target trains as if it were alone.
 
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight k is k copies of the row, weight 0 is its absence.
+            A row of weight k counts as k copies of the row. A row of weight 0 is ignored.
 
         Returns
         -------
@@ -346,20 +348,20 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         Raises
         ------
         ValueError
-            If a parameter or the data are not as described, if the terms are more than memory
-            holds, if a callable `loss` returns what is no loss, or if training diverges. The
-            estimator is then what it was before, as after any other exception.
+            If a parameter or the data are not as described, if the terms do not fit in memory, if the
+            result of a callable `loss` is not a loss, or if training diverges. The estimator is then
+            unchanged, as after any other exception.
         RuntimeError
-            If the device fails, or the Dask scheduler has gone.
+            If the device fails, or the Dask scheduler does not exist any more.
 
         Warns
         -----
         ConvergenceWarning
-            If `n_iter` iterations end before `tol` is met; for absolute errors and quantiles it
+            If `n_iter` iterations end before `tol` is met. For absolute errors and quantiles, the warning
             quotes ``dual_gap_``.
         LinAlgWarning
-            If columns differ by less than 1e-7 of their range, or if a few extreme values in a column
-            hide terms that the other rows tell apart. It names the columns.
+            If columns differ by less than 1e-7 of their range, or if terms are dependent only because of a
+            few extreme values in a column. The warning names the columns.
 
         Examples
         --------
@@ -412,7 +414,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         self._namespace = namespace_of(as_given[0])
 
     def _warm(self, n_features: int, n_targets: int) -> FittedPolynomial | None:
-        """Return the polynomial to go on from, if there is one, or refuse it for other data."""
+        """Return the polynomial for a warm start or None, or raise a ValueError if the data have another shape."""
         polynomial = getattr(self, "_polynomial", None) if self.warm_start else None
         if polynomial is not None:
             so_far = len(polynomial.low), polynomial.coefficients.shape[1]
@@ -425,7 +427,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         return polynomial
 
     def _check_batch_size(self, n_rows: int, optimizer: OptimizerSpec) -> None:
-        """Refuse batches larger than the data, or for an optimizer that compares values of one and the next."""
+        """Raise a ValueError if mini-batches are larger than the data, or if the optimizer is L-BFGS."""
         if self.batch_size is None:
             return
         if self.batch_size > n_rows:
@@ -445,30 +447,30 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Finite numbers. `extrapolation` says what predictions are outside the range of the
-            training data.
+            Finite numbers. `extrapolation` defines the predictions outside the range of the training data.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_targets)
-            Predictions: float32 where X is float32, else float64. Under scikit-learn's
-            ``config_context(array_api_dispatch=True)``, what X is: a tensor on X's device for a tensor.
-            For a Dask collection a lazy one, chunked as X: an array for an array, a series or
-            dataframe with X's index for a dataframe.
+            Predictions: float32 if X is float32, else float64. Under scikit-learn's
+            ``config_context(array_api_dispatch=True)``, predictions have the type of X. For a tensor, they
+            are a tensor on X's device. For a Dask collection, they are a lazy collection with the chunks of
+            X: an array for an array, a series or dataframe with X's index for a dataframe.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            If X has other columns than in fit, or is not of finite numbers; with
-            ``extrapolation="error"``, if it is outside the range of the training data.
+            If X has other columns than in fit or values that are not finite numbers; with
+            ``extrapolation="error"``, if rows are outside the range of the training data.
 
         Warns
         -----
         UserWarning
-            With ``extrapolation="continue"``, if rows inside the range of each column are far outside
-            the training data in the difference of columns that nearly coincide. It names the columns.
+            With ``extrapolation="continue"``, if the difference of columns that nearly coincide is far
+            outside its range in the training data, although each column is inside its own range. The
+            warning names the columns.
 
         Examples
         --------
@@ -496,7 +498,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            What :meth:`predict` takes.
+            Data that :meth:`predict` accepts.
 
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             The targets at X.
@@ -507,14 +509,14 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         Returns
         -------
         float
-            At most 1; 0 for a model that always predicts the mean of y.
+            At most 1. A model that always predicts the mean of y has 0.
 
         Raises
         ------
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            For what :meth:`predict` refuses.
+            For the reasons of :meth:`predict`.
 
         Examples
         --------
@@ -529,21 +531,21 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
 
     @property
     def loss_curve_(self) -> Floats:
-        """Mean loss after each iteration, in the units of y; the last is that of the fitted model.
+        """Mean loss after each iteration, in the units of y. The last one is that of the fitted model.
 
-        It is weighted as the rows, averaged over targets, squared for the squared error, and without
-        the penalty.
+        It has the weights of the rows, is averaged over targets, and does not include the penalty. For the
+        squared error, its units are those of y squared.
         """
         check_is_fitted(self)
         return np.array(self._losses)
 
     @property
     def module_(self) -> PolynomialModule:
-        """The fitted polynomial, from X to predictions, differentiable in X.
+        """The fitted polynomial as a :class:`torch.nn.Module` from X to predictions, differentiable in X.
 
-        A :class:`torch.nn.Module`, built anew at each access, with no tensor shared. It can go through
-        :func:`torch.export.export` and ``torch.onnx.export(dynamo=True)``. Fitted state itself holds
-        no tensors.
+        Each access makes a new module, which shares no tensor with others. It can be exported by
+        :func:`torch.export.export` and ``torch.onnx.export(dynamo=True)``. The fitted attributes contain no
+        tensors.
         """
         check_is_fitted(self)
         try:
