@@ -1,4 +1,4 @@
-"""Pictures of fits, after scikit-learn's Display convention."""
+"""Plot of data and fit over one feature, by scikit-learn's Display convention."""
 
 from __future__ import annotations
 
@@ -21,23 +21,24 @@ from torchpoly._display.loss_curve import one_axes
 
 
 class PolynomialFitDisplay:
-    """Data and fitted curve over one feature, the others at their median or most frequent value.
+    """Data and fitted curve over one feature.
 
-    Make it with :meth:`from_estimator`; its parameters become attributes.
+    The other features have their median or, if they are not numbers, their most frequent value. Use
+    :meth:`from_estimator` to make the display. Its parameters become attributes.
 
     Parameters
     ----------
     grid, curve : ndarray of shape (n_points,)
-        The feature, and the predictions there.
+        Values of the feature, and the predictions at these values.
 
     feature : ndarray of shape (n_samples,)
-        The feature's values in the data.
+        Values of the feature in the data.
 
     y : ndarray of shape (n_samples,) or None
-        The target; without it the curve is drawn alone.
+        The target. Without it, only the curve is drawn.
 
     predictions : ndarray of shape (n_samples,) or None
-        Predictions for the data, for their residuals.
+        Predictions for the data. The residuals are drawn if they are given.
 
     feature_name, target_name : str
         Labels of the axes.
@@ -115,43 +116,43 @@ class PolynomialFitDisplay:
         Parameters
         ----------
         estimator : estimator instance
-            Any fitted regressor, a Pipeline too.
+            Any fitted regressor, or a Pipeline that ends in one.
 
         X : array-like or dataframe of shape (n_samples, n_features)
-            The data: the curve spans the feature's range there.
+            The data. The curve spans the range of the feature in the data.
 
         y : array-like of shape (n_samples,) or (n_samples, n_targets), default=None
-            The target; without it the curve is drawn alone, as one of several on one `ax`.
+            The target. Without it, only the curve is drawn, for example to compare several fits on one `ax`.
 
         feature : int or str, default=0
             The feature's index, or its name in a dataframe.
 
         target : int, default=0
-            Which of several targets.
+            Index of the target, if there are several.
 
         residuals : bool, default=False
-            Whether ``y - predictions`` is drawn beside, over the feature.
+            Whether ``y - predictions`` is drawn over the feature in second axes.
 
         grid_resolution : int, default=200
             Number of points of the curve.
 
         ax : matplotlib Axes, or two of them with `residuals`, default=None
-            Where to draw, beside what is there; ``None`` makes new axes.
+            Axes to draw on, which may have other curves; ``None`` makes new axes.
 
         **kwargs : dict
-            Go to :meth:`matplotlib.axes.Axes.plot` for the curve.
+            Passed to :meth:`matplotlib.axes.Axes.plot` for the curve.
 
         Returns
         -------
         PolynomialFitDisplay
-            The display, with what was drawn.
+            The display with the artists that were drawn.
 
         Raises
         ------
         ImportError
             If matplotlib is not installed.
         ValueError
-            If there is no such feature, or none of numbers, or residuals are asked for without y.
+            If the feature does not exist or has no numbers, or if `residuals` is set without `y`.
 
         Examples
         --------
@@ -180,7 +181,7 @@ class PolynomialFitDisplay:
         is_logarithmic = ax is not None and np.ravel(ax)[0].get_xscale() == "log" and ends[0] > 0
         grid = (np.geomspace if is_logarithmic else np.linspace)(*ends, grid_resolution)
         points = [grid if place == index else _typical(column, grid_resolution) for place, column in enumerate(columns)]
-        # Estimators that were fitted on a dataframe want one, of the same kind.
+        # Estimators that were fitted to a dataframe predict for dataframes of the same type.
         frame: Any = np.column_stack(points) if names is None else type(X)(dict(zip(names, points, strict=True)))
         display = cls(
             grid=grid,
@@ -199,15 +200,15 @@ class PolynomialFitDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, or two of them for the residuals too, default=None
-            Where to draw, beside what is there; ``None`` makes new axes.
+            Axes to draw on, which may have other curves; ``None`` makes new axes.
 
         **kwargs : dict
-            Go to :meth:`matplotlib.axes.Axes.plot` for the curve.
+            Passed to :meth:`matplotlib.axes.Axes.plot` for the curve.
 
         Returns
         -------
         PolynomialFitDisplay
-            The display, with what was drawn.
+            The display with the artists that were drawn.
 
         Examples
         --------
@@ -225,7 +226,7 @@ class PolynomialFitDisplay:
         if self.y is not None:
             self.ax_.scatter(self.feature, self.y, **dots)
         (self.line_,) = self.ax_.plot(self.grid, self.curve, **({"color": "tab:red"} | kwargs))
-        # A further curve without data has no better name for the target than the axes have.
+        # Without y, the name of the target is unknown, so labels of earlier curves stay.
         if self.y is not None or not self.ax_.get_ylabel():
             self.ax_.set(xlabel=self.feature_name, ylabel=self.target_name)
         if self.line_.get_label()[0] != "_":
@@ -250,7 +251,7 @@ def _two_axes(ax: Any) -> Any:
 
 
 def _column(feature: int | str, names: NDArray | None, n_features: int) -> int:
-    """Return the index of a column by index or name."""
+    """Return the index of a column from its index or name."""
     if isinstance(feature, str):
         if names is None or feature not in names:
             there = "X has no column names" if names is None else f"X has columns {list(names)}"
@@ -262,7 +263,7 @@ def _column(feature: int | str, names: NDArray | None, n_features: int) -> int:
 
 
 def _numbers(column: Any) -> NDArray | None:
-    """Return a column as floats, or None if it is not of numbers."""
+    """Return a column as floats, or None if it does not have numbers."""
     values = np.asarray(column)
     is_category = getattr(column.dtype, "name", "") in {"bool", "boolean", "category"}
     if is_category or values.dtype.kind not in "iufO" or any(isinstance(value, str) for value in values.flat):
@@ -274,7 +275,7 @@ def _numbers(column: Any) -> NDArray | None:
 
 
 def _typical(column: Any, size: int) -> Any:
-    """Return so many copies of a column's median, or where it is not of numbers, of its most frequent value."""
+    """Return `size` copies of the median of a column, or of its most frequent value if it does not have numbers."""
     numbers = _numbers(column)
     if numbers is not None:
         return np.full(size, np.nanmedian(numbers))
@@ -282,7 +283,7 @@ def _typical(column: Any, size: int) -> Any:
     present = Counter(value for value in values if not (value is None or is_scalar_nan(value) or is_pandas_na(value)))
     row = values.index(present.most_common(1)[0][0]) if present else 0
     copies = safe_indexing(column, np.full(size, row))
-    # A pandas Series would be matched by its index.
+    # The dataframe would align a pandas Series by its index.
     return getattr(copies, "array", copies)
 
 

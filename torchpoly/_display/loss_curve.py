@@ -1,4 +1,4 @@
-"""Pictures of training, after scikit-learn's Display convention."""
+"""Plot of the loss curve, by scikit-learn's Display convention."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class LossCurveDisplay:
     """The loss over the iterations of a fit.
 
-    Make it with :meth:`from_estimator`; its parameters become attributes.
+    Use :meth:`from_estimator` to make it. Its parameters become attributes.
 
     Parameters
     ----------
@@ -26,11 +26,11 @@ class LossCurveDisplay:
         The loss after each iteration.
 
     name : str, default=None
-        Name in the legend; there is none without it.
+        Name in the legend. Without a name, there is no legend.
 
     baseline : float, default=0.0
-        Is subtracted from the loss: on a logarithmic axis, convergence shows as the distance to
-        the optimum.
+        This number is subtracted from the loss. With the loss of the optimum, a logarithmic axis shows
+        the distance to the optimum.
 
     Attributes
     ----------
@@ -85,25 +85,25 @@ class LossCurveDisplay:
         Parameters
         ----------
         estimator : estimator instance
-            Fitted, with a ``loss_curve_``; or a Pipeline that ends in one; or a search, of which it
-            is the best one that was refitted.
+            A fitted estimator with a ``loss_curve_``, a Pipeline that ends in one, or a search with a
+            refitted ``best_estimator_``.
 
         name : str, default=None
-            Name in the legend; ``None`` takes the estimator with its parameters, as far as there is room.
+            Name in the legend. ``None`` means the estimator with its parameters, up to 70 characters.
 
         baseline : float, default=0.0
-            Is subtracted from the loss, such as the loss at the optimum.
+            This number is subtracted from the loss, such as the loss at the optimum.
 
         ax : matplotlib Axes, default=None
-            Where to draw, beside what is there; ``None`` makes new axes.
+            Axes to draw on, which may have other curves; ``None`` makes new axes.
 
         **kwargs : dict
-            Go to :meth:`matplotlib.axes.Axes.plot`.
+            Passed to :meth:`matplotlib.axes.Axes.plot`.
 
         Returns
         -------
         LossCurveDisplay
-            The display, with what was drawn.
+            The display with the artists that were drawn.
 
         Raises
         ------
@@ -132,15 +132,15 @@ class LossCurveDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw, beside what is there; ``None`` makes new axes.
+            Axes to draw on, which may have other curves; ``None`` makes new axes.
 
         **kwargs : dict
-            Go to :meth:`matplotlib.axes.Axes.plot`.
+            Passed to :meth:`matplotlib.axes.Axes.plot`.
 
         Returns
         -------
         LossCurveDisplay
-            The display, with what was drawn.
+            The display with the artists that were drawn.
 
         Examples
         --------
@@ -154,7 +154,7 @@ class LossCurveDisplay:
         self.ax_ = one_axes(ax)
         self.figure_ = self.ax_.figure
         curve = self.loss_curve - self.baseline
-        # A fit of one iteration is a point, which a line does not show.
+        # A line of one point would not be visible.
         options = {"label": self.name, "marker": "o" if len(curve) == 1 else None} | kwargs
         (self.line_,) = self.ax_.plot(np.arange(1, len(curve) + 1), curve, **options)
         if (curve > 0).all() or self.baseline:
@@ -166,7 +166,7 @@ class LossCurveDisplay:
 
 
 def one_axes(ax: Any) -> Any:
-    """Return the axes to draw on, new ones where none are given, or refuse several."""
+    """Return `ax`, or new axes for None. Raise a ValueError for several axes."""
     if np.size(ax) != 1:
         raise ValueError(f"The 'ax' parameter got {np.size(ax)} axes; it must be one, or two with residuals=True.")
     if ax is not None:
