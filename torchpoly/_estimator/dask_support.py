@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from operator import add
 from typing import Any
@@ -27,8 +27,11 @@ from torchpoly._estimator.memory import check_memory
 from torchpoly._estimator.spec import ModelSpec
 from torchpoly._gram.merging import RunningGram
 from torchpoly._gram.reading import TrainingRows
+from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.box import Box
+from torchpoly._polynomial.domain import Domain
 from torchpoly._polynomial.fitted import FittedPolynomial
+from torchpoly._polynomial.index_set import IndexSet
 from torchpoly._train.optimizers import resolve_optimizer
 
 # The parameters of a fit to collections, for which a Gram matrix is enough.
@@ -82,7 +85,25 @@ def score_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: 
     fitted, given = estimator._polynomial.coefficients.shape[1], partitions.targets.number or 1
     if given != fitted:
         raise ValueError(f"y_true and y_pred have different number of output ({given}!={fitted})")
-    return partitions.reduce(partial(Moments.of, _values_at(estimator), estimator._polynomial.targets.center), add).r2
+    values_at = _values_at(estimator)
+    constant = Basis(Domain.identity(estimator.n_features_in_), IndexSet(estimator.n_features_in_, degree=0), "power")
+
+    def of_rows(data: TrainingRows, unit: float) -> RunningGram:
+        errors = data.Y - values_at(data.X).astype(np.float64)
+        with_errors = replace(data, Y=np.hstack([data.Y, errors]))
+        return RunningGram.of(constant, with_errors, Box.of(data.X, None)).weighing(unit)
+
+    everything = partitions.reduce(of_rows, add)
+    if everything.n_rows < 2:
+        warnings.warn("R^2 score is not well-defined with less than two samples.", UndefinedMetricWarning, stacklevel=3)
+        return float("nan")
+    # The mean squares of y about its mean, and those of the errors about 0.
+    scaling, about = everything.targets, np.repeat([0.0, 1.0], fitted)
+    squares = everything.statistics.transformed(None, scaling.scale, about * scaling.center).target
+    variances, errors = np.split(squares, 2)
+    is_constant = variances == 0
+    # As in scikit-learn, a constant target has the score 1 if all errors are 0, else 0.
+    return float(np.where(is_constant, errors == 0, 1.0 - errors / np.where(is_constant, 1.0, variances)).mean())
 
 
 def accumulate(spec: ModelSpec, partitions: Partitions) -> RunningGram:
@@ -110,68 +131,3 @@ def _values_at(estimator: PolynomialBase) -> Callable[[NDArray], Floats]:
 
 def _predict(polynomial: FittedPolynomial, device: Any, extrapolation: str, X: NDArray) -> Floats:
     return polynomial.predict(X, device_or_cpu(device), extrapolation)
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Weighted mean and sums of squares of some rows, for the coefficient of determination.
-
-    Parameters
-    ----------
-    n_rows : int
-    weight : float
-        Sum of the weights.
-    mean : ndarray of shape (n_targets,)
-        Weighted mean of y minus an origin, which is the same for all rows.
-    squares : ndarray of shape (n_targets,)
-        Weighted sum of squares about the mean.
-    residuals : ndarray of shape (n_targets,)
-        Weighted sum of squares of the residuals.
-    """
-
-    n_rows: int
-    weight: float
-    mean: Floats
-    squares: Floats
-    residuals: Floats
-
-    @classmethod
-    def of(cls, values_at: Callable[[NDArray], NDArray], origin: Floats, data: TrainingRows, unit: float) -> Moments:
-        """Return the moments of rows.
-
-        Parameters
-        ----------
-        values_at : callable
-            Takes X and returns predictions.
-        origin : ndarray of shape (n_targets,)
-        data : TrainingRows
-        unit : float
-            Factor of the weights in `data`.
-        """
-        row_weights = np.full(len(data.Y), unit) if data.weights is None else unit * data.weights
-        residuals = row_weights @ np.square(data.Y - values_at(data.X).astype(np.float64))
-        Y = data.Y - origin
-        mean = np.average(Y, axis=0, weights=row_weights)
-        return cls(len(Y), row_weights.sum(), mean, row_weights @ np.square(Y - mean), residuals)
-
-    def __add__(self, other: Moments) -> Moments:
-        n_rows, weight = self.n_rows + other.n_rows, self.weight + other.weight
-        difference = other.mean - self.mean
-        between = difference**2 * (self.weight * (other.weight / weight))
-        mean = self.mean + difference * (other.weight / weight)
-        return Moments(n_rows, weight, mean, self.squares + other.squares + between, self.residuals + other.residuals)
-
-    @property
-    def r2(self) -> float:
-        """The coefficient of determination, averaged over targets.
-
-        A constant target has 1 if all residuals are 0, else 0, as in scikit-learn.
-        """
-        if self.n_rows < 2:
-            warnings.warn(
-                "R^2 score is not well-defined with less than two samples.", UndefinedMetricWarning, stacklevel=4
-            )
-            return float("nan")
-        constant = self.squares == 0
-        ratio = self.residuals / np.where(constant, 1.0, self.squares)
-        return float(np.where(constant, self.residuals == 0, 1.0 - ratio).mean())
