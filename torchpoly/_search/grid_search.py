@@ -291,12 +291,11 @@ class PolynomialGridSearchCV(GridSearchCV):
             The source of the rows, from which the best candidate can be fitted; None with a pipeline.
         """
         X, y, fit_params = fits.X, fits.y, fits.fit_params
-        source = None
         try:
             rows = np.arange(num_samples(X))
             splits = [(rows[np.asarray(training)], rows[np.asarray(test)]) for training, test in fits.splits]
-            if not parser.prefix:
-                source = PlainSource(self.estimator, X, y, fit_params.get("sample_weight"), splits)
+            weights = fit_params.get("sample_weight")
+            source = None if parser.prefix else PlainSource(self.estimator, X, y, weights, splits)
         except (ValueError, TypeError, IndexError, MemoryError) as error:
             evaluation.fall_back(candidates, range(len(fits.splits)), error)
             return None

@@ -123,7 +123,8 @@ class PlainSource(SplitSource):
         sample_weight: ArrayLike | None,
         splits: Sequence[Split],
     ) -> None:
-        X, y, self._attributes = _validate(estimator, X, y)
+        self._template = clone(estimator)
+        X, y = check_rows(self._template, X, y)
         weights, self._weight_unit = check_weights(sample_weight, X)
         Y = y.reshape(len(y), -1)
         self._data = data = TrainingRows(X, Y, weights, mean_and_deviation(Y, weights), None)
@@ -135,7 +136,7 @@ class PlainSource(SplitSource):
         )
 
     def _complete(self, estimator: TorchPolynomialRegressor) -> TorchPolynomialRegressor:
-        estimator.__dict__.update(self._attributes)
+        estimator.__dict__.update(_column_attributes(self._template))
         return estimator
 
     def split_grams(self, spec: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
@@ -228,9 +229,8 @@ def _transform(
         X_test = _transform_by(steps, X_test)
         # Some steps, such as TargetEncoder, transform the rows of `fit` differently in fit_transform.
         X_scored = _transform_by(steps, X_given) if scores_training else None
-    X, y, attributes = _validate(last, X, y)
     template = clone(last)
-    template.__dict__.update(attributes)
+    X, y = check_rows(template, X, y)
     X_test, y_test = check_rows(template, X_test, y_test, reset=False)
     if X_scored is not None:
         X_scored, _ = check_rows(template, X_scored, y, reset=False)
@@ -241,7 +241,7 @@ def _transform(
         weights = np.r_[check_weights(sample_weight, X)[0], np.ones(len(X_test))]
 
     def complete(estimator: TorchPolynomialRegressor) -> Pipeline:
-        estimator.__dict__.update(attributes)
+        estimator.__dict__.update(_column_attributes(template))
         return Pipeline([*steps, (name, estimator)], memory=memory)
 
     Y = np.concatenate([y, y_test]).reshape(len(y) + len(y_test), -1)
@@ -251,16 +251,16 @@ def _transform(
 
 
 def _transform_by(steps: list[tuple[str, Any]], X: Any) -> Any:
-    """Return the rows after fitted steps."""
+    """Return the rows after fitted steps.
+
+    Pipeline.transform does the same, but raises if its last step has no fitted attributes.
+    """
     for _, step in steps:
         if step not in (None, "passthrough"):
             X = step.transform(X)
     return X
 
 
-def _validate(estimator: TorchPolynomialRegressor, X: Any, y: Any) -> tuple[NDArray, NDArray, dict]:
-    """Return X and y as :meth:`TorchPolynomialRegressor.fit` validates them, and the attributes that it sets."""
-    learner = clone(estimator)
-    before = set(vars(learner))
-    X, y = check_rows(learner, X, y)
-    return X, y, {name: value for name, value in vars(learner).items() if name not in before}
+def _column_attributes(template: TorchPolynomialRegressor) -> dict[str, Any]:
+    """Return ``n_features_in_`` and ``feature_names_in_``, which validation has set on a template."""
+    return {name: value for name, value in vars(template).items() if name.endswith("_")}
