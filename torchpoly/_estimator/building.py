@@ -240,7 +240,7 @@ def _with_predictions(data: TrainingRows, warm: FittedPolynomial) -> TrainingRow
 
 
 def _rounding(targets: TargetScaling) -> Floats:
-    """Return a bound of the rounding errors in mean products of features and scaled targets.
+    """Return ``(128 + 2 |mean| / scale) * eps``: a bound of rounding errors in products of features and targets.
 
     Scaled targets have a spread of 1. If y has a large mean, its rounding errors are relative to the mean.
     """

@@ -79,7 +79,7 @@ def predict_collection(estimator: PolynomialBase, X: Any) -> Any:
 
 
 def score_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any) -> float:
-    """Return the coefficient of determination on Dask collections."""
+    """Return ``R2 = 1 - mean((y - f)**2) / var(y)`` on Dask collections, averaged over targets."""
     check_is_fitted(estimator)
     partitions = partitions_of(estimator, X, y, sample_weight, reset=False)
     fitted, given = estimator._polynomial.coefficients.shape[1], partitions.targets.number or 1

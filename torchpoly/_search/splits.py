@@ -92,7 +92,7 @@ class SplitGram:
     device: Device
 
     def ridge_path(self, degree: int, alphas: Sequence[float]) -> tuple[Floats, NDArray[np.bool_]]:
-        """Return the least squares of all penalties, and whether the Gram matrix is accurate enough for each.
+        """Return ``(G + alpha P)^-1 b`` for each alpha, and whether the Gram matrix is accurate enough for it.
 
         Returns
         -------
@@ -103,7 +103,7 @@ class SplitGram:
         basis = self.basis.of_degree(degree)
         statistics = self.statistics.leading_block(basis.n_terms)
         coefficients, conditions = ridge_path(statistics, alphas, basis.norm_weights)
-        return coefficients, conditions < _MAX_PATH_CONDITION * self._digits_left(len(coefficients))
+        return coefficients, conditions < _MAX_PATH_CONDITION * self._condition_factor(len(coefficients))
 
     def build_problem(self, spec: ModelSpec) -> Problem | None:
         """Return the least squares problem of a fit of the training rows; None if a fit reads them more than once."""
@@ -112,15 +112,17 @@ class SplitGram:
             return None
         statistics = self.statistics.leading_block(basis.n_terms)
         if spec.basis == "orthonormal":
-            whitening = statistics.whitening(spec.alpha, basis.norm_weights)
-            if whitening.condition >= MAX_CONDITION * self._digits_left(basis.n_terms):
+            whitening = (
+                statistics.penalized_whitening(spec.alpha, basis.norm_weights) if spec.alpha else statistics.whitening()
+            )
+            if whitening.condition >= MAX_CONDITION * self._condition_factor(basis.n_terms):
                 return None
             if not spec.alpha and asks_for_principal_axes(basis, statistics.covariance(basis.domain.n_variables)):
                 return None
         return build_from_gram(spec, NormalEquations(basis, None, statistics, None), self.targets, self.box)
 
-    def _digits_left(self, n_terms: int) -> float:
-        """Return a factor of the greatest condition number, which is below 1 for few rows.
+    def _condition_factor(self, n_terms: int) -> float:
+        """Return the factor by which the greatest condition number is lower for few rows, else 1.
 
         If all training rows fit one chunk, a fit refines its optimum by their residuals, and the Gram matrix
         has to be as accurate. Where test rows are far outside of the range of the training rows, the terms
@@ -226,7 +228,7 @@ def _share_rows(
 def _refine(
     labels: NDArray[np.intp], counts: NDArray[np.intp], split: Split
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Divide groups into rows that are equally often in the training set and in the test set of a split.
+    """Return the common refinement of groups and of the training and test sets of a split.
 
     Parameters and results are those of :func:`_share_rows`.
     """
