@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice, product
 from time import perf_counter
 
-import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import clone
 
 from torchpoly._backend.rows import Floats
 from torchpoly._estimator.memory import check_memory
-from torchpoly._gram.statistics import GramStatistics
 from torchpoly._search.candidates import Candidate
 from torchpoly._search.fallbacks import Fit, Reason, Result
 from torchpoly._search.scores import Scoring
@@ -129,16 +127,12 @@ class Evaluation:
 
     def _scores(self, split_gram: SplitGram, coefficients: Floats, rows: SplitRows) -> list[Result]:
         """Return the scores of polynomials, whose coefficients belong to the basis of the split."""
-        sets: dict[str, tuple[NDArray, NDArray[np.intp], GramStatistics | None]] = {
-            "test_scores": (rows.test.X, rows.split[1], split_gram.test)
-        }
-        if self._return_train_score:
-            if rows.X_scored is None:
-                sets["train_scores"] = rows.training.X, rows.split[0], split_gram.training
-            else:
-                sets["train_scores"] = rows.X_scored, rows.split[0], None
-        polynomials = split_gram.family(coefficients)
-        scores = {name: self._scoring.of_polynomials(polynomials, *those) for name, those in sets.items()}
+        score = partial(self._scoring.of_polynomials, split_gram.family(coefficients))
+        scores = {"test_scores": score(rows.test.X, rows.split[1], split_gram.test)}
+        if self._return_train_score and rows.X_scored is not None:
+            scores["train_scores"] = score(rows.X_scored, rows.split[0])
+        elif self._return_train_score:
+            scores["train_scores"] = score(rows.training.X, rows.split[0], split_gram.training)
         return [dict(zip(scores, values, strict=True)) for values in zip(*scores.values(), strict=True)]
 
     def _add_alone(self, candidate: Candidate, split: int, rows: SplitRows, training: SplitTraining) -> None:

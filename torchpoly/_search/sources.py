@@ -43,7 +43,7 @@ class SplitRows:
     single_target : bool
         Whether y has one dimension.
     complete : callable
-        Takes a trained regressor and returns the fitted estimator of the user, for example a Pipeline.
+        It takes a trained regressor and returns the fitted estimator of the user, for example a Pipeline.
     X_scored : ndarray or None
         X of the training rows for their scores, if it differs from X in training.
     """
