@@ -152,9 +152,8 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
             )
             curves.append(curve)
         # This fit does not set all attributes that an earlier fit can have set.
-        kept = {"n_features_in_", "feature_names_in_"}
-        for name in [name for name in vars(self) if name == "_running_gram" or (name[-1] == "_" and name not in kept)]:
-            delattr(self, name)
+        for name in {"dual_gap_", "_running_gram"}.union(*(kind.attributes for kind in LOSSES.values())):
+            self.__dict__.pop(name, None)
         self._read = None
         if problem.read is not None:
             read = RunningGram.of_reading(problem.read, problem.targets, problem.box, n_rows)

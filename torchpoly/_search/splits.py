@@ -112,9 +112,7 @@ class SplitGram:
             return None
         statistics = self.statistics.leading_block(basis.n_terms)
         if spec.basis == "orthonormal":
-            whitening = (
-                statistics.penalized_whitening(spec.alpha, basis.norm_weights) if spec.alpha else statistics.whitening()
-            )
+            whitening = statistics.whitening(spec.alpha, basis.norm_weights)
             if whitening.condition >= MAX_CONDITION * self._condition_factor(basis.n_terms):
                 return None
             if not spec.alpha and asks_for_principal_axes(basis, statistics.covariance(basis.domain.n_variables)):
