@@ -194,7 +194,7 @@ def _build_on_rows(
             rows_of_part = replace(rows, targets=rows.targets[own])
             starts = [origin[:, own] for origin in origins]
             may_bend = in_stages and not spec.is_monomial
-            link = loss.take_link(rows.targets, rows.normalized_weights) if may_bend else None
+            link = loss.rescale_for_link(rows.targets, rows.normalized_weights) if may_bend else None
             if link is not None:  # only callables have a link, and one callable is the loss of all targets
                 constant, scale = link
                 moves = rows.constant * (data.targets.center - scale.center)

@@ -140,7 +140,7 @@ class RunningGram:
     def _transformed(self, basis: Basis, targets: TargetScaling) -> GramStatistics:
         """Return the statistics in another basis and target scaling."""
         change = None
-        if not (basis.indices == self.basis.indices and basis.domain.covers_like(self.basis.domain)):
+        if not (basis.indices == self.basis.indices and basis.domain.is_same_map(self.basis.domain)):
             change = self.basis.change_to(basis, self.box.values)
         scale, shift = self.targets.scale / targets.scale, (self.targets.center - targets.center) / targets.scale
         return self.statistics.formed().transformed(change, scale, shift)

@@ -98,7 +98,7 @@ class Loss(ABC):
         """
         return None
 
-    def take_link(self, targets: Array, normalized_weights: Array) -> tuple[Floats, TargetScaling] | None:
+    def rescale_for_link(self, targets: Array, normalized_weights: Array) -> tuple[Floats, TargetScaling] | None:
         """Return a constant to start from and another scaling of predictions; None if the scaling is right."""
         return None
 

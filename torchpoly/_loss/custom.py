@@ -37,7 +37,7 @@ class CallableLoss(Loss):
     predictions, or of the first derivatives if these are greater. So the squared error has its usual size
     near the optimum, and learning rates and `tol` do not depend on the units of the loss. Derivatives of
     some losses change much during training, for example those of exponentials. They are minimized in
-    stages, each with a new unit, see :meth:`take_link`.
+    stages, each with a new unit, see :meth:`rescale_for_link`.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class CallableLoss(Loss):
         unit = np.broadcast_to(cast(Floats, self._unit), means.shape)[:, None]
         return xp.maximum(sizes, floor) / asarray_like(unit, sizes)
 
-    def take_link(self, targets: Array, normalized_weights: Array) -> tuple[Floats, TargetScaling] | None:
+    def rescale_for_link(self, targets: Array, normalized_weights: Array) -> tuple[Floats, TargetScaling] | None:
         """Return another scaling of predictions for a loss with variable second derivatives; None for other losses.
 
         With a logarithmic link, predictions differ by about 1. If they were scaled like a y of size 1e10,

@@ -84,7 +84,7 @@ class Domain:
         """The directions of the variables, of shape (n_features, n_variables)."""
         return np.eye(len(self.center)) if self.axes is None else self.axes
 
-    def covers_like(self, other: Domain) -> bool:
+    def is_same_map(self, other: Domain) -> bool:
         """Whether two domains without principal axes are the same map of the same columns."""
         pairs = [(self.center, other.center), (self.half_width, other.half_width), (self.columns, other.columns)]
         return all(np.array_equal(mine, theirs) for mine, theirs in pairs)

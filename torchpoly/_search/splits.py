@@ -323,7 +323,7 @@ class SplitBatch:
         if not (same_terms and (variance > _MIN_SPLIT_VARIANCE).all()):
             return None
         change = None
-        if not basis.domain.covers_like(self.common.domain):
+        if not basis.domain.is_same_map(self.common.domain):
             # The terms are the same, so columns of few distinct values have the same values in both bases, and the
             # change needs no interpolation at them.
             change = self.common.change_to(basis, [None] * len(box))
