@@ -156,7 +156,7 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
             self.__dict__.pop(name, None)
         self._read = None
         if problem.read is not None:
-            read = RunningGram.of_reading(problem.read, problem.targets, problem.box, n_rows)
+            read = RunningGram.of_equations(problem.read, problem.targets, problem.box, n_rows)
             self._read = None if read is None else read.weighing(weight_unit)
         self._namespace = None
         self.__dict__.update(fitted(average_curves(curves)))

@@ -41,26 +41,26 @@ def well_conditioned(first: NormalEquations, source: Source) -> NormalEquations:
     T. Fukaya, R. Kannan, Y. Nakatsukasa, Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for
     computing the QR factorization of ill-conditioned matrices", SIAM J. Sci. Comput. 42 (2020).
     """
-    reading, basis = first, in_independent_variables(first.basis, first.statistics, source)
+    equations, basis = first, in_independent_variables(first.basis, first.statistics, source)
     if basis is not first.basis:
-        reading = source.read(basis)
-    reading = replace(reading, first=first.plain)
-    if isinstance(reading.statistics.features, GramFactor):
-        return reading
-    whitening = reading.statistics.whitening()
+        equations = source.read(basis)
+    equations = replace(equations, first=first.plain)
+    if isinstance(equations.statistics.features, GramFactor):
+        return equations
+    whitening = equations.statistics.whitening()
     if whitening.condition < MAX_CONDITION or _tells_apart_all_but_null(whitening, basis, source):
-        return reading
+        return equations
     transform = whitening.raised
-    reading = replace(source.read(basis, transform), first=first.plain)
+    equations = replace(source.read(basis, transform), first=first.plain)
     for _ in range(_MAX_CORRECTIONS):
-        whitening = reading.statistics.whitening()
+        whitening = equations.statistics.whitening()
         if whitening.condition < MAX_CONDITION:
             break
         # Null directions are 0 at the rows: they would only increase the norm of the coefficients.
         null = np.linalg.qr(transform @ whitening.null)[0]
         transform = without_null(transform @ whitening.truncated, null, basis.norm_weights)
-        reading = replace(source.read(basis, transform), first=first.plain)
-    return reading
+        equations = replace(source.read(basis, transform), first=first.plain)
+    return equations
 
 
 def _tells_apart_all_but_null(whitening: Whitening, basis: Basis, source: Source) -> bool:

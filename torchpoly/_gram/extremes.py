@@ -18,12 +18,12 @@ from torchpoly._polynomial.domain import Domain
 _FENCE_LENGTHS = 10.0
 
 
-def rank(reading: NormalEquations) -> int:
+def rank(equations: NormalEquations) -> int:
     """Return the number of independent terms."""
-    return reading.orthonormal_coordinates(0.0).rank
+    return equations.orthonormal_coordinates(0.0).rank
 
 
-def columns_with_extremes(reading: NormalEquations, source: Source) -> NDArray[np.intp]:
+def columns_with_extremes(equations: NormalEquations, source: Source) -> NDArray[np.intp]:
     """Return the columns with extreme values, if more terms are independent on the rows without them.
 
     If almost all values are in a small part of the range of a column, the powers of the column are
@@ -31,18 +31,18 @@ def columns_with_extremes(reading: NormalEquations, source: Source) -> NDArray[n
 
     Parameters
     ----------
-    reading : NormalEquations
+    equations : NormalEquations
         Of all rows.
     source : Source
         All rows.
     """
     none = np.zeros(0, dtype=np.intp)
-    if not isinstance(reading.statistics.features, np.ndarray):
+    if not isinstance(equations.statistics.features, np.ndarray):
         return none
-    n_independent = rank(reading)
-    if n_independent == reading.basis.n_terms:
+    n_independent = rank(equations)
+    if n_independent == equations.basis.n_terms:
         return none
-    basis = reading.basis if reading.first is None else reading.first.basis
+    basis = equations.basis if equations.first is None else equations.first.basis
     lower, upper = source.shortest_halves()
     low, high = lower - _FENCE_LENGTHS * (upper - lower), upper + _FENCE_LENGTHS * (upper - lower)
     least, greatest = source.ranges(Domain.identity(len(low)))

@@ -83,7 +83,7 @@ class DenseFactor:
         return rows @ rows.T
 
     @property
-    def n_bytes(self) -> int:
+    def nbytes(self) -> int:
         """Size of the factor."""
         return self.rows.nbytes
 
@@ -167,7 +167,7 @@ class MatrixFreeFactor:
         return rows @ rows.T
 
     @property
-    def n_bytes(self) -> int:
+    def nbytes(self) -> int:
         """Size of the factor if it were in memory."""
         return 8 * self.basis.n_terms * len(self.sqrt_weights)
 

@@ -63,11 +63,11 @@ class RunningGram:
         return cls(basis, read_gram(basis, replace(data, targets=targets)), targets, box, data.n_rows)
 
     @classmethod
-    def of_reading(cls, reading: NormalEquations, targets: TargetScaling, box: Box, n_rows: int) -> RunningGram | None:
+    def of_equations(cls, read: NormalEquations, targets: TargetScaling, box: Box, n_rows: int) -> RunningGram | None:
         """Return the statistics that a fit has read, or None if they are too large to keep."""
-        if reading.statistics.n_bytes > _MAX_GRAM_BYTES:
+        if read.statistics.features.nbytes > _MAX_GRAM_BYTES:
             return None
-        return cls(reading.basis, reading.statistics, targets, box, n_rows)
+        return cls(read.basis, read.statistics, targets, box, n_rows)
 
     def __add__(self, other: RunningGram) -> RunningGram:
         """Return the statistics of the rows of both.

@@ -96,11 +96,6 @@ class GramStatistics:
         squares = (targets * targets).sum(axis=1)
         return cls(DenseFactor(features, norm_weights), features @ targets.T, squares, total_weight)
 
-    @property
-    def n_bytes(self) -> int:
-        """Size of the Gram matrix or of its factor."""
-        return self.features.nbytes if isinstance(self.features, np.ndarray) else self.features.n_bytes
-
     def formed(self) -> GramStatistics:
         """Return the statistics with a formed Gram matrix instead of a factor."""
         return replace(self, features=self.leading_gram(len(self.cross)))
@@ -142,7 +137,10 @@ class GramStatistics:
 
 
 def scaling(alpha: float, norm_weights: Floats) -> Floats:
-    """Return ``(1 + alpha P)^(-1/2)`` as a column: a diagonal scaling, so that a large penalty causes no rounding."""
+    """Return ``(1 + alpha P)^(-1/2)`` as a column: a diagonal scaling.
+
+    Without it, the sum with a large penalty would have too few digits for the constant term.
+    """
     with np.errstate(over="ignore"):
         return 1.0 / np.sqrt(1.0 + alpha * norm_weights[:, None])
 

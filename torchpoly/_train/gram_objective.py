@@ -64,27 +64,27 @@ class GramObjective(Objective):
     projection: Callable[[Floats], Floats] | None = None
 
     @classmethod
-    def orthonormal(cls, reading: NormalEquations, alpha: float, target_scale: Floats) -> GramObjective:
+    def orthonormal(cls, equations: NormalEquations, alpha: float, target_scale: Floats) -> GramObjective:
         """Return the objective in coordinates in which the penalized Gram matrix is the identity.
 
         Parameters
         ----------
-        reading : NormalEquations
+        equations : NormalEquations
         alpha : float
         target_scale : ndarray of shape (n_targets,)
         """
-        coordinates, optimum, min_value = _least_squares(reading, alpha)
-        return cls(coordinates, None, optimum, optimum, min_value, alpha, reading.basis.norm_weights, target_scale)
+        coordinates, optimum, min_value = _least_squares(equations, alpha)
+        return cls(coordinates, None, optimum, optimum, min_value, alpha, equations.basis.norm_weights, target_scale)
 
     @classmethod
-    def in_basis(cls, reading: NormalEquations, alpha: float, target_scale: Floats) -> GramObjective:
+    def in_basis(cls, equations: NormalEquations, alpha: float, target_scale: Floats) -> GramObjective:
         """Return the objective as a function of the coefficients of the basis.
 
         The parameters are those of :meth:`orthonormal`.
         """
-        coordinates, optimum, min_value = _least_squares(reading, alpha)
-        gram, rhs, reference = reading.statistics.features, reading.statistics.cross, coordinates @ optimum
-        weights, projection = reading.basis.norm_weights, reading.projection()
+        coordinates, optimum, min_value = _least_squares(equations, alpha)
+        gram, rhs, reference = equations.statistics.features, equations.statistics.cross, coordinates @ optimum
+        weights, projection = equations.basis.norm_weights, equations.projection()
         return cls(None, gram, rhs, reference, min_value, alpha, weights, target_scale, projection)
 
     def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
@@ -146,14 +146,14 @@ class GramObjective(Objective):
             return float(np.square(self.target_scale.max()))
 
 
-def _least_squares(reading: NormalEquations, alpha: float) -> tuple[Coordinates, Floats, Floats]:
+def _least_squares(equations: NormalEquations, alpha: float) -> tuple[Coordinates, Floats, Floats]:
     """Return orthonormal coordinates, the optimum in them, and its value.
 
     If all rows are in memory, one step of iterative refinement with their residuals corrects the optimum.
     It recovers digits that the Gram matrix has lost: its condition number is the square of that of the features.
     """
-    statistics, rows = reading.statistics, reading.rows
-    coordinates = reading.orthonormal_coordinates(alpha)
+    statistics, rows = equations.statistics, equations.rows
+    coordinates = equations.orthonormal_coordinates(alpha)
     gram = statistics.features
     if isinstance(gram, MatrixFreeFactor):
         targets = to_numpy(cast(Array, rows)).T
@@ -166,7 +166,7 @@ def _least_squares(reading: NormalEquations, alpha: float) -> tuple[Coordinates,
     cross, squares = residual_products(rows, coefficients, total_weight)
     penalty = 0.0
     if alpha:
-        slopes = alpha * reading.basis.norm_weights[:, None] * coefficients
+        slopes = alpha * equations.basis.norm_weights[:, None] * coefficients
         cross = cross - slopes
         penalty = (slopes * coefficients).sum(axis=0)
     correction = coordinates.rmatvec(cross)

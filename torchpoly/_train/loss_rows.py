@@ -45,7 +45,7 @@ class LossRows:
 
     @classmethod
     def of(
-        cls, reading: NormalEquations, coordinates: Coordinates | None, data: TrainingRows, *, scale_targets: bool
+        cls, equations: NormalEquations, coordinates: Coordinates | None, data: TrainingRows, *, scale_targets: bool
     ) -> LossRows:
         """Return the rows of a fit with scaled targets, or with the targets y."""
         Y, weights = data.Y, data.weights
@@ -53,7 +53,7 @@ class LossRows:
             Y, weights = Y[weights > 0.0], weights[weights > 0.0]
         normalized_weights = np.full(len(Y), 1 / len(Y)) if weights is None else weights / weights.sum()
         targets = data.targets.transform(Y) if scale_targets else np.array(Y.T, dtype=np.float64, order="C")
-        design = DesignMatrix(reading.basis, data.X, data.weights, data.device)
+        design = DesignMatrix(equations.basis, data.X, data.weights, data.device)
         if isinstance(coordinates, DualCoordinates):
             design = replace(design, kept=to_device(coordinates.at_rows, data.device))
         else:
@@ -61,7 +61,7 @@ class LossRows:
             if 8 * design.n_features * len(design) <= _MAX_KEPT_BYTES:
                 # If the memory of the device is too small for all rows, it may be enough for a block.
                 with suppress(MemoryError):
-                    design = design.keep(reading.terms_at_rows if weights is None else None)
+                    design = design.keep(equations.terms_at_rows if weights is None else None)
         return cls(design, coordinates, to_device(targets, data.device), to_device(normalized_weights, data.device))
 
     def __len__(self) -> int:
