@@ -42,7 +42,7 @@ class Objective(ABC):
 
     @abstractmethod
     def __call__(self, parameters: Floats, gradient: Floats) -> tuple[float, float]:
-        """Return the value and the loss to report; write the value's gradient."""
+        """Return the value and the loss to report; write the gradient of the value."""
 
     @property
     @abstractmethod
