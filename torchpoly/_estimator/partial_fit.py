@@ -126,8 +126,7 @@ class PartialFit(PolynomialBase):
                 "sklearn.base.clone(model).partial_fit."
             )
         rows, source, single_target = self._accumulate(spec, X, y, sample_weight, so_far)
-        parts = [rows] if so_far is None else [so_far, rows]
-        everything = sum(parts[1:], start=parts[0])
+        parts, everything = ([rows], rows) if so_far is None else ([so_far, rows], so_far + rows)
         if spec.needs_well_conditioned:
             everything = everything.with_lost_terms(parts, source)
         if spec.needs_well_conditioned and everything.is_ill_conditioned:

@@ -1,24 +1,32 @@
-"""Training and scores of candidates on the fast path."""
+"""Training and scores of candidates on the fast path, and the reasons why other fits fall back.
+
+A fit is a pair of the index of a candidate and the index of a split.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice, product
 from time import perf_counter
+from typing import Any
 
+import numpy as np
 from sklearn.base import clone
 
 from torchpoly._backend.rows import Floats
 from torchpoly._estimator.memory import check_memory
 from torchpoly._search.candidates import Candidate
-from torchpoly._search.fallbacks import Fit, Reason, Result
 from torchpoly._search.scores import Scoring
 from torchpoly._search.sources import SplitRows, SplitSource
 from torchpoly._search.split_training import SplitTraining
 from torchpoly._search.splits import SplitGram
 from torchpoly._train.lockstep import train_in_lockstep
+
+Fit = tuple[int, int]
+Reason = str | Exception
+Result = dict[str, Any]
 
 # The matrices of the splits that train together take at most about 512 MiB. This is a choice, not a measurement.
 _MAX_SPLIT_BYTES = 2**29
@@ -54,6 +62,24 @@ class Evaluation:
     def fall_back(self, candidates: list[Candidate], splits: Iterable[int], reason: Reason) -> None:
         """Record why candidates fall back to scikit-learn's evaluation on some splits."""
         self.reasons |= dict.fromkeys(product([candidate.index for candidate in candidates], splits), reason)
+
+    def fallback_lines(self, n_fits: int) -> list[str]:
+        """Return a line with the number of fits for each reason."""
+        counts = Counter(map(as_text, self.reasons.values()))
+        return [f"{count} of {n_fits} fits fall back to scikit-learn: {reason}" for reason, count in counts.items()]
+
+    def unexpected_exceptions(self, results: dict[Fit, Result]) -> list[str]:
+        """Return the exceptions of the fast path that scikit-learn's evaluation of the same fits did not raise.
+
+        Parameters
+        ----------
+        results : dict of (int, int) to dict
+            The results of all fits, fallbacks included.
+        """
+        raised = {fit: as_text(reason) for fit, reason in self.reasons.items() if isinstance(reason, Exception)}
+        # If both evaluations fail, the error is in the user's data, such as NaN in y, and scikit-learn reports it.
+        expected = {text for fit, text in raised.items() if _has_failed(results[fit])}
+        return [text for text in dict.fromkeys(raised.values()) if text not in expected]
 
     def add(self, candidates: list[Candidate], source: SplitSource) -> None:
         """Train and score candidates on the splits of a source."""
@@ -167,3 +193,14 @@ class Evaluation:
         }
         self.results[candidate.index, split] = result
         self._report(candidate.index, split, result)
+
+
+def _has_failed(result: Result) -> bool:
+    scores = result["test_scores"]
+    values = scores.values() if isinstance(scores, dict) else [scores]
+    return result["fit_error"] is not None or not np.isfinite(list(values)).all()
+
+
+def as_text(reason: Reason) -> str:
+    """Return a reason as a report quotes it."""
+    return reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"

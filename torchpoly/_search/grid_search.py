@@ -29,8 +29,7 @@ from torchpoly._backend.sklearn_compat import (
 from torchpoly._backend.torch_state import default_torch_state, rollback_on_error
 from torchpoly._dask.collections import is_collection, is_frame
 from torchpoly._search.candidates import Candidate, CandidateParser
-from torchpoly._search.evaluation import Evaluation
-from torchpoly._search.fallbacks import Result, as_text, fallback_lines, unexpected_exceptions
+from torchpoly._search.evaluation import Evaluation, Result, as_text
 from torchpoly._search.scores import Scoring
 from torchpoly._search.sources import PlainSource, transformed_sources
 from torchpoly._search.splits import Split
@@ -316,7 +315,7 @@ class PolynomialGridSearchCV(GridSearchCV):
 
     def _fall_back(self, fits: _Fits, evaluation: Evaluation) -> list[Result]:
         """Evaluate the fits without a result as GridSearchCV does, and return the results of all fits."""
-        for line in fallback_lines(evaluation.reasons, len(fits.pairs)):
+        for line in evaluation.fallback_lines(len(fits.pairs)):
             self._report(line)
         pairs, n_splits = [pair for pair in fits.pairs if pair not in evaluation.results], len(fits.splits)
         parallel = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)
@@ -343,7 +342,7 @@ class PolynomialGridSearchCV(GridSearchCV):
             for index, split in pairs
         )
         every = evaluation.results | dict(zip(pairs, results, strict=True))
-        if not evaluation.results and (exceptions := unexpected_exceptions(evaluation.reasons, every)):
+        if not evaluation.results and (exceptions := evaluation.unexpected_exceptions(every)):
             warnings.warn(
                 f"No fit took the fast path: it raised {'; '.join(exceptions)}. The search then fitted each candidate "
                 "to each training set, as GridSearchCV does. Its results are right, but it took longer. If the "
