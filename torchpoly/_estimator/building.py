@@ -30,7 +30,7 @@ from torchpoly._train.problem import Part, Problem
 from torchpoly._train.row_objective import RowObjective
 
 # A warm start is ignored if it predicts more than this in standard deviations of y. Squares of such
-# predictions, 1e140, and their products with features are still far from the range of floats, 1e308.
+# predictions, 1e140, and their products with features are still far below the largest float, 1e308.
 _MAX_WARM_START = 1e70
 
 # Rounding errors of mean products of features and scaled targets, in units of the machine epsilon.

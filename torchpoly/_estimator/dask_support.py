@@ -35,13 +35,13 @@ from torchpoly._polynomial.index_set import IndexSet
 from torchpoly._train.optimizers import resolve_optimizer
 
 # The parameters of a fit to collections, for which a Gram matrix is enough.
-_NEEDED = {"loss": "squared_error", "batch_size": None, "warm_start": False}
+_REQUIRED = {"loss": "squared_error", "batch_size": None, "warm_start": False}
 
 
 def fit_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any) -> None:
     """Fit an estimator to Dask collections."""
     optimizer, spec = resolve_optimizer(estimator.optimizer, estimator.lr), estimator._spec()
-    for name, needed in _NEEDED.items():
+    for name, needed in _REQUIRED.items():
         value = getattr(estimator, name)
         if value is not needed and value != needed:
             raise ValueError(

@@ -13,7 +13,8 @@ from torchpoly._gram.factors import KERNEL_ELEMENTS, is_dense
 from torchpoly._polynomial.index_set import IndexSet
 
 # Number of matrices that a fit holds at its peak. They have the shape (n_terms, n_terms), or (n_terms, n_rows) or
-# (n_rows, n_rows) if rows are fewer than terms.
+# (n_rows, n_rows) if rows are fewer than terms. In least-squares fits of 1771 terms, tracemalloc measured 3 to 4
+# matrices. It does not see the workspace of LAPACK.
 _N_PEAK_MATRICES = 8
 
 

@@ -43,7 +43,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
     The terms are all products of powers of the columns of X up to a total degree. Any loss can be
     minimized, with an optional L2 penalty. The features are products of Chebyshev polynomials of the
     scaled columns. Training runs in coordinates that are orthonormal under the data [1]_. So every
-    optimizer converges at its default learning rate, in all units of X and y. For least squares, the
+    optimizer converges at its default learning rate, whatever the units of X and y are. For least squares, the
     estimator reads the rows once, one chunk at a time, and keeps the Gram matrix of features and targets.
     Training then costs the same for any number of rows.
 
