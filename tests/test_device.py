@@ -111,8 +111,13 @@ def test_a_search_on_a_device_without_double_precision(rows, monkeypatch):
     monkeypatch.setattr(device_module, "has_float64", lambda device: device is None)
     X, Y, _ = rows
     here = PolynomialGridSearchCV(TorchPolynomialRegressor(), {"degree": [1, 2]}, cv=2).fit(X, Y)
-    with pytest.warns(UserWarning, match="'cpu:0' has no double precision"):
-        there = PolynomialGridSearchCV(TorchPolynomialRegressor(device="cpu:0"), {"degree": [1, 2]}, cv=2).fit(X, Y)
+    search = PolynomialGridSearchCV(TorchPolynomialRegressor(device="cpu:0"), {"degree": [1, 2]}, cv=2)
+    with pytest.warns(UserWarning, match="'cpu:0' has no double precision") as caught:
+        there = search.fit(X, Y)
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(UserWarning, match="'cpu:0' has no double precision") as caught:
+        TorchPolynomialRegressor(device="cpu:0").partial_fit(X, Y)
+    assert [warning.filename for warning in caught] == [__file__]
     np.testing.assert_array_equal(there.cv_results_["mean_test_score"], here.cv_results_["mean_test_score"])
 
 

@@ -51,7 +51,7 @@ def test_a_later_format_is_refused(surface, monkeypatch):
     saved = pickle.dumps(model)
     assert_array_equal(pickle.loads(saved).predict(surface[0]), model.predict(surface[0]))
     monkeypatch.setattr(base, "_FORMAT", 2)
-    with pytest.raises(ValueError, match=r"saved by torchpoly .* in format 3, .* up to 2\. Upgrade torchpoly"):
+    with pytest.raises(ValueError, match=r"saved by torchpoly .* in format 3, .* reads format 2\. Upgrade torchpoly"):
         pickle.loads(saved)
 
 

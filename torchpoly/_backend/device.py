@@ -40,7 +40,7 @@ TENSOR, DEVICE, OPTIMIZER = map(class_by_name, ["torch.Tensor", "torch.device", 
 
 
 def resolve_device(device: str | torch.device) -> Device:
-    """Return the device, or the CPU with a warning if the device has no double precision.
+    """Return the device, or the CPU if the device has no double precision.
 
     Raises
     ------
@@ -48,27 +48,26 @@ def resolve_device(device: str | torch.device) -> Device:
         If this machine does not have the device.
     """
     found = _find_device(device)
-    if has_float64(found):
-        return found
-    warnings.warn(
-        f"The device {str(device)!r} has no double precision, so the computation runs on the CPU. Set device='cpu' to "
-        "avoid this warning.",
-        UserWarning,
-        stacklevel=5,  # the line that called fit
-    )
-    return None
+    return found if has_float64(found) else None
+
+
+def warn_without_float64(device: str | torch.device, stacklevel: int) -> None:
+    """Warn if a device has no double precision, so that the CPU computes in its place."""
+    if not has_float64(_find_device(device)):
+        warnings.warn(
+            f"The device {str(device)!r} has no double precision, so the computation runs on the CPU. Set device='cpu' "
+            "to avoid this warning.",
+            UserWarning,
+            stacklevel=1 + stacklevel,
+        )
 
 
 def device_or_cpu(device: str | torch.device) -> Device:
-    """Return the device, or the CPU if the device is absent or has no double precision.
-
-    There is no warning: a saved model may predict on a machine without the device that trained it.
-    """
+    """Return the device, or the CPU on a machine without it: a saved model may predict there."""
     try:
-        found = _find_device(device)
+        return resolve_device(device)
     except ValueError:
         return None
-    return found if has_float64(found) else None
 
 
 def _find_device(device: str | torch.device) -> Device:
@@ -85,8 +84,8 @@ def _find_device(device: str | torch.device) -> Device:
             return None
         if resolved.type != "cpu":
             torch.zeros(1, dtype=torch.float32, device=resolved).cpu()
-    except (RuntimeError, AssertionError, TypeError, AttributeError, ImportError) as error:
-        reason = str(error).splitlines()[0][:200].rstrip(". ")
+    except (RuntimeError, AssertionError, TypeError, AttributeError, ImportError, OSError) as error:
+        reason = str(error).partition("\n")[0][:200].rstrip(". ")
         raise ValueError(
             f"The 'device' parameter got {str(device)!r}, which cannot be used here: {reason}. Allowed are 'cpu', a "
             "device of this machine, such as 'cuda', 'cuda:1' or 'xpu', and 'auto', which takes 'cuda' or 'xpu' where "

@@ -84,14 +84,14 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
         Raises
         ------
         ValueError
-            If a later version has saved the state in a format that this version does not know.
+            If this version does not know the format of the state.
         """
         state = state.copy()
-        number, version = state.pop("_format"), state.pop("_version")
-        if number > _FORMAT:
+        number, version = state.pop("_format", None), state.pop("_version", "of another kind")
+        if number != _FORMAT:
             raise ValueError(
-                f"This model was saved by torchpoly {version} in format {number}, and this version reads formats up to "
-                f"{_FORMAT}. Upgrade torchpoly to load it."
+                f"This model was saved by torchpoly {version} in format {number}, and this version reads format "
+                f"{_FORMAT}. Upgrade torchpoly to load it, or fit the model again."
             )
         saved = {name: state[name] for name in _RECORDS if state.get(name) is not None}
         super().__setstate__(state | {name: from_plain(_RECORDS[name], record) for name, record in saved.items()})

@@ -12,7 +12,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from torchpoly._backend.array_api import check_namespace, like_input, namespace_of, to_host_array
-from torchpoly._backend.device import DEVICE, OPTIMIZER, device_or_cpu, resolve_device
+from torchpoly._backend.device import DEVICE, OPTIMIZER, device_or_cpu, resolve_device, warn_without_float64
 from torchpoly._backend.rows import Floats, count_rows
 from torchpoly._backend.sklearn_compat import Interval, StrOptions, fit_context, has_callbacks
 from torchpoly._backend.torch_state import default_torch_state, overflow_as_value_error, rollback_on_error
@@ -259,7 +259,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         "lr": [Interval(Real, 0, np.inf, closed="neither"), None],
         "n_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, np.inf, closed="left"), None],
-        "loss": [StrOptions(set(LOSSES)), callable],
+        "loss": [StrOptions(LOSSES.keys()), callable],
         "epsilon": [Interval(Real, 1.0, np.inf, closed="left")],
         "quantile": [Interval(Real, 0.0, 1.0, closed="neither")],
         "alpha": [Interval(Real, 0, np.inf, closed="left")],
@@ -381,6 +381,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         as_given = X, y, sample_weight
         optimizer = resolve_optimizer(self.optimizer, self.lr)
         device = resolve_device(self._device_for(X))
+        warn_without_float64(self._device_for(X), stacklevel=4)
         check_not_class(self.loss)
         X, y = check_rows(self, X, y)
         weights, unit = check_weights(sample_weight, X)
@@ -550,7 +551,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         check_is_fitted(self)
         try:
             from torchpoly._polynomial.module import PolynomialModule
-        except ImportError as error:
+        except (ImportError, OSError) as error:
             raise AttributeError(f"'module_' is a torch.nn.Module, and torch cannot be imported: {error}") from error
         return PolynomialModule(
             self._polynomial, squeeze=self._single_target, extrapolation=self._valid_extrapolation()

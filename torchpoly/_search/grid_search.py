@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel, delayed
 
+from torchpoly._backend.device import warn_without_float64
 from torchpoly._backend.sklearn_compat import (
     MultimetricScorer,
     check_method_params,
@@ -277,6 +278,8 @@ class PolynomialGridSearchCV(GridSearchCV):
                 # An unknown parameter raises here, before any work.
                 clone(self.estimator).set_params(**clone(parameters, safe=False))
                 evaluation.reasons |= dict.fromkeys(product([index], range(len(fits.splits))), candidate)
+        for device in {str(candidate.estimator.device) for candidate in candidates.values()}:
+            warn_without_float64(device, stacklevel=5)
         return candidates
 
     def _take_fast_path(
