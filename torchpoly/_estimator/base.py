@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 _FORMAT = 2
 # Fitted attributes that are dataclasses, and are saved as dicts of arrays, numbers and strings.
 _RECORDS = {"_polynomial": FittedPolynomial, "_running_gram": RunningGram}
+# Attributes that some fits do not set.
+_OPTIONAL = {"dual_gap_", "_running_gram"}.union(*(kind.attributes for kind in LOSSES.values()))
 # Number of stack frames from a warning in `_warn_of_columns` to the line that calls fit.
 _STACKLEVEL = 6
 
@@ -152,7 +154,7 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
             )
             curves.append(curve)
         # This fit does not set all attributes that an earlier fit can have set.
-        for name in {"dual_gap_", "_running_gram"}.union(*(kind.attributes for kind in LOSSES.values())):
+        for name in _OPTIONAL:
             self.__dict__.pop(name, None)
         self._read = None
         if problem.read is not None:

@@ -64,15 +64,17 @@ class IndexSet:
 
         On m values, each power from m on equals a combination of lower powers, so the cap is m - 1.
         """
-        caps = tuple(NO_CAP if known is None else len(known) - 1 for known in values)
-        is_capped = not self.interaction_only and any(cap < NO_CAP for cap in caps)
-        return replace(self, n_variables=len(values), caps=caps if is_capped else None)
+        known_caps = tuple(NO_CAP if known is None else len(known) - 1 for known in values)
+        caps = known_caps if not self.interaction_only and min(known_caps, default=NO_CAP) < NO_CAP else None
+        if (len(values), caps) == (self.n_variables, self.caps):
+            return self
+        return replace(self, n_variables=len(values), caps=caps)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields without the cached properties."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    @property
+    @cached_property
     def n_terms(self) -> int:
         """The number of terms with the constant, computed without a list of the terms.
 
@@ -92,7 +94,7 @@ class IndexSet:
 
     def of_degree(self, degree: int) -> IndexSet:
         """Return the index set with another degree."""
-        return replace(self, degree=degree)
+        return self if degree == self.degree else replace(self, degree=degree)
 
     def leading(self, n_terms: int) -> IndexSet:
         """Return the index set of the lowest degree that contains the first terms."""
