@@ -51,15 +51,18 @@ def resolve_device(device: str | torch.device) -> Device:
     return found if has_float64(found) else None
 
 
-def warn_without_float64(device: str | torch.device, stacklevel: int) -> None:
-    """Warn if a device has no double precision, so that the CPU computes in its place."""
-    if not has_float64(_find_device(device)):
-        warnings.warn(
-            f"The device {str(device)!r} has no double precision, so the computation runs on the CPU. Set device='cpu' "
-            "to avoid this warning.",
-            UserWarning,
-            stacklevel=1 + stacklevel,
-        )
+def resolve_device_with_warning(device: str | torch.device, stacklevel: int) -> Device:
+    """Return what :func:`resolve_device` returns, and warn if the device has no double precision."""
+    found = _find_device(device)
+    if has_float64(found):
+        return found
+    warnings.warn(
+        f"The device {str(device)!r} has no double precision, so the computation runs on the CPU. Set device='cpu' "
+        "to avoid this warning.",
+        UserWarning,
+        stacklevel=1 + stacklevel,
+    )
+    return None
 
 
 def device_or_cpu(device: str | torch.device) -> Device:

@@ -17,7 +17,7 @@ from scipy.linalg import LinAlgWarning
 from sklearn.utils.metaestimators import available_if
 
 from torchpoly._backend.array_api import namespace_of
-from torchpoly._backend.device import resolve_device, warn_without_float64
+from torchpoly._backend.device import resolve_device_with_warning
 from torchpoly._backend.sklearn_compat import fit_context
 from torchpoly._backend.torch_state import default_torch_state, rollback_on_error
 from torchpoly._backend.validation import check_rows, check_weights
@@ -152,8 +152,7 @@ class PartialFit(PolynomialBase):
             rows = accumulate(spec, partitions)
             source = partial(PartitionedRows, partitions, rows.n_rows)
             return rows, source, partitions.targets.number is None
-        device = resolve_device(self._device_for(X))
-        warn_without_float64(self._device_for(X), stacklevel=5)
+        device = resolve_device_with_warning(self._device_for(X), stacklevel=5)
         X, y = check_rows(self, X, y, reset=reset)
         weights, unit = check_weights(sample_weight, X)
         box = Box.of(X, weights)

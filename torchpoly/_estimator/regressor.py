@@ -12,7 +12,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from torchpoly._backend.array_api import check_namespace, like_input, namespace_of, to_host_array
-from torchpoly._backend.device import DEVICE, OPTIMIZER, device_or_cpu, resolve_device, warn_without_float64
+from torchpoly._backend.device import DEVICE, OPTIMIZER, device_or_cpu, resolve_device_with_warning
 from torchpoly._backend.rows import Floats, count_rows
 from torchpoly._backend.sklearn_compat import Interval, StrOptions, fit_context, has_callbacks
 from torchpoly._backend.torch_state import default_torch_state, overflow_as_value_error, rollback_on_error
@@ -380,8 +380,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         as_given = X, y, sample_weight
         optimizer = resolve_optimizer(self.optimizer, self.lr)
-        device = resolve_device(self._device_for(X))
-        warn_without_float64(self._device_for(X), stacklevel=4)
+        device = resolve_device_with_warning(self._device_for(X), stacklevel=4)
         check_not_class(self.loss)
         X, y = check_rows(self, X, y)
         weights, unit = check_weights(sample_weight, X)

@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel, delayed
 
-from torchpoly._backend.device import warn_without_float64
+from torchpoly._backend.device import resolve_device_with_warning
 from torchpoly._backend.sklearn_compat import (
     MultimetricScorer,
     check_method_params,
@@ -279,7 +279,7 @@ class PolynomialGridSearchCV(GridSearchCV):
                 clone(self.estimator).set_params(**clone(parameters, safe=False))
                 evaluation.reasons |= dict.fromkeys(product([index], range(len(fits.splits))), candidate)
         for device in {str(candidate.estimator.device) for candidate in candidates.values()}:
-            warn_without_float64(device, stacklevel=5)
+            resolve_device_with_warning(device, stacklevel=5)
         return candidates
 
     def _take_fast_path(
