@@ -145,9 +145,8 @@ def _of_partition(
         if weights is not None and np.shape(weights) == (len(rows),) and not np.any(weights):
             return None
         row_weights, unit = check_weights(weights, rows)
-        Y = values.reshape(len(values), -1)
-        data = TrainingRows(rows, Y, row_weights, TargetScaling.identity(Y.shape[1]), resolve_device(device))
-        data = data.of_positive_weight() if box is None else data.of_positive_weight().within(*box)
+        data = TrainingRows.unscaled(rows, values, row_weights, resolve_device(device)).of_positive_weight()
+        data = data if box is None else data.within(*box)
         return function(data, unit) if data.n_rows else None
 
 

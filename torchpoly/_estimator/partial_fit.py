@@ -159,8 +159,7 @@ class PartialFit(PolynomialBase):
         everything = box if so_far is None else box | so_far.box
         check_memory(spec.indices(len(box), everything.values), sys.maxsize)
         self._check_same_terms(so_far, spec, None if y.ndim == 1 else y.shape[1])
-        Y = y.reshape(len(y), -1)
-        data = TrainingRows(X, Y, weights, TargetScaling.identity(Y.shape[1]), device).of_positive_weight()
+        data = TrainingRows.unscaled(X, y, weights, device).of_positive_weight()
         rows = RunningGram.of(spec.basis_for(box), data, box).weighing(unit)
         return rows, lambda targets: replace(data, targets=targets), y.ndim == 1
 

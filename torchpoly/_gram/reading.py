@@ -69,6 +69,12 @@ class TrainingRows:
     device: Device
     on_chunk: Callable[[], object] | None = None
 
+    @classmethod
+    def unscaled(cls, X: NDArray, y: NDArray, weights: Floats | None, device: Device) -> TrainingRows:
+        """Return the rows with y of shape (n_samples,) or (n_samples, n_targets), without a scaling."""
+        Y = y.reshape(len(y), -1)
+        return cls(X, Y, weights, TargetScaling.identity(Y.shape[1]), device)
+
     def with_more_targets(self, Y: NDArray) -> TrainingRows:
         """Return the rows with as many further targets, in the same scaling."""
         return replace(self, Y=np.concatenate([self.Y, Y], axis=1), targets=self.targets.repeated(2))

@@ -19,7 +19,6 @@ from torchpoly._estimator.spec import ModelSpec
 from torchpoly._gram.reading import TrainingRows, fits_one_chunk
 from torchpoly._gram.target_statistics import mean_and_deviation
 from torchpoly._polynomial.box import Box
-from torchpoly._polynomial.target_scaling import TargetScaling
 from torchpoly._search.candidates import Candidate
 from torchpoly._search.splits import Split, SplitBatch, SplitGram, read_split, read_splits
 
@@ -244,9 +243,8 @@ def _transform(
         estimator.__dict__.update(_column_attributes(template))
         return Pipeline([*steps, (name, estimator)], memory=memory)
 
-    Y = np.concatenate([y, y_test]).reshape(len(y) + len(y_test), -1)
-    places = np.arange(len(X)), np.arange(len(X), len(Y))
-    data = TrainingRows(np.concatenate([X, X_test]), Y, weights, TargetScaling.identity(Y.shape[1]), None)
+    places = np.arange(len(X)), np.arange(len(X), len(X) + len(X_test))
+    data = TrainingRows.unscaled(np.concatenate([X, X_test]), np.concatenate([y, y_test]), weights, None)
     return SplitRows(split, data, places, y.ndim == 1, complete, X_scored)
 
 
