@@ -228,6 +228,7 @@ def test_penalty_where_terms_outnumber_rows(large, optimizer, rng, monkeypatch, 
     np.testing.assert_allclose(model.predict(grid), expected, atol=1e-5 if optimizer == "adam" else 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parameters",
     [

@@ -226,6 +226,7 @@ def test_last_loss_is_that_of_the_model(settings, metric, surface, rng):
         assert model.loss_curve_[-1] == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", optimizer_names())
 def test_every_optimizer_reaches_hubers_optimum(optimizer, heavy_tailed):
     X, y = heavy_tailed

@@ -246,6 +246,7 @@ def shorter_names(estimator, X, y):
     return {"r2": estimator.score(X, y), "names": -float(sum(map(len, names)))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scoring", ["r2", shorter_names])
 @pytest.mark.parametrize("kind", ["pandas", "polars"])
 @pytest.mark.parametrize("pipeline", FRAMES.values(), ids=FRAMES.keys())

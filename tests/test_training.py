@@ -32,6 +32,7 @@ def optimum():
     return np.sum((cubic(X_SIN[:, 0]) - Y_SIN) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", optimizer_names())
 def test_every_optimizer_reaches_the_optimum_by_default(name, optimum):
     model = TorchPolynomialRegressor(optimizer=name).fit(X_SIN, Y_SIN)
@@ -42,6 +43,7 @@ def test_every_optimizer_reaches_the_optimum_by_default(name, optimum):
         assert r2 == pytest.approx(model.score(X_SIN, Y_SIN), abs=1e-9 if name == "lbfgs" else 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", optimizer_names())
 @pytest.mark.parametrize("alpha", [0.0, 0.01])
 def test_every_optimizer_meets_tol_by_default(name, alpha, surface):
