@@ -4,6 +4,7 @@ from torchpoly._display.fit import PolynomialFitDisplay
 from torchpoly._display.loss_curve import LossCurveDisplay
 from torchpoly._estimator.regressor import TorchPolynomialRegressor
 from torchpoly._search.grid_search import PolynomialGridSearchCV
+from torchpoly._search.one_standard_error import one_standard_error
 
 __version__ = "0.1.0"
 
@@ -13,4 +14,5 @@ __all__ = [
     "PolynomialGridSearchCV",
     "TorchPolynomialRegressor",
     "__version__",
+    "one_standard_error",
 ]

@@ -73,7 +73,8 @@ class PolynomialGridSearchCV(GridSearchCV):
 
     refit : bool, str or callable, default=True
         Whether to fit the best candidate to all rows. With several metrics, the name of the metric that
-        selects it, or a function of `cv_results_` that returns its index.
+        selects it, or a function of `cv_results_` that returns its index, such as
+        :class:`one_standard_error` makes.
 
     cv : int, splitter or iterable, default=None
         How rows are split; ``None`` means five folds in the order of the rows.
@@ -101,7 +102,8 @@ class PolynomialGridSearchCV(GridSearchCV):
         The best candidate, fitted to all rows. It exists if `refit` is not False.
 
     best_score_, best_params_, best_index_
-        Mean score, parameters and index of the best candidate.
+        Mean score, parameters and index of the best candidate. If `refit` is a function, there is no
+        `best_score_`.
 
     scorer_ : callable or dict
         The metrics.
@@ -121,6 +123,7 @@ class PolynomialGridSearchCV(GridSearchCV):
     See Also
     --------
     TorchPolynomialRegressor : The polynomial regression.
+    one_standard_error : Choice of the simplest candidate that is about as good as the best.
     sklearn.model_selection.GridSearchCV : The search for all estimators. Its documentation has more details.
 
     Notes
