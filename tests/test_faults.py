@@ -13,7 +13,7 @@ from scipy import sparse
 from scipy.linalg import LinAlgWarning
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
-from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
+from torchpoly import OverfittingWarning, PolynomialGridSearchCV, TorchPolynomialRegressor
 from torchpoly._polynomial.basis import Basis
 
 # What may come out of any call.
@@ -80,6 +80,7 @@ def test_only_what_is_allowed_comes_out(seed):
             warnings.simplefilter("error")
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.simplefilter("ignore", LinAlgWarning)
+            warnings.simplefilter("ignore", OverfittingWarning)
             warnings.filterwarnings("ignore", message="(overflow|invalid value) encountered in reduce")
             warnings.filterwarnings("ignore", category=np.exceptions.ComplexWarning)
             try:

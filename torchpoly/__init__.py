@@ -2,6 +2,7 @@
 
 from torchpoly._display.fit import PolynomialFitDisplay
 from torchpoly._display.loss_curve import LossCurveDisplay
+from torchpoly._estimator.overfitting import OverfittingWarning
 from torchpoly._estimator.regressor import TorchPolynomialRegressor
 from torchpoly._search.grid_search import PolynomialGridSearchCV
 from torchpoly._search.one_standard_error import one_standard_error
@@ -10,6 +11,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "LossCurveDisplay",
+    "OverfittingWarning",
     "PolynomialFitDisplay",
     "PolynomialGridSearchCV",
     "TorchPolynomialRegressor",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_array, check_X_y
 
 from torchpoly._backend.device import resolve_device
-from torchpoly._backend.rows import Floats, distinct, union_of_ranges
+from torchpoly._backend.rows import Array, Floats, distinct, union_of_ranges
 from torchpoly._backend.validation import DTYPES, check_targets, check_weights
 from torchpoly._dask.collections import Columns, aligned, blocks, check_partitions, is_collection, is_frame
 from torchpoly._gram.normal_equations import NormalEquations
@@ -213,6 +214,15 @@ class PartitionedRows:
 
         read = self.partitions.reduce(statistics, lambda one, other: GramStatistics.pooled([one, other], [1, 1]))
         return NormalEquations(basis, transform, read, None)
+
+    def total(self, basis: Basis, of_block: Callable[[Array], Floats]) -> Floats:
+        """Return the sum of a function of blocks ``sqrt(w) * [F; y]`` over all rows."""
+
+        def of_rows(data: TrainingRows, unit: float) -> Floats:
+            scaled = replace(data, targets=self.targets)
+            return scaled.total(basis, lambda block: of_block(block * math.sqrt(unit)))
+
+        return self.partitions.reduce(of_rows, add)
 
 
 def predict(X: Any, columns: Columns, values_at: Callable[[NDArray], NDArray], n_targets: int | None) -> Any:

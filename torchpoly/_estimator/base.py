@@ -33,7 +33,7 @@ _FORMAT = 2
 # Fitted attributes that are dataclasses, and are saved as dicts of arrays, numbers and strings.
 _RECORDS = {"_polynomial": FittedPolynomial, "_running_gram": RunningGram}
 # Attributes that some fits do not set.
-_OPTIONAL = {"dual_gap_", "_running_gram"}.union(*(kind.attributes for kind in LOSSES.values()))
+_OPTIONAL = {"dual_gap_", "loo_path_", "_running_gram"}.union(*(kind.attributes for kind in LOSSES.values()))
 # Number of stack frames from a warning in `_warn_of_columns` to the line that calls fit.
 _STACKLEVEL = 6
 
@@ -43,13 +43,13 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]]
 
-    degree: int
+    degree: int | str
     optimizer: OptimizerLike
     lr: float | None
     n_iter: int
     tol: float | None
     loss: str | LossFunction
-    alpha: float
+    alpha: float | str
     basis: str
     batch_size: int | None
     extrapolation: str
@@ -66,6 +66,8 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
     # The Gram matrix of the last fit and that of all calls of partial_fit, to which later rows are added.
     _read: RunningGram | None
     _running_gram: RunningGram
+    # Whether a search fits it as a candidate, and not as the model that it returns.
+    _is_candidate: bool = False
     # Library and device of X in fit, if scikit-learn's array_api_dispatch is set.
     _namespace: tuple[str, str] | None = None
 

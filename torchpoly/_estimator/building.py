@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from torchpoly._backend.device import Device
 from torchpoly._backend.rows import Floats
+from torchpoly._estimator.leave_one_out import Candidates
 from torchpoly._estimator.spec import ModelSpec, loss_class
 from torchpoly._gram.conditioning import well_conditioned
 from torchpoly._gram.coordinates import Coordinates, PrimalCoordinates
@@ -19,7 +20,7 @@ from torchpoly._gram.merging import RunningGram
 from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.reading import TrainingRows
 from torchpoly._gram.source import Source
-from torchpoly._gram.whitening import EPSILON
+from torchpoly._gram.target_statistics import product_rounding
 from torchpoly._loss.base import Stages
 from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.fitted import FittedPolynomial
@@ -32,9 +33,6 @@ from torchpoly._train.row_objective import RowObjective
 # A warm start is ignored if it predicts more than this in standard deviations of y. Squares of such
 # predictions, 1e140, and their products with features are still far below the largest float, 1e308.
 _MAX_WARM_START = 1e70
-
-# Rounding errors of mean products of features and scaled targets, in units of the machine epsilon.
-_PRODUCT_ROUNDING = 128
 
 
 def build_from_rows(
@@ -49,6 +47,7 @@ def build_from_rows(
     in_stages: bool,
     warm: FittedPolynomial | None,
     on_chunk: Callable[[], object] | None,
+    candidates: Candidates | None = None,
 ) -> Problem:
     """Read the rows once, or twice if ill-conditioned, and return the problem of a fit.
 
@@ -69,15 +68,21 @@ def build_from_rows(
         The polynomial from which training starts.
     on_chunk : callable or None
         It is called after each chunk of rows that is read.
+    candidates : Candidates, optional
+        The degrees and penalties from which leave-one-out chooses.
     """
     data = spec.data(X, y, weights, device, on_chunk)
+    chosen, path = None, None
+    if candidates is not None:
+        spec, chosen, path = candidates.choose(data.read(spec.basis_for(box)), data, data.targets)
     # For a warm start, the predictions of the last polynomial are read as further targets. Their least
     # squares are the coefficients of that polynomial in the new basis.
     extended = data if warm is None else _with_predictions(data, warm)
-    reading = extended.read(spec.basis_for(box))
-    if spec.needs_well_conditioned:
-        reading = well_conditioned(reading, extended)
-    reading, more = reading.split(data.Y.shape[1])
+    if chosen is None or extended is not data:
+        chosen = extended.read(spec.basis_for(box))
+        if spec.needs_well_conditioned:
+            chosen = well_conditioned(chosen, extended)
+    reading, more = chosen.split(data.Y.shape[1])
     start = None if extended is data else more
     if spec.is_least_squares and batch_size is None:
         problem = build_from_gram(spec, reading, data.targets, box, start)
@@ -92,11 +97,15 @@ def build_from_rows(
             in_stages=in_stages,
             warm=start,
         )
+    problem = replace(problem, path=path)
     return replace(problem, extremes=columns_with_extremes(reading, data)) if spec.needs_well_conditioned else problem
 
 
 def build_from_running_gram(
-    spec: ModelSpec, rows: RunningGram, source: Callable[[TargetScaling], Source] | None = None
+    spec: ModelSpec,
+    rows: RunningGram,
+    source: Callable[[TargetScaling], Source] | None = None,
+    candidates: Candidates | None = None,
 ) -> Problem:
     """Return the least-squares problem for rows that were read in parts.
 
@@ -106,6 +115,8 @@ def build_from_running_gram(
     rows : RunningGram
     source : callable, optional
         It takes a target scaling and returns the rows, if these can be read again.
+    candidates : Candidates, optional
+        The degrees and penalties from which leave-one-out chooses. It needs the source.
     """
     statistics, targets = rows.statistics, rows.targets
     if spec.is_monomial:
@@ -113,12 +124,15 @@ def build_from_running_gram(
         statistics = statistics.transformed(None, targets.scale, np.zeros_like(units))
         targets = replace(targets, scale=units)
     reading = NormalEquations(rows.basis, None, statistics, None)
-    if source is None or not spec.needs_well_conditioned:
-        return build_from_gram(spec, reading, targets, rows.box)
-    again = source(targets)
-    reading = well_conditioned(reading, again)
+    again, path = None if source is None else source(targets), None
+    if again is not None and candidates is not None:
+        spec, reading, path = candidates.choose(reading, again, targets)
+    if again is None or not spec.needs_well_conditioned:
+        return replace(build_from_gram(spec, reading, targets, rows.box), path=path)
+    if reading.first is None:
+        reading = well_conditioned(reading, again)
     problem = build_from_gram(spec, reading, targets, rows.box)
-    return replace(problem, extremes=columns_with_extremes(reading, again))
+    return replace(problem, extremes=columns_with_extremes(reading, again), path=path)
 
 
 def build_from_gram(
@@ -140,7 +154,7 @@ def build_from_gram(
     objective = objective_over(reading, spec.alpha, targets.scale)
     if not spec.is_monomial:
         # Optimizers that divide the gradient by its size, such as Adam, would follow rounding errors.
-        is_rounding = np.abs(objective.rhs) < _rounding(targets)
+        is_rounding = np.abs(objective.rhs) < product_rounding(targets)
         objective = replace(objective, rhs=np.where(is_rounding, 0.0, objective.rhs))
     if warm is None:
         parameters = spec.initial_parameters(len(objective.rhs), targets)
@@ -149,7 +163,7 @@ def build_from_gram(
         parameters = _warm_start(spec, reading, coordinates, warm)
         if not orthonormal:
             parameters = coordinates @ parameters
-    return Problem([Part(objective, parameters)], reading.basis, reading.transform, targets, box, reading.plain)
+    return Problem([Part(objective, parameters)], reading.basis, reading.transform, targets, box, reading.plain, values=spec.values)
 
 
 def _build_on_rows(
@@ -202,10 +216,10 @@ def _build_on_rows(
                 starts.append(rows.constant * (constant - scale.center) / scale.scale)
             rounding: Floats | float = 0.0
             if not (in_stages or spec.is_monomial or spec.is_robust):
-                rounding = 2 * _rounding(data.targets)[own]
+                rounding = 2 * product_rounding(data.targets)[own]
             objective = RowObjective(rows_of_part, loss, starts, spec.alpha, stages, batch_size, projection, rounding)
             parts.append(Part(objective, np.zeros(objective.shape), loss))
-    return Problem(parts, reading.basis, None, scale, box)
+    return Problem(parts, reading.basis, None, scale, box, values=spec.values)
 
 
 def _warm_start(spec: ModelSpec, reading: NormalEquations, coordinates: Coordinates, products: Floats) -> Floats:
@@ -238,10 +252,3 @@ def _with_predictions(data: TrainingRows, warm: FittedPolynomial) -> TrainingRow
         greatest = np.abs(data.targets.transform(predictions)).max()
     return data.with_more_targets(predictions) if greatest < _MAX_WARM_START else data
 
-
-def _rounding(targets: TargetScaling) -> Floats:
-    """Return ``(128 + 2 |mean| / scale) * eps``: a bound of rounding errors in products of features and targets.
-
-    Scaled targets have a spread of 1. If y has a large mean, its rounding errors are relative to the mean.
-    """
-    return (_PRODUCT_ROUNDING + 2 * np.abs(targets.center) / targets.scale) * EPSILON

@@ -26,6 +26,7 @@ from torchpoly._dask.partitions import PartitionedRows
 from torchpoly._estimator.base import PolynomialBase
 from torchpoly._estimator.building import build_from_running_gram
 from torchpoly._estimator.dask_support import accumulate, partitions_of
+from torchpoly._estimator.leave_one_out import check_numbers
 from torchpoly._estimator.memory import check_memory
 from torchpoly._estimator.spec import ModelSpec
 from torchpoly._gram.merging import RunningGram
@@ -117,6 +118,7 @@ class PartialFit(PolynomialBase):
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         optimizer, spec = resolve_optimizer(self.optimizer, self.lr), self._spec()
+        check_numbers(spec)
         namespace = None if is_collection(X) else namespace_of(X)
         so_far: RunningGram | None = getattr(self, "_running_gram", None) or getattr(self, "_read", None)
         if so_far is None and hasattr(self, "_polynomial"):

@@ -21,10 +21,12 @@ from torchpoly._dask.collections import is_collection
 from torchpoly._estimator.building import build_from_rows
 from torchpoly._estimator.callbacks import FitTasks
 from torchpoly._estimator.dask_support import fit_collections, predict_collection, score_collections
+from torchpoly._estimator.leave_one_out import LOO, Candidates, check_candidates, has_candidates
 from torchpoly._estimator.memory import check_memory
 from torchpoly._estimator.monomials import Monomials
+from torchpoly._estimator.overfitting import warn_if_overfitting
 from torchpoly._estimator.partial_fit import PartialFit
-from torchpoly._gram.reading import count_chunks
+from torchpoly._gram.reading import TrainingRows, count_chunks
 from torchpoly._loss.custom import LossFunction
 from torchpoly._loss.named import LOSSES
 from torchpoly._polynomial.box import Box
@@ -254,7 +256,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
     __module__ = "torchpoly"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "degree": [Interval(Integral, 0, None, closed="left")],
+        "degree": [Interval(Integral, 0, None, closed="left"), StrOptions({LOO})],
         "optimizer": [str, callable, OPTIMIZER],  # an instance is refused with advice
         "lr": [Interval(Real, 0, np.inf, closed="neither"), None],
         "n_iter": [Interval(Integral, 1, None, closed="left")],
@@ -262,7 +264,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         "loss": [StrOptions(LOSSES.keys()), callable],
         "epsilon": [Interval(Real, 1.0, np.inf, closed="left")],
         "quantile": [Interval(Real, 0.0, 1.0, closed="neither")],
-        "alpha": [Interval(Real, 0, np.inf, closed="left")],
+        "alpha": [Interval(Real, 0, np.inf, closed="left"), StrOptions({LOO})],
         "basis": [StrOptions({"orthonormal", "chebyshev", "monomial"})],
         "interaction_only": ["boolean"],
         "batch_size": [Interval(Integral, 1, None, closed="left"), None],
@@ -276,7 +278,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
 
     def __init__(
         self,
-        degree: int = 3,
+        degree: int | str = 3,
         *,
         optimizer: OptimizerLike = "lbfgs",
         lr: float | None = None,
@@ -285,7 +287,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         loss: str | LossFunction = "squared_error",
         epsilon: float = 1.35,
         quantile: float = 0.5,
-        alpha: float = 0.0,
+        alpha: float | str = 0.0,
         basis: str = "orthonormal",
         interaction_only: bool = False,
         batch_size: int | None = None,
@@ -387,7 +389,11 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         n_rows = count_rows(X, weights)
         self._check_batch_size(n_rows, optimizer)
         box = Box.of(X, weights)
-        spec = self._spec()
+        spec, candidates = self._spec(), None
+        if has_candidates(spec):
+            check_candidates(spec, self.batch_size, n_rows)
+            candidates = Candidates.of(spec, spec.with_values(1, 0.0).indices(len(box), box.values))
+            spec = candidates.spec
         indices = spec.indices(len(box), box.values)
         check_memory(indices, n_rows)
         n_targets = 1 if y.ndim == 1 else y.shape[1]
@@ -408,10 +414,13 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
             in_stages=optimizer.is_lbfgs,
             warm=warm,
             on_chunk=None if tasks is None else tasks.read_chunk,
+            candidates=candidates,
         )
 
         self._train(problem, optimizer, n_rows, y.ndim == 1, tasks, weight_unit=unit)
         self._namespace = namespace_of(as_given[0])
+        data = TrainingRows.unscaled(X, y, weights, None)
+        warn_if_overfitting(self, lambda domain, at_most: len(data.points(domain, at_most)), stacklevel=4)
 
     def _warm(self, n_features: int, n_targets: int) -> FittedPolynomial | None:
         """Return the polynomial for a warm start or None, or raise a ValueError if the data have another shape."""

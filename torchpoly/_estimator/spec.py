@@ -41,14 +41,14 @@ class ModelSpec:
     loss : str or callable
     loss_options : dict of str to object
         Arguments of the class of the loss, such as ``quantile``.
-    alpha : float
+    alpha : float or "loo"
     basis : {"orthonormal", "chebyshev", "monomial"}
     """
 
     index_options: dict[str, Any]
     loss: str | LossFunction
     loss_options: dict[str, Any]
-    alpha: float
+    alpha: float | str
     basis: str
 
     @property
@@ -114,9 +114,18 @@ class ModelSpec:
         return indices if self.is_monomial or values is None else indices.on_values(values)
 
     @property
-    def degree(self) -> int:
-        """Highest total degree of the terms."""
+    def degree(self) -> int | str:
+        """Highest total degree of the terms, or "loo"."""
         return self.index_options["degree"]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The fitted attributes ``degree_`` and ``alpha_``."""
+        return {"degree_": int(self.degree), "alpha_": float(self.alpha)}
+
+    def with_values(self, degree: int, alpha: float) -> ModelSpec:
+        """Return the spec with another degree and alpha."""
+        return replace(self, index_options={**self.index_options, "degree": degree}, alpha=alpha)
 
     @property
     def family(self) -> tuple[object, ...]:

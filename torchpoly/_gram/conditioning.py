@@ -21,37 +21,45 @@ NULL_ROUNDING = 450
 
 
 def well_conditioned(first: NormalEquations, source: Source) -> NormalEquations:
-    """CholeskyQR2: read the rows again with whitened features where the Gram matrix is ill-conditioned.
+    """Return the normal equations in independent variables, read again where the Gram matrix is ill-conditioned.
 
     Columns that others determine are left out, and columns that nearly coincide are replaced by their
-    principal axes. Terms may still be nearly dependent, for example on heavy-tailed or clustered columns.
-    Then the features are whitened by the Gram matrix, and the Gram matrix of the whitened features is
-    read. This is the Cholesky QR decomposition with a second pass. It is as accurate as Householder's,
-    where a single pass loses half of the digits. The first whitening raises eigenvalues below rounding to
-    it (shifted Cholesky QR). The next one knows the null directions and drops them.
+    principal axes. Then :func:`read_until_conditioned` treats terms that are still nearly dependent.
 
     Parameters
     ----------
     first : NormalEquations
         Those of the terms of the columns.
     source : Source
+    """
+    equations, basis = first, in_independent_variables(first.basis, first.statistics, source)
+    if basis is not first.basis:
+        equations = source.read(basis)
+    return read_until_conditioned(replace(equations, first=first.plain), source)
+
+
+def read_until_conditioned(equations: NormalEquations, source: Source) -> NormalEquations:
+    """CholeskyQR2: read the rows again with whitened features where the Gram matrix is ill-conditioned.
+
+    Terms may be nearly dependent, for example on heavy-tailed or clustered columns. Then the features are
+    whitened by the Gram matrix, and the Gram matrix of the whitened features is read. This is the Cholesky
+    QR decomposition with a second pass. It is as accurate as Householder's, where a single pass loses half
+    of the digits. The first whitening raises eigenvalues below rounding to it (shifted Cholesky QR). The
+    next one knows the null directions and drops them.
 
     References
     ----------
     T. Fukaya, R. Kannan, Y. Nakatsukasa, Y. Yamamoto, Y. Yanagisawa, "Shifted Cholesky QR for
     computing the QR factorization of ill-conditioned matrices", SIAM J. Sci. Comput. 42 (2020).
     """
-    equations, basis = first, in_independent_variables(first.basis, first.statistics, source)
-    if basis is not first.basis:
-        equations = source.read(basis)
-    equations = replace(equations, first=first.plain)
+    basis, first = equations.basis, equations.first
     if isinstance(equations.statistics.features, GramFactor):
         return equations
     whitening = equations.statistics.whitening()
     if whitening.condition < MAX_CONDITION or _tells_apart_all_but_null(whitening, basis, source):
         return equations
     transform = whitening.raised
-    equations = replace(source.read(basis, transform), first=first.plain)
+    equations = replace(source.read(basis, transform), first=first)
     for _ in range(_MAX_CORRECTIONS):
         whitening = equations.statistics.whitening()
         if whitening.condition < MAX_CONDITION:
@@ -59,7 +67,7 @@ def well_conditioned(first: NormalEquations, source: Source) -> NormalEquations:
         # Null directions are 0 at the rows: they would only increase the norm of the coefficients.
         null = np.linalg.qr(transform @ whitening.null)[0]
         transform = without_null(transform @ whitening.truncated, null, basis.norm_weights)
-        equations = replace(source.read(basis, transform), first=first.plain)
+        equations = replace(source.read(basis, transform), first=first)
     return equations
 
 

@@ -94,11 +94,30 @@ def interpolating(factor: DenseFactor) -> PrimalCoordinates:
 
     The constant has no weight in the norm, so the other terms are centered at their weighted means.
     """
+    left, values, _ = singular_values(factor)
+    return with_constant(factor, left / values)
+
+
+def singular_values(factor: DenseFactor) -> tuple[Floats, Floats, Floats]:
+    """Return ``P^(-1/2) U, S, V`` of the singular value decomposition ``U S V'`` of the centered ``P^(-1/2) F``.
+
+    Returns
+    -------
+    left : ndarray of shape (n_terms - 1, rank)
+        Without the constant. Its columns are orthonormal in the inner product of the norm.
+    values : ndarray of shape (rank,)
+        Those above rounding, in descending order.
+    right : ndarray of shape (n_rows, rank)
+    """
     scales = np.sqrt(inverse_weights(factor.norm_weights))[1:, None]
-    centered = scales * (factor.rows[1:] @ orthogonal_complement(factor.sqrt_weights))
-    left, values, _ = np.linalg.svd(centered, full_matrices=False)
+    complement = orthogonal_complement(factor.sqrt_weights)
+    left, values, right = np.linalg.svd(scales * (factor.rows[1:] @ complement), full_matrices=False)
     kept = values > rounding_ratio(len(factor.sqrt_weights)) * values.max(initial=0.0)
-    varying = scales * (left[:, kept] / values[kept])
+    return scales * left[:, kept], values[kept], complement @ right[kept].T
+
+
+def with_constant(factor: DenseFactor, varying: Floats) -> PrimalCoordinates:
+    """Return the constant and combinations of the other terms, minus the weighted means of these combinations."""
     means = factor.means[None]
     return PrimalCoordinates(np.block([[np.ones((1, 1)), -means @ varying], [np.zeros((len(varying), 1)), varying]]))
 

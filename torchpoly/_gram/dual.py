@@ -62,7 +62,7 @@ class DualCoordinates:
     n_refinements : int
         Number of steps of iterative refinement of coefficients.
     penalty : ndarray of shape (rank, 1) or None
-        The diagonal of ``T.T @ P @ T``, which is a diagonal matrix; None without a penalty.
+        The diagonal of ``T.T @ P @ T``, if that is a diagonal matrix.
     """
 
     factor: GramFactor
@@ -76,11 +76,11 @@ class DualCoordinates:
     def of(cls, factor: GramFactor, alpha: float) -> DualCoordinates:
         """Return the coordinates from the kernel matrix ``K = F_0' P^-1 F_0`` of the features F_0 without weights."""
         if alpha or factor.sqrt_weights.max() < _MAX_WEIGHT_RATIO * factor.sqrt_weights.min():
-            return cls._centered(factor, alpha)
+            return cls.centered(factor, alpha)
         return cls._interpolating(factor)
 
     @classmethod
-    def _centered(cls, factor: GramFactor, alpha: float) -> DualCoordinates:
+    def centered(cls, factor: GramFactor, alpha: float) -> DualCoordinates:
         """Return ``M = V / sqrt(L**2 + alpha L)`` for the weighted and centered kernel matrix ``V L V'``.
 
         In these coordinates the penalized Gram matrix is the identity. The constant absorbs the weighted
@@ -97,10 +97,8 @@ class DualCoordinates:
         means = sqrt_weights @ gram @ varying
         transform, constant = np.c_[np.zeros(len(gram)), varying], np.c_[1.0, -means]
         values = np.c_[sqrt_weights.T, vectors * np.sqrt(eigenvalues / (eigenvalues + alpha))]
-        if not alpha:
-            return cls(factor, transform, values, constant, _n_refinements(eigenvalues))
-        penalty = np.r_[0.0, 1 / (eigenvalues + alpha)][:, None]
-        return cls(factor, transform, values, constant, penalty=penalty)
+        n_refinements = 0 if alpha else _n_refinements(eigenvalues)
+        return cls(factor, transform, values, constant, n_refinements, np.r_[0.0, 1 / (eigenvalues + alpha)][:, None])
 
     @classmethod
     def _interpolating(cls, factor: GramFactor) -> DualCoordinates:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import cast
 
 import numpy as np
@@ -95,7 +96,9 @@ class TrainingRows:
 
     def points(self, domain: Domain, at_most: int) -> Floats:
         """Return one number for each distinct row, or for the first ones found if there are more than `at_most`."""
-        chunks = row_chunks(len(self.X), SCAN_ROWS, self.weights)
+        # The first rows are mostly enough.
+        first = islice(row_chunks(len(self.X), at_most + 1, self.weights), 1)
+        chunks = chain(first, row_chunks(len(self.X), SCAN_ROWS, self.weights))
         return distinct((domain.projected(self.X[rows]) for rows in chunks), at_most)
 
     def covariance(self, domain: Domain) -> Floats:
@@ -162,6 +165,17 @@ class TrainingRows:
                 self.on_chunk()
             yield block
 
+    def total(self, basis: Basis, of_block: Callable[[Array], Floats]) -> Floats:
+        """Return the sum of a function of blocks ``sqrt(w) * [F; y]`` over all rows."""
+        n_columns = basis.n_terms + self.Y.shape[1]
+        device = None if fits_one_chunk(len(self.X), n_columns) else self.device
+        data = replace(self, device=device)
+
+        def work(size: int) -> Floats:
+            return np.sum([of_block(block) for block in data.blocks(basis, size)], axis=0)
+
+        return halving_on_out_of_memory(device, _size_of_chunks(device)(n_columns), work)
+
     def _matrix_free(self, basis: Basis) -> NormalEquations:
         """Return the normal equations of few rows of positive weight, with a matrix-free factor."""
         total_weight = sum_weights(self.X, self.weights)
@@ -202,11 +216,16 @@ def read_gram(basis: Basis, data: TrainingRows, transform: Floats | None = None)
     def work(size: int) -> GramStatistics:
         return GramStatistics.from_chunks(data.blocks(basis, size, transform), n_terms, total_weight)
 
-    size = chunk_size if data.device is None else accelerator_chunk_size
+    size = _size_of_chunks(data.device)(basis.n_terms + data.Y.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
-        statistics = halving_on_out_of_memory(data.device, size(basis.n_terms + data.Y.shape[1]), work)
+        statistics = halving_on_out_of_memory(data.device, size, work)
     _check_overflow(basis, statistics)
     return statistics
+
+
+def _size_of_chunks(device: Device) -> Callable[[int], int]:
+    """Return the function from the number of features and targets to the number of rows in a chunk."""
+    return chunk_size if device is None else accelerator_chunk_size
 
 
 def _check_overflow(basis: Basis, statistics: GramStatistics) -> None:

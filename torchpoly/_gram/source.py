@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from torchpoly._backend.rows import Floats
+from torchpoly._backend.rows import Array, Floats
 from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.domain import Domain
@@ -41,3 +42,6 @@ class Source(Protocol):
 
     def read(self, basis: Basis, transform: Floats | None = None) -> NormalEquations:
         """Return the normal equations, from one pass over the rows."""
+
+    def total(self, basis: Basis, of_block: Callable[[Array], Floats]) -> Floats:
+        """Return the sum of a function of blocks ``sqrt(w) * [F; y]`` over all rows."""

@@ -17,6 +17,9 @@ from torchpoly._backend.rows import (
 )
 from torchpoly._polynomial.target_scaling import TargetScaling
 
+# Rounding errors of mean products of features and scaled targets, in units of the machine epsilon.
+_PRODUCT_ROUNDING = 128
+
 
 def mean_and_deviation(Y: NDArray, weights: Floats | None = None) -> TargetScaling:
     """Return the weighted mean and standard deviation of each target; the scale of a constant target is 1."""
@@ -45,6 +48,14 @@ def median_and_deviation(Y: NDArray, weights: Floats | None = None) -> TargetSca
     middle = np.array([weighted_median(row, kept_weights) for row in scaled])
     spread = np.array([typical_size(row, kept_weights) for row in scaled - middle[:, None]])
     return TargetScaling(ranges.center + ranges.scale * middle, ranges.scale * np.where(spread > 0, spread, 1.0))
+
+
+def product_rounding(targets: TargetScaling) -> Floats:
+    """Return ``(128 + 2 |mean| / scale) * eps``: a bound of rounding errors in products of features and targets.
+
+    Scaled targets have a spread of 1. If y has a large mean, its rounding errors are relative to the mean.
+    """
+    return (_PRODUCT_ROUNDING + 2 * np.abs(targets.center) / targets.scale) * np.finfo(np.float64).eps
 
 
 def _ranges(Y: NDArray, weights: Floats | None) -> TargetScaling:

@@ -46,6 +46,14 @@ class Whitening:
         inverse = self._inverse_factor
         return np.inf if inverse is None else float(np.trace(self.gram) * np.vdot(inverse, inverse))
 
+    @property
+    def kept_condition(self) -> float:
+        """The condition number without the null directions, or an upper bound of it."""
+        if self._triangular is not None:
+            return self.condition
+        values = self.eigensystem[0]
+        return float(values[-1] / values[values > self.rounding].min(initial=values[-1]))
+
     @cached_property
     def eigensystem(self) -> tuple[Floats, Floats]:
         """The eigenvalues in ascending order, and the eigenvectors."""

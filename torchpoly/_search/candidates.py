@@ -11,6 +11,7 @@ from sklearn.pipeline import Pipeline
 
 from torchpoly._backend.device import Device, resolve_device
 from torchpoly._backend.sklearn_compat import has_callbacks, validate_parameter_constraints
+from torchpoly._estimator.leave_one_out import has_candidates
 from torchpoly._estimator.regressor import TorchPolynomialRegressor
 from torchpoly._estimator.spec import ModelSpec
 from torchpoly._train.optimizers import OptimizerSpec, resolve_optimizer
@@ -60,6 +61,14 @@ class Candidate:
             return estimator.degree, float(estimator.alpha)
         training = id(estimator.optimizer), estimator.lr, estimator.n_iter, estimator.tol
         return estimator.degree, float(estimator.alpha), estimator.basis, *training
+
+
+def as_candidate(estimator: Any) -> Any:
+    """Return the estimator, with the regressor in it marked as a candidate."""
+    last = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+    if isinstance(last, TorchPolynomialRegressor):
+        last._is_candidate = True
+    return estimator
 
 
 class CandidateParser:
@@ -142,6 +151,8 @@ class CandidateParser:
         spec = estimator._spec()
         if not spec.is_least_squares:
             return "losses other than the squared error need the rows in each iteration"
+        if has_candidates(spec):
+            return "leave-one-out errors, which choose degree or alpha, need the rows"
         if estimator.batch_size is not None:
             return "mini-batches need the rows in each iteration"
         return Candidate(index, estimator, steps, optimizer, spec, device)

@@ -29,7 +29,7 @@ from torchpoly._backend.sklearn_compat import (
 )
 from torchpoly._backend.torch_state import default_torch_state, rollback_on_error
 from torchpoly._dask.collections import is_collection, is_frame
-from torchpoly._search.candidates import Candidate, CandidateParser
+from torchpoly._search.candidates import Candidate, CandidateParser, as_candidate
 from torchpoly._search.evaluation import Evaluation, Result, as_text
 from torchpoly._search.scores import Scoring
 from torchpoly._search.sources import PlainSource, transformed_sources
@@ -327,7 +327,7 @@ class PolynomialGridSearchCV(GridSearchCV):
         parallel = Parallel(n_jobs=self.n_jobs, pre_dispatch=self.pre_dispatch)
         results = parallel(
             delayed(fit_and_score)(
-                clone(self.estimator),
+                as_candidate(clone(self.estimator)),
                 fits.X,
                 fits.y,
                 scorer=fits.scorer,

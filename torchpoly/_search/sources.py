@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 from torchpoly._backend.device import Device
 from torchpoly._backend.sklearn_compat import check_method_params, safe_split
 from torchpoly._backend.validation import check_rows, check_weights
+from torchpoly._estimator.overfitting import warn_if_overfitting
 from torchpoly._estimator.regressor import TorchPolynomialRegressor
 from torchpoly._estimator.spec import ModelSpec
 from torchpoly._gram.reading import TrainingRows, fits_one_chunk
@@ -165,6 +166,7 @@ class PlainSource(SplitSource):
         single_target = self.rows[0].single_target
         estimator._train(problem, candidate.optimizer, data.n_rows, single_target, weight_unit=self._weight_unit)
         self._complete(estimator)
+        warn_if_overfitting(estimator, lambda domain, at_most: len(data.points(domain, at_most)), stacklevel=6)
         return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -64,6 +64,10 @@ class Problem:
         The normal equations, for least squares from Gram statistics.
     extremes : ndarray of int or None
         Columns in which extreme values make terms numerically dependent.
+    values : dict of str to object
+        Fitted attributes with the values of parameters.
+    path : dict or None
+        The fitted attribute ``loo_path_``.
     """
 
     parts: list[Part]
@@ -73,6 +77,8 @@ class Problem:
     box: Box
     read: NormalEquations | None = None
     extremes: NDArray[np.intp] | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    path: dict[str, Any] | None = None
 
     def fitted_attributes(self, single_target: bool) -> dict[str, Any]:
         """Return the fitted attributes of the estimator for the present parameters."""
@@ -83,7 +89,10 @@ class Problem:
             "_polynomial": FittedPolynomial(self.basis, coefficients, self.targets, self.box.low, self.box.high),
             "_single_target": single_target,
             "rank_": len(self.parts[0].parameters),
-        }
+        } | self.values
+        if self.path is not None:
+            errors = self.path["mean_squared_error"]
+            attributes["loo_path_"] = {**self.path, "mean_squared_error": errors[..., 0] if single_target else errors}
         estimated = [part.loss.fitted_attributes() for part in self.parts if part.loss is not None]
         for name in estimated[0] if estimated else ():
             values = np.concatenate([one[name] for one in estimated])

@@ -1,0 +1,63 @@
+"""The warning of a fit without a penalty to few rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from torchpoly._polynomial.domain import Domain
+
+_MIN_ROWS_PER_TERM = 2
+
+
+class OverfittingWarning(UserWarning):
+    """Warning of a fit with ``alpha=0`` and fewer than two distinct rows for each term.
+
+    Such a fit to several columns follows the noise of its rows, and mostly predicts badly on new rows.
+    ``alpha="loo"``, a lower degree and more rows all help. The warning stays away for a single column. A
+    search gives it for the model that it returns, and not for its candidates.
+
+    See Also
+    --------
+    TorchPolynomialRegressor : Its parameter `alpha` takes ``"loo"``.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> from torchpoly import OverfittingWarning
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore", OverfittingWarning)
+    """
+
+    # Pickle stores the public name of the class, so that its file can move.
+    __module__ = "torchpoly"
+
+
+def warn_if_overfitting(estimator: Any, n_distinct: Callable[[Domain, int], int], stacklevel: int) -> None:
+    """Warn if a fitted estimator has no penalty, more than one variable, and fewer than two distinct rows for each term.
+
+    Parameters
+    ----------
+    estimator : PolynomialBase
+    n_distinct : callable
+        It takes a domain and an upper limit, and returns the number of distinct rows if that is below the limit.
+    stacklevel : int
+        Number of stack frames from this function to the line of the user.
+    """
+    basis = estimator._polynomial.basis
+    least = _MIN_ROWS_PER_TERM * basis.n_terms
+    if estimator._is_candidate or estimator.alpha_ or basis.domain.n_variables < 2:
+        return
+    n_rows = n_distinct(basis.domain, least)
+    if n_rows >= least:
+        return
+    can_choose = estimator.loss == "squared_error" and estimator.batch_size is None and basis.family == "chebyshev"
+    penalty = "alpha='loo', which chooses a penalty" if can_choose else "an alpha above 0, a penalty"
+    warnings.warn(
+        f"The fit has {basis.n_terms} terms and only {n_rows} distinct rows, fewer than two for each term, and "
+        f"alpha=0. It may follow noise, and predict badly on new rows. Set {penalty}, or a lower 'degree' than "
+        f"{estimator.degree_}, or give more rows.",
+        OverfittingWarning,
+        stacklevel=1 + stacklevel,
+    )

@@ -1,0 +1,138 @@
+"""The Demmler-Reinsch basis: the Gram matrix is the identity, and the penalty is a diagonal matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from torchpoly._backend.device import to_numpy
+from torchpoly._backend.rows import Floats
+from torchpoly._gram.coordinates import Coordinates, PrimalCoordinates, singular_values, with_constant
+from torchpoly._gram.dual import DualCoordinates
+from torchpoly._gram.factors import DenseFactor, MatrixFreeFactor
+from torchpoly._gram.normal_equations import NormalEquations
+from torchpoly._gram.whitening import EPSILON
+from torchpoly._polynomial.basis import Basis
+
+# Sums of squares of orthonormal values are exact to about this multiple of EPSILON times the square root of their number.
+_SUM_ROUNDING = 64.0
+# The greatest relative error of an eigenvalue of the penalty.
+_MAX_EIGENVALUE_ERROR = 1e-8
+
+
+@dataclass(frozen=True)
+class DemmlerReinsch:
+    """Coordinates A with ``A' G A = I`` and ``A' P A = diag(d)``: all ridge regressions are diagonal in them.
+
+    The coefficients of the penalty alpha are ``A @ (b / (1 + alpha * d))`` with ``b = A' F y``.
+
+    Parameters
+    ----------
+    basis : Basis
+    coordinates : PrimalCoordinates or DualCoordinates
+        A, for coefficients of the basis.
+    penalties : ndarray of shape (rank,)
+        d. The first one is that of the constant, 0.
+    products : ndarray of shape (rank, n_targets)
+        b: mean products with the targets.
+    rounding : float
+        An upper bound of the rounding errors in ``1 - u'u``, where u are the values ``A' f`` at a row.
+    at_rows : ndarray of shape (rank, n_rows) or None
+        The values ``A' f`` at the rows, times the square roots of the normalized weights, if all rows are in memory.
+    residuals_at_rows : ndarray of shape (n_targets, n_rows) or None
+        The residuals of the penalty 0 with the same weights.
+    complements : ndarray of shape (n_rows,) or None
+        ``1 - u'u`` at the rows.
+
+    References
+    ----------
+    A. Demmler and C. Reinsch, "Oscillation matrices with spline smoothing", Numer. Math. 24 (1975), 375-382.
+    """
+
+    basis: Basis
+    coordinates: Coordinates
+    penalties: Floats
+    products: Floats
+    rounding: float
+    at_rows: Floats | None = None
+    residuals_at_rows: Floats | None = None
+    complements: Floats | None = None
+
+    @classmethod
+    def of(cls, equations: NormalEquations) -> DemmlerReinsch:
+        """Return the coordinates for the rows of some normal equations."""
+        gram = equations.statistics.features
+        if isinstance(gram, DenseFactor):
+            left, values, right = singular_values(gram)
+            coordinates: Coordinates = with_constant(gram, left / values)
+            at_rows = np.concatenate([gram.sqrt_weights[None], right.T])
+            return cls._at_rows(equations, coordinates, np.r_[0.0, values**-2.0], at_rows, 1.0)
+        if isinstance(gram, MatrixFreeFactor):
+            dual = DualCoordinates.centered(gram, 0.0)
+            return cls._at_rows(equations, dual, dual.penalty[:, 0], np.ascontiguousarray(dual.values.T), 1.0)
+        return cls._of_gram(equations)
+
+    @classmethod
+    def _of_gram(cls, equations: NormalEquations) -> DemmlerReinsch:
+        """Return the coordinates from the whitening, by a singular value decomposition of ``P^(1/2) T``."""
+        statistics, total_weight = equations.statistics, equations.statistics.total_weight
+        matrix = cast(PrimalCoordinates, equations.orthonormal_coordinates(0.0)).matrix
+        values = None
+        if equations.rows is not None:
+            # One more step of CholeskyQR makes the values at the rows orthonormal to working precision.
+            values = matrix.T @ (to_numpy(equations.rows)[: len(matrix)] / np.sqrt(total_weight))
+            correction = np.linalg.inv(np.linalg.cholesky(values @ values.T)).T
+            matrix, values = matrix @ correction, correction.T @ values
+        of_terms = matrix if equations.transform is None else equations.transform @ matrix
+        penalties, rotation = _diagonalized(np.sqrt(equations.basis.norm_weights)[:, None] * of_terms)
+        coordinates = PrimalCoordinates(of_terms @ rotation)
+        if values is not None:
+            return cls._at_rows(equations, coordinates, penalties, rotation.T @ values, total_weight)
+        products = (matrix @ rotation).T @ statistics.cross
+        rounding = EPSILON * (_SUM_ROUNDING * np.sqrt(len(penalties)) + statistics.whitening().kept_condition)
+        return cls(equations.basis, coordinates, penalties, products, float(rounding))
+
+    @classmethod
+    def _at_rows(
+        cls,
+        equations: NormalEquations,
+        coordinates: Coordinates,
+        penalties: Floats,
+        at_rows: Floats,
+        total_weight: float,
+    ) -> DemmlerReinsch:
+        """Return the coordinates with their values at the rows."""
+        n_targets = equations.statistics.cross.shape[1]
+        targets = to_numpy(equations.rows)[-n_targets:] / np.sqrt(total_weight)
+        products, rounding = at_rows @ targets.T, EPSILON * _SUM_ROUNDING * float(np.sqrt(len(penalties)))
+        if at_rows.shape[1] <= 2 * len(at_rows):
+            # Near interpolation, sums over the orthogonal complement have more digits than differences.
+            complement = np.linalg.qr(at_rows.T, mode="complete")[0][:, len(at_rows) :].T
+            residuals, complements = (targets @ complement.T) @ complement, np.square(complement).sum(axis=0)
+            rounding = rounding**2
+        else:
+            residuals, complements = targets - products.T @ at_rows, 1.0 - np.square(at_rows).sum(axis=0)
+        return cls(equations.basis, coordinates, penalties, products, rounding, at_rows, residuals, complements)
+
+    @property
+    def shares(self) -> Floats:
+        """The weight of each row in memory, divided by the sum of all weights: the squared values of the constant."""
+        return np.square(cast(Floats, self.at_rows)[0])
+
+    @property
+    def matrix(self) -> Floats:
+        """A, of shape (n_terms, rank)."""
+        return cast(PrimalCoordinates, self.coordinates).matrix
+
+
+def _diagonalized(matrix: Floats) -> tuple[Floats, Floats]:
+    """Return the eigenvalues of ``M' M``, 0 for the constant, and the eigenvectors."""
+    values, vectors = np.linalg.eigh(matrix.T @ matrix)
+    varying = values[1:]
+    if len(varying) and EPSILON * varying[-1] > _MAX_EIGENVALUE_ERROR * varying[0]:
+        # The singular value decomposition of M is slower, and more exact: it does not square the condition number.
+        roots, transposed = np.linalg.svd(matrix)[1:]
+        values, vectors = np.square(roots)[::-1], transposed[::-1].T
+    return np.r_[0.0, values[1:]], vectors
