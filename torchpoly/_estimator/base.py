@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -104,7 +104,7 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
         index_options, loss_options = (
             {name: getattr(self, name) for name in kind.parameters} for kind in (IndexSet, loss_class(self.loss))
         )
-        return ModelSpec(index_options, self.loss, loss_options, self.alpha, self.basis)
+        return ModelSpec(index_options, self.loss, loss_options, cast(float, self.alpha), self.basis)
 
     def _train(
         self,

@@ -163,7 +163,9 @@ def build_from_gram(
         parameters = _warm_start(spec, reading, coordinates, warm)
         if not orthonormal:
             parameters = coordinates @ parameters
-    return Problem([Part(objective, parameters)], reading.basis, reading.transform, targets, box, reading.plain, values=spec.values)
+    return Problem(
+        [Part(objective, parameters)], reading.basis, reading.transform, targets, box, reading.plain, values=spec.values
+    )
 
 
 def _build_on_rows(
@@ -251,4 +253,3 @@ def _with_predictions(data: TrainingRows, warm: FittedPolynomial) -> TrainingRow
     with np.errstate(over="ignore"):
         greatest = np.abs(data.targets.transform(predictions)).max()
     return data.with_more_targets(predictions) if greatest < _MAX_WARM_START else data
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,27 @@ _ALPHAS = np.r_[0.0, 10.0 ** (np.arange(-17, 3) / 2)]
 # The greatest degree that is tried, and the greatest number of terms of a degree above 1.
 _GREATEST_DEGREE, _MAX_TERMS = 15, 1500
 _MIN_ROWS = 3
+
+
+@dataclass(frozen=True)
+class CandidateBasis:
+    """The Demmler-Reinsch basis of a degree, for some of the penalties.
+
+    Parameters
+    ----------
+    degree : int
+    alphas : slice
+        Of the penalties.
+    plain, conditioned : NormalEquations
+        Those of a fit with a penalty, and of a fit without.
+    basis : DemmlerReinsch
+    """
+
+    degree: int
+    alphas: slice
+    plain: NormalEquations
+    conditioned: NormalEquations
+    basis: DemmlerReinsch
 
 
 @dataclass(frozen=True)
@@ -56,11 +78,11 @@ class Candidates:
             That of the columns, of any degree.
         """
         degrees = [spec.degree]
-        if spec.degree == LOO:
+        if is_loo(spec.degree):
             highest = max(1, indices.of_degree(_GREATEST_DEGREE).highest)
             tried = range(1, highest + 1)
             degrees = [degree for degree in tried if degree == 1 or indices.of_degree(degree).n_terms <= _MAX_TERMS]
-        alphas = _ALPHAS if spec.alpha == LOO else np.array([float(spec.alpha)])
+        alphas = _ALPHAS if is_loo(spec.alpha) else np.array([float(spec.alpha)])
         return cls(spec.with_values(degrees[-1], float(alphas[0])), degrees, alphas)
 
     def choose(
@@ -79,62 +101,69 @@ class Candidates:
             The same rows.
         targets : TargetScaling
         """
-        equations, bases, alphas, owners = [], [], [], []
-        for position, degree in enumerate(self.degrees):
-            plain, conditioned = self._equations(reading, degree, source)
-            equations.append((plain, conditioned))
-            for basis, own in self._bases(plain, conditioned, source):
-                bases.append(basis)
-                alphas.append(self.alphas[own])
-                owners.append((position, own))
-        found = mean_squared_errors(bases, alphas, source, reading.statistics.total_weight)
+        found = list(self.bases(reading, source))
+        bases, alphas = [one.basis for one in found], [self.alphas[one.alphas] for one in found]
         errors = np.full((len(self.degrees), len(self.alphas), len(targets.scale)), np.nan)
-        for (position, own), of_basis in zip(owners, found, strict=True):
-            errors[position, own] = of_basis
+        total_weight = reading.statistics.total_weight
+        for one, of_basis in zip(found, mean_squared_errors(bases, alphas, source, total_weight), strict=True):
+            errors[self.degrees.index(one.degree), one.alphas] = of_basis
         is_rounding = errors <= product_rounding(targets) ** 2
         compared = np.where(is_rounding, 0.0, errors).sum(axis=2)
         best, chosen = np.unravel_index(np.where(np.isnan(compared), np.inf, compared).argmin(), compared.shape)
         spec = self.spec.with_values(self.degrees[best], float(self.alphas[chosen]))
+        equations = next(one for one in found if one.degree == spec.degree)
         path = {
             "degree": np.array(self.degrees),
             "alpha": self.alphas.copy(),
             "mean_squared_error": errors * np.square(targets.scale),
         }
-        return spec, equations[best][1 if spec.needs_well_conditioned else 0], path
+        return spec, equations.conditioned if spec.needs_well_conditioned else equations.plain, path
 
-    def _equations(
-        self, reading: NormalEquations, degree: int, source: Source
-    ) -> tuple[NormalEquations, NormalEquations]:
-        """Return the normal equations of a degree for penalties above 0, and those for the penalty 0."""
-        plain = reading
-        if degree != self.degrees[-1]:
-            basis = reading.basis.of_degree(degree)
-            if reading.rows is None:
-                plain = NormalEquations(basis, None, reading.statistics.leading_block(basis.n_terms), None)
-            else:
-                plain = source.read(basis)
-        needs_conditioned = self.spec.with_values(degree, 0.0).needs_well_conditioned and self.alphas[0] == 0
-        return plain, well_conditioned(plain, source) if needs_conditioned else plain
+    def bases(self, reading: NormalEquations, source: Source) -> Iterator[CandidateBasis]:
+        """Yield one or two bases for each degree, which together serve all penalties.
 
-    def _bases(
-        self, plain: NormalEquations, conditioned: NormalEquations, source: Source
-    ) -> list[tuple[DemmlerReinsch, slice]]:
-        """Return one or two bases, and for which of the penalties they are."""
-        if conditioned.basis is plain.basis and conditioned is not plain:
-            return [(DemmlerReinsch.of(conditioned), slice(None))]
-        if conditioned is plain:
-            return [(DemmlerReinsch.of(read_until_conditioned(plain, source)), slice(None))]
-        # Without a penalty, other variables replace columns that depend on each other.
-        bases = [(DemmlerReinsch.of(conditioned), slice(1))]
-        if len(self.alphas) > 1:
-            bases.append((DemmlerReinsch.of(read_until_conditioned(plain, source)), slice(1, None)))
-        return bases
+        Parameters
+        ----------
+        reading : NormalEquations
+            Of the greatest degree.
+        source : Source
+            The same rows.
+        """
+        every, zero, others = slice(None), slice(1), slice(1, None)
+        for degree in self.degrees:
+            plain = self._leading(reading, degree, source)
+            conditioned = plain
+            if self.alphas[0] == 0 and self.spec.with_values(degree, 0.0).needs_well_conditioned:
+                conditioned = well_conditioned(plain, source)
+            if conditioned.basis is plain.basis:
+                whole = read_until_conditioned(plain, source) if conditioned is plain else conditioned
+                yield CandidateBasis(degree, every, plain, conditioned, DemmlerReinsch.of(whole))
+                continue
+            # Without a penalty, other variables replace columns that depend on each other.
+            yield CandidateBasis(degree, zero, plain, conditioned, DemmlerReinsch.of(conditioned))
+            if len(self.alphas) > 1:
+                whole = read_until_conditioned(plain, source)
+                yield CandidateBasis(degree, others, plain, conditioned, DemmlerReinsch.of(whole))
+
+    def _leading(self, reading: NormalEquations, degree: int, source: Source) -> NormalEquations:
+        """Return the normal equations of a lower degree."""
+        if degree == self.degrees[-1]:
+            return reading
+        basis = reading.basis.of_degree(degree)
+        if reading.rows is not None:
+            return source.read(basis)
+        return NormalEquations(basis, None, reading.statistics.leading_block(basis.n_terms), None)
+
+
+def is_loo(value: object) -> bool:
+    """Whether a value of `degree` or `alpha` is "loo"."""
+    return value == LOO
 
 
 def check_numbers(spec: ModelSpec) -> None:
     """Raise a ValueError if `degree` or `alpha` is "loo"."""
     for name, value in [("degree", spec.degree), ("alpha", spec.alpha)]:
-        if value == LOO:
+        if is_loo(value):
             raise ValueError(
                 f"The {name!r} parameter got 'loo', but partial_fit keeps only the Gram matrix of the rows, and "
                 f"leave-one-out errors need the rows. Use fit on all rows, or set {name!r} to a number: a fit to some "
@@ -144,7 +173,7 @@ def check_numbers(spec: ModelSpec) -> None:
 
 def check_candidates(spec: ModelSpec, batch_size: int | None, n_rows: int) -> None:
     """Raise a ValueError if leave-one-out cannot choose `degree` or `alpha`."""
-    name = "degree" if spec.degree == LOO else "alpha"
+    name = "degree" if is_loo(spec.degree) else "alpha"
     message = f"The {name!r} parameter got 'loo', and leave-one-out errors are computed only "
     advice = f"set {name!r} to a number, which PolynomialGridSearchCV can search for"
     if not spec.is_least_squares:
@@ -162,5 +191,4 @@ def check_candidates(spec: ModelSpec, batch_size: int | None, n_rows: int) -> No
 
 def has_candidates(spec: ModelSpec) -> bool:
     """Whether `degree` or `alpha` is "loo"."""
-    return LOO in (spec.degree, spec.alpha)
-
+    return is_loo(spec.degree) or is_loo(spec.alpha)

@@ -35,11 +35,12 @@ class OverfittingWarning(UserWarning):
 
 
 def warn_if_overfitting(estimator: Any, n_distinct: Callable[[Domain, int], int], stacklevel: int) -> None:
-    """Warn if a fitted estimator has no penalty, more than one variable, and fewer than two distinct rows for each term.
+    """Warn if a fit has no penalty, more than one variable, and fewer than two distinct rows for each term.
 
     Parameters
     ----------
     estimator : PolynomialBase
+        After the fit.
     n_distinct : callable
         It takes a domain and an upper limit, and returns the number of distinct rows if that is below the limit.
     stacklevel : int

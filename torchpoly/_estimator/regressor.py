@@ -51,8 +51,9 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
 
     Parameters
     ----------
-    degree : int, default=3
-        Highest total degree of the terms; 0 fits a constant.
+    degree : int or "loo", default=3
+        Highest total degree of the terms; 0 fits a constant. ``"loo"`` means the degree of the least
+        leave-one-out error. It tries the degrees from 1 to 15 that have at most 1,500 terms.
 
     optimizer : str, class or functools.partial, default="lbfgs"
         An optimizer of :mod:`torch.optim` that takes dense tensors: its name in any case
@@ -101,8 +102,11 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
     quantile : float, default=0.5
         Between 0 and 1, for ``loss="quantile"``.
 
-    alpha : float, default=0.0
-        Weight of the L2 penalty. It adds ``alpha * sum(k**3 * c**2)`` to each target's mean loss,
+    alpha : float or "loo", default=0.0
+        Weight of the L2 penalty. ``"loo"`` means the value of the least leave-one-out error among 0 and 19
+        values from 3e-9 to 10, two in each decade. For tables of several columns,
+        ``degree="loo", alpha="loo", extrapolation="constant"`` is a good start. For curves of one column
+        and for exact data, so is 0. It adds ``alpha * sum(k**3 * c**2)`` to each target's mean loss,
         with the coefficients c of the products of Chebyshev polynomials of the scaled columns and
         the total degree k of each. k is 0 for the constant, which has no penalty. So the fit prefers terms
         of a low degree: if several terms explain the rows equally well, the higher ones get small
@@ -184,6 +188,18 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
     rank_ : int
         Number of independent terms, the constant included.
 
+    degree_ : int
+        The degree of the fit: `degree`, or the chosen one.
+
+    alpha_ : float
+        The weight of the penalty of the fit: `alpha`, or the chosen one.
+
+    loo_path_ : dict of ndarray
+        The choice by leave-one-out, if `degree` or `alpha` is ``"loo"``. ``"degree"`` and ``"alpha"``
+        have the values that were tried. ``"mean_squared_error"`` has the mean squared errors of the rows
+        that were left out, in the units of y squared, of shape (n_degrees, n_alphas) or
+        (n_degrees, n_alphas, n_targets). They are NaN where they cannot be computed.
+
     module_ : torch.nn.Module
         The fitted polynomial, from X to predictions, differentiable in X.
 
@@ -212,6 +228,14 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
     dependent, for example because there are more terms than rows, the coefficients c have the smallest
     ``sum(k**3 * c**2)``. Fits with ``alpha > 0`` converge to this one as `alpha` approaches 0.
 
+    A leave-one-out error is the difference of a row from the prediction of a fit to all other rows. One
+    pass over the rows gives these errors of all degrees and penalties, without refits: in coordinates in
+    which the Gram matrix is the identity and the penalty is diagonal [3]_, the error of a row is
+    ``e / (1 - h)``, with its residual e and its leverage h. The domain of the columns is that of all rows.
+    The degree and the penalty of the least mean squared error are chosen. With several targets, their
+    errors are divided by their variances. This needs the squared error, no mini-batches, and a basis other
+    than ``"monomial"``. For Dask collections, the greatest degree is that of columns of many values.
+
     Losses other than the squared error train on the rows. Features of up to 256 MiB are kept. More
     features are evaluated in each iteration, chunk by chunk. Training starts at the least squares or at the
     mean or median of y, whichever has the lower loss. With a callable, ``y_pred = 0`` is a third
@@ -238,6 +262,9 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
     .. [2] I. Barrodale and F. D. K. Roberts, "An improved algorithm for discrete l1 linear
        approximation", SIAM J. Numer. Anal. 10 (1973), 839-848.
 
+    .. [3] A. Demmler and C. Reinsch, "Oscillation matrices with spline smoothing", Numer. Math. 24
+       (1975), 375-382.
+
     Examples
     --------
     >>> import numpy as np
@@ -250,6 +277,14 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
     >>> model = TorchPolynomialRegressor(degree=3, optimizer="adam").fit(X, y)
     >>> round(model.score(X, y), 9)
     1.0
+
+    Leave-one-out chooses the degree and the penalty:
+
+    >>> from sklearn.datasets import load_diabetes
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> model = TorchPolynomialRegressor(degree="loo", alpha="loo", extrapolation="constant").fit(X, y)
+    >>> model.degree_, round(model.alpha_, 3)
+    (4, 0.032)
     """
 
     # Pickle stores the public name of the class, so that its file can move.
@@ -350,7 +385,8 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         Raises
         ------
         ValueError
-            If a parameter or the data are not as described, if the terms do not fit in memory, if the
+            If a parameter or the data are not as described, if there are fewer than three rows for
+            ``"loo"``, if the terms do not fit in memory, if the
             result of a callable `loss` is not a loss, or if training diverges. The estimator is then
             unchanged, as after any other exception.
         RuntimeError
@@ -364,6 +400,9 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         LinAlgWarning
             If columns differ by less than 1e-7 of their range, or if terms are dependent only because of a
             few extreme values in a column. The warning names the columns.
+        OverfittingWarning
+            If ``alpha=0``, X has more than one column that varies, and there are fewer than two distinct rows
+            for each term. The warning has both numbers.
 
         Examples
         --------

@@ -41,14 +41,15 @@ class ModelSpec:
     loss : str or callable
     loss_options : dict of str to object
         Arguments of the class of the loss, such as ``quantile``.
-    alpha : float or "loo"
+    alpha : float
+        It is "loo", as the degree may be, until leave-one-out has chosen a number.
     basis : {"orthonormal", "chebyshev", "monomial"}
     """
 
     index_options: dict[str, Any]
     loss: str | LossFunction
     loss_options: dict[str, Any]
-    alpha: float | str
+    alpha: float
     basis: str
 
     @property
@@ -114,8 +115,8 @@ class ModelSpec:
         return indices if self.is_monomial or values is None else indices.on_values(values)
 
     @property
-    def degree(self) -> int | str:
-        """Highest total degree of the terms, or "loo"."""
+    def degree(self) -> int:
+        """Highest total degree of the terms."""
         return self.index_options["degree"]
 
     @property

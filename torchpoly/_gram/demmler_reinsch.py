@@ -16,7 +16,7 @@ from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.whitening import EPSILON
 from torchpoly._polynomial.basis import Basis
 
-# Sums of squares of orthonormal values are exact to about this multiple of EPSILON times the square root of their number.
+# Rounding errors of a sum of squares of orthonormal values, in units of EPSILON times the square root of their number.
 _SUM_ROUNDING = 64.0
 # The greatest relative error of an eigenvalue of the penalty.
 _MAX_EIGENVALUE_ERROR = 1e-8
@@ -71,7 +71,9 @@ class DemmlerReinsch:
             return cls._at_rows(equations, coordinates, np.r_[0.0, values**-2.0], at_rows, 1.0)
         if isinstance(gram, MatrixFreeFactor):
             dual = DualCoordinates.centered(gram, 0.0)
-            return cls._at_rows(equations, dual, dual.penalty[:, 0], np.ascontiguousarray(dual.values.T), 1.0)
+            return cls._at_rows(
+                equations, dual, cast(Floats, dual.penalty)[:, 0], np.ascontiguousarray(dual.values.T), 1.0
+            )
         return cls._of_gram(equations)
 
     @classmethod

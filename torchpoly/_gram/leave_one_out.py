@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,8 +16,9 @@ from torchpoly._gram.demmler_reinsch import DemmlerReinsch
 from torchpoly._gram.source import Source
 from torchpoly._gram.whitening import EPSILON
 
-# Rows with a larger share of the weights are computed one by one; there are at most 50 of them.
-_MAX_LIGHT_SHARE = 0.02
+# The logarithms of ``1 - share`` in a group of rows differ by at most this much. Then the geometric series of the group
+# has at most ten terms.
+_GROUP_WIDTH = 0.04
 # Residuals are computed for this number of rows at a time, so that the arrays stay in the cache.
 _BLOCK_ROWS = 2048
 
@@ -96,7 +97,7 @@ class _Sums:
         self._powers = asarray_like(offsets ** np.arange(self._n_terms)[:, None], values)
 
     def of(self, factors: Floats) -> tuple[Any, Any]:
-        """Return ``sum_k f_k b_k u_k`` and ``sum_k f_k u_k**2``, of shapes (n_alphas, n_targets, n_rows) and without targets."""
+        """Return ``sum_k f_k b_k u_k`` of shape (n_alphas, n_targets, n_rows), and ``sum_k f_k u_k**2`` likewise."""
         b = self._basis.products.T
         numerators: Any = 0.0
         denominators: Any = 0.0
@@ -113,13 +114,12 @@ class _Sums:
 
 
 def _groups(shares: Floats) -> Iterator[tuple[Any, float, Floats]]:
-    """Yield groups of rows, a share, and the offsets z of the other shares s: ``1 - s = (1 - share) (1 - z)``."""
-    light = np.flatnonzero(shares <= _MAX_LIGHT_SHARE)
-    if len(light) == len(shares) or np.ptp(shares) == 0:
-        groups: list[Any] = [slice(None)]
-    else:
-        groups = [*([light] if len(light) else []), *np.flatnonzero(shares > _MAX_LIGHT_SHARE)[:, None]]
-    for rows in groups:
+    """Yield groups of rows of similar shares s: the rows, a share, and z with ``1 - s = (1 - share) (1 - z)``."""
+    shares = np.minimum(shares, 1.0 - EPSILON)
+    keys = np.floor(-np.log1p(-shares) / _GROUP_WIDTH)
+    distinct = np.unique(keys)
+    for key in distinct:
+        rows = slice(None) if len(distinct) == 1 else np.flatnonzero(keys == key)
         own = shares[rows]
         middle = float(own.min() / 2 + own.max() / 2)
         yield rows, middle, (own - middle) / (1.0 - middle)
@@ -165,15 +165,13 @@ class LeaveOneOutPass:
 
 def held_out_at_rows(basis: DemmlerReinsch, alphas: Floats) -> Floats:
     """Return the residuals of :func:`held_out_residuals` for rows in memory."""
-    values, residuals, complements = basis.at_rows, basis.residuals_at_rows, basis.complements
-    assert values is not None and residuals is not None and complements is not None
+    arrays = basis.at_rows, basis.residuals_at_rows, basis.complements
+    values, residuals, complements = cast(tuple[Floats, Floats, Floats], arrays)
     shares, blocks = basis.shares, []
     for start in range(0, len(shares), _BLOCK_ROWS):
         rows = slice(start, start + _BLOCK_ROWS)
         blocks.append(
-            held_out_residuals(
-                basis, values[:, rows], residuals[:, rows], complements[rows], shares[rows], alphas
-            )
+            held_out_residuals(basis, values[:, rows], residuals[:, rows], complements[rows], shares[rows], alphas)
         )
     return np.concatenate(blocks, axis=2)
 

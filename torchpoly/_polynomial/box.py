@@ -71,6 +71,26 @@ class Box:
         return len(self.low)
 
 
+def rows_that_span(X: NDArray, weights: Floats | None) -> NDArray[np.bool_]:
+    """Return whether the box of the other rows may differ from that of all rows, for each row.
+
+    It differs if a row alone has the least or the greatest value of a column, or alone has a value of a
+    column of few values.
+    """
+    kept = np.arange(len(X)) if weights is None else np.flatnonzero(weights)
+    low, high = column_ranges(X, weights)
+    spans = np.zeros(len(X), dtype=bool)
+    for column, apart in zip(X[kept].T, _twins(low, high, float(np.finfo(X.dtype).eps)), strict=True):
+        for end in (column.min(), column.max()):
+            holders = kept[column == end]
+            spans[holders] |= len(holders) == 1
+        values = _merged(np.unique(column), apart)
+        if len(values) <= MAX_VALUES + 1:
+            value = np.searchsorted(values, column, side="right") - 1
+            spans[kept] |= np.bincount(value)[value] == 1
+    return spans
+
+
 def _rounding(low: Floats, high: Floats, precision: float) -> Floats:
     """Return the greatest difference, for each column, of numbers that are equal up to rounding."""
     return _EQUAL_UNITS * precision * np.maximum(np.abs(low), np.abs(high))

@@ -17,9 +17,11 @@ from sklearn.base import clone
 
 from torchpoly._backend.rows import Floats
 from torchpoly._estimator.memory import check_memory
+from torchpoly._polynomial.fitted import PolynomialFamily
 from torchpoly._search.candidates import Candidate
+from torchpoly._search.left_out import LeftOutFits, LeftOutRows, left_out_rows
 from torchpoly._search.scores import Scoring
-from torchpoly._search.sources import SplitRows, SplitSource
+from torchpoly._search.sources import PlainSource, SplitRows, SplitSource
 from torchpoly._search.split_training import SplitTraining
 from torchpoly._search.splits import SplitGram
 from torchpoly._train.lockstep import train_in_lockstep
@@ -30,6 +32,8 @@ Result = dict[str, Any]
 
 # The matrices of the splits that train together take at most about 512 MiB. This is a choice, not a measurement.
 _MAX_SPLIT_BYTES = 2**29
+# Fewer splits that leave out one row are evaluated like other splits.
+_MIN_LEFT_OUT = 3
 
 
 class Evaluation:
@@ -80,6 +84,58 @@ class Evaluation:
         # If both evaluations fail, the error is in the user's data, such as NaN in y, and scikit-learn reports it.
         expected = {text for fit, text in raised.items() if _has_failed(results[fit])}
         return [text for text in dict.fromkeys(raised.values()) if text not in expected]
+
+    def add_plain(self, candidates: list[Candidate], source: PlainSource) -> None:
+        """Train and score candidates on splits that share their rows, in closed form where splits leave out one row.
+
+        Rows that span the box, or without which the terms have a lower rank, are left out by training on the others.
+        """
+        left_out = left_out_rows([rows.split for rows in source.rows.values()], len(source.data.X))
+        others, refitted = candidates, defaultdict(list)
+        if len(left_out) >= _MIN_LEFT_OUT and not self._scoring.needs_estimators:
+            solved, start = [one for one in candidates if one.has_formula], perf_counter()
+            for candidate, fits, changes in LeftOutRows(source.data, source.common_box).fits(solved):
+                closed = {split: row for split, row in left_out.items() if not changes[row]}
+                self._add_left_out(candidate, source, fits, closed, start)
+                refitted[tuple(split for split in source.rows if split not in closed)].append(candidate)
+                start = perf_counter()
+            scored = {candidate.index for group in refitted.values() for candidate in group}
+            others = [candidate for candidate in candidates if candidate.index not in scored]
+        if others:
+            self.add(others, source)
+        for splits, group in refitted.items():
+            if splits:
+                self.add(group, source.restricted(splits))
+
+    def _add_left_out(
+        self, candidate: Candidate, source: PlainSource, fits: LeftOutFits, left_out: dict[int, int], start: float
+    ) -> None:
+        """Score the fits of a candidate to all rows but one.
+
+        Parameters
+        ----------
+        candidate : Candidate
+        source : PlainSource
+        fits : LeftOutFits
+        left_out : dict of int to int
+            The row that is left out, by the index of the split.
+        start : float
+            When the training of the candidate began.
+        """
+        rows, trained = np.array(list(left_out.values()), dtype=np.intp), perf_counter()
+        results: list[Result] = [
+            {"test_scores": scores} for scores in self._scoring.of_single_rows(fits.predictions[rows], rows)
+        ]
+        if self._return_train_score:
+            for split, row, result in zip(left_out, rows, results, strict=True):
+                polynomial, training = fits.polynomial(row), source.rows[split].split[0]
+                family = PolynomialFamily(
+                    polynomial.basis, polynomial.coefficients[:, None], polynomial.targets, candidate.device
+                )
+                result["train_scores"] = self._scoring.of_polynomials(family, source.data.X[training], training)[0]
+        times = [seconds / max(len(rows), 1) for seconds in (trained - start, perf_counter() - trained)]
+        for split, result in zip(left_out, results, strict=True):
+            self._keep(candidate, split, source.rows[split], result, *times)
 
     def add(self, candidates: list[Candidate], source: SplitSource) -> None:
         """Train and score candidates on the splits of a source."""

@@ -136,12 +136,21 @@ class PolynomialGridSearchCV(GridSearchCV):
     These fits fall back to scikit-learn's evaluation, which reads the rows for each of them:
 
     - Losses other than the squared error, and mini-batches. They need the rows in each iteration.
+    - Candidates whose `degree` or `alpha` is ``"loo"``. They need the rows for their choice.
     - Polynomials of more terms than there are training rows.
     - Training sets whose Gram matrix is ill-conditioned. A fit reads these rows more than once.
     - Fits that diverge or fail on the fast path.
 
     If the training rows of a split lie in a small part of the range of all rows, the fast path reads the
     rows of that split by themselves.
+
+    Splits that leave out one row, as those of ``cv=LeaveOneOut()``, need no fits: the error of a row that is
+    left out is ``e / (1 - h)``, with its residual e and its leverage h. Training sets without a row that
+    spans the range of a column, or without which the terms have a lower rank, are fitted. Set
+    ``scoring="neg_mean_squared_error"`` there, as R2 is not defined for one row.
+
+    With ``alpha="loo"`` or ``degree="loo"``, each fit of a candidate to the training rows of a split chooses
+    by itself.
 
     Scores agree with those of GridSearchCV to about 1e-9. Candidates that are equally good, such as
     several learning rates that all converge, may get ranks in a different order.
@@ -193,8 +202,10 @@ class PolynomialGridSearchCV(GridSearchCV):
         -----
         FitFailedWarning
             If some fits fail. Their score is `error_score`.
+        OverfittingWarning
+            If the best candidate has no penalty and few rows for each term. Candidates do not warn.
         UserWarning
-            If exceptions kept all fits from the fast path. The warning names them. Exceptions that
+            If R2 is not defined because all test sets have one row; if exceptions kept all fits from the fast path. The warning names them. Exceptions that
             scikit-learn's evaluation raises too are reported as GridSearchCV does.
         ConvergenceWarning
             If the training of a candidate ends before its `tol` is met.
@@ -263,6 +274,13 @@ class PolynomialGridSearchCV(GridSearchCV):
         results = self._format_results(grid, len(splits), outcomes)
         tasks.end_evaluations()
         self._select(results, outcomes[0]["test_scores"], refit_metric)
+        if scoring.is_undefined_for(splits) and np.isnan(results[f"mean_test_{refit_metric}"]).all():
+            warnings.warn(
+                "R2 is not defined for a single test row, so the scores of all candidates are NaN, and the search "
+                "selects the first one. Set scoring='neg_mean_squared_error' where splits leave out one row.",
+                UserWarning,
+                stacklevel=4,
+            )
         if self.refit:
             self._refit(fits, source, None if tasks.has_callbacks else candidates.get(self.best_index_))
         self.scorer_ = scorer._scorers if isinstance(scorer, MultimetricScorer) else scorer
@@ -305,7 +323,7 @@ class PolynomialGridSearchCV(GridSearchCV):
             evaluation.fall_back(candidates, range(len(fits.splits)), error)
             return None
         if source is not None:
-            evaluation.add(candidates, source)
+            evaluation.add_plain(candidates, source)
             return source
         groups = defaultdict(list)
         for candidate in candidates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn import get_config
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.metrics import mean_squared_error, r2_score, root_mean_squared_error
+from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score, root_mean_squared_error
 
 from torchpoly._backend.rows import Floats
 from torchpoly._backend.sklearn_compat import (
@@ -43,6 +43,13 @@ _FORMULAS: dict[Any, Formula] = {
     r2_score: lambda errors, variances, units: (1.0 - errors / variances).mean(axis=1),
     mean_squared_error: lambda errors, variances, units: (errors * units**2).mean(axis=1),
     root_mean_squared_error: lambda errors, variances, units: (np.sqrt(errors) * units).mean(axis=1),
+}
+
+_SINGLE_ROW_FORMULAS: dict[Any, Callable[[Floats], Floats]] = {
+    r2_score: lambda errors: np.full(len(errors), np.nan),
+    mean_squared_error: lambda errors: np.square(errors).mean(axis=1),
+    root_mean_squared_error: lambda errors: errors.mean(axis=1),
+    mean_absolute_error: lambda errors: errors.mean(axis=1),
 }
 
 
@@ -132,6 +139,46 @@ class Scoring:
                 scores[index] = score(predicted, X, y, self.scorer, params, self.error_score)
         return scores
 
+    def of_single_rows(self, predictions: NDArray, rows: NDArray[np.intp]) -> list[Any]:
+        """Return the scores of predictions for test sets of one row each.
+
+        Parameters
+        ----------
+        predictions : ndarray of shape (n, n_targets)
+        rows : ndarray of int of shape (n,)
+            Indices of the test rows in the data of the user.
+        """
+        y = safe_indexing(self.y, rows)
+        single_target = np.ndim(y) == 1
+
+        def scored(position: int) -> Any:
+            row = slice(position, position + 1)
+            predicted = _Predicted(predictions[row, 0] if single_target else predictions[row])
+            return score(
+                predicted,
+                predictions[row],
+                safe_indexing(y, [position]),
+                self.scorer,
+                self._params(rows[row]),
+                self.error_score,
+            )
+
+        formulas = {name: _single_row_formula(scorer) for name, scorer in self._scorers.items()}
+        weights = self._params(rows).get("sample_weight", np.ones(len(rows)))
+        # A positive weight does not change the score of a single row.
+        if None in formulas.values() or set(self.params) - {"sample_weight"} or not np.all(np.asarray(weights) > 0):
+            return [scored(position) for position in range(len(rows))]
+        errors = np.abs(np.reshape(np.asarray(y, dtype=np.float64), predictions.shape) - predictions)
+        values = {name: formula(errors).tolist() for name, formula in formulas.items() if formula}
+        every = [dict(zip(values, of_row, strict=True)) for of_row in zip(*values.values(), strict=True)]
+        if any(np.isnan(of_metric).any() for of_metric in values.values()):
+            scored(0)  # scikit-learn's warning of scores that are not defined
+        return every if isinstance(self.scorer, MultimetricScorer) else [of_row[""] for of_row in every]
+
+    def is_undefined_for(self, splits: Sequence[tuple[NDArray[np.intp], NDArray[np.intp]]]) -> bool:
+        """Whether all test sets have one row, for which R2 is not defined."""
+        return any(map(_is_r2, self._scorers.values())) and all(len(test) == 1 for _, test in splits)
+
     def _params(self, rows: NDArray[np.intp]) -> dict[str, Any]:
         return check_method_params(self.X, params=self.params, indices=rows)
 
@@ -200,6 +247,20 @@ def _mean_squared_errors(statistics: GramStatistics, coefficients: Floats) -> tu
 def _uses_predictions_only(scorer: Any) -> bool:
     is_prediction_scorer = isinstance(scorer, Scorer) and scorer._response_method == "predict"
     return is_prediction_scorer or isinstance(scorer, PassthroughScorer)
+
+
+def _is_r2(scorer: Any) -> bool:
+    return isinstance(scorer, PassthroughScorer) or getattr(scorer, "_score_func", None) is r2_score
+
+
+def _single_row_formula(scorer: Any) -> Callable[[Floats], Floats] | None:
+    """Return the metric of single rows as a function of absolute errors (n_rows x n_targets); None if unknown."""
+    if isinstance(scorer, PassthroughScorer):
+        return _SINGLE_ROW_FORMULAS[r2_score]
+    if not _uses_predictions_only(scorer) or scorer._kwargs:
+        return None
+    formula = _SINGLE_ROW_FORMULAS.get(scorer._score_func)
+    return None if formula is None else lambda errors: scorer._sign * formula(errors)
 
 
 def _formula(scorer: Any) -> Formula | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -127,13 +128,22 @@ class PlainSource(SplitSource):
         X, y = check_rows(self._template, X, y)
         weights, self._weight_unit = check_weights(sample_weight, X)
         Y = y.reshape(len(y), -1)
-        self._data = data = TrainingRows(X, Y, weights, mean_and_deviation(Y, weights), None)
-        self.box = Box.of(X, weights)
-        self._splits = splits
+        self.data = data = TrainingRows(X, Y, weights, mean_and_deviation(Y, weights), None)
+        self.box = self.common_box = Box.of(X, weights)
+        self.single_target = y.ndim == 1
         self._complete_batches: dict[tuple[object, ...], SplitBatch] = {}
         super().__init__(
-            {number: SplitRows(split, data, split, y.ndim == 1, self._complete) for number, split in enumerate(splits)}
+            {
+                number: SplitRows(split, data, split, self.single_target, self._complete)
+                for number, split in enumerate(splits)
+            }
         )
+
+    def restricted(self, numbers: Iterable[int]) -> PlainSource:
+        """Return the same rows with some of the splits."""
+        source = copy(self)
+        source.rows = {number: self.rows[number] for number in numbers}
+        return source
 
     def _complete(self, estimator: TorchPolynomialRegressor) -> TorchPolynomialRegressor:
         estimator.__dict__.update(_column_attributes(self._template))
@@ -141,9 +151,12 @@ class PlainSource(SplitSource):
 
     def split_grams(self, spec: ModelSpec, device: Device) -> Iterator[tuple[int, SplitGram | None]]:
         """Read the rows once for all splits, and yield each split with its statistics."""
-        for batch in read_splits(spec, replace(self._data, device=device), self._splits):
+        numbers = list(self.rows)
+        for batch in read_splits(
+            spec, replace(self.data, device=device), [self.rows[number].split for number in numbers]
+        ):
             for split in batch.splits:
-                yield split, batch.split_gram(split)
+                yield numbers[split], batch.split_gram(split)
             if batch.covers_all_rows:
                 self._complete_batches[*spec.family, device] = batch
 
@@ -152,7 +165,7 @@ class PlainSource(SplitSource):
 
         It is not possible if no batch of splits covers all rows, or if a fit reads the rows more than once.
         """
-        spec, data = candidate.spec, self._data
+        spec, data = candidate.spec, self.data
         batch = self._complete_batches.get((*spec.family, candidate.device))
         if batch is None:
             return False
@@ -163,8 +176,7 @@ class PlainSource(SplitSource):
         problem = None if everything is None else everything.build_problem(spec)
         if problem is None:
             return False
-        single_target = self.rows[0].single_target
-        estimator._train(problem, candidate.optimizer, data.n_rows, single_target, weight_unit=self._weight_unit)
+        estimator._train(problem, candidate.optimizer, data.n_rows, self.single_target, weight_unit=self._weight_unit)
         self._complete(estimator)
         warn_if_overfitting(estimator, lambda domain, at_most: len(data.points(domain, at_most)), stacklevel=6)
         return True
