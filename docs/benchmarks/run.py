@@ -22,6 +22,7 @@ PAGES = {
     "search": "search.md",
     "scale": "scale.md",
     "accuracy": "accuracy.md",
+    "untuned": "untuned.md",
 }
 MARK = "<!-- below: written by run.py -->\n"
 START, END = "<!-- written by docs/benchmarks/run.py -->\n", "<!-- end -->\n"

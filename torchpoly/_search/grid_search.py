@@ -205,8 +205,9 @@ class PolynomialGridSearchCV(GridSearchCV):
         OverfittingWarning
             If the best candidate has no penalty and few rows for each term. Candidates do not warn.
         UserWarning
-            If R2 is not defined because all test sets have one row; if exceptions kept all fits from the fast path. The warning names them. Exceptions that
-            scikit-learn's evaluation raises too are reported as GridSearchCV does.
+            If R2 is not defined because all test sets have one row; if exceptions kept all fits from the fast
+            path. The warning names them. Exceptions that scikit-learn's evaluation raises too are reported as
+            GridSearchCV does.
         ConvergenceWarning
             If the training of a candidate ends before its `tol` is met.
 
