@@ -103,7 +103,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         Between 0 and 1, for ``loss="quantile"``.
 
     alpha : float or "loo", default=0.0
-        Weight of the L2 penalty. ``"loo"`` means the value of the least leave-one-out error among 0 and 19
+        Weight of the L2 penalty. ``"loo"`` means the value of the least leave-one-out error among 0 and 20
         values from 3e-9 to 10, two in each decade. For tables of several columns,
         ``degree="loo", alpha="loo", extrapolation="constant"`` is a good start. For curves of one column
         and for exact data, so is 0. It adds ``alpha * sum(k**3 * c**2)`` to each target's mean loss,
