@@ -11,8 +11,9 @@ from typing import Any, cast
 import numpy as np
 
 from torchpoly._backend.device import asarray_like, to_numpy
-from torchpoly._backend.rows import Array, Floats
+from torchpoly._backend.rows import Array, Floats, chunk_size, sum_weights
 from torchpoly._gram.demmler_reinsch import DemmlerReinsch
+from torchpoly._gram.reading import TrainingRows
 from torchpoly._gram.source import Source
 from torchpoly._gram.whitening import EPSILON
 
@@ -90,7 +91,8 @@ class _Sums:
         products = np.outer(penalties, basis.penalties)
         self.ratios = products / (1.0 + products)
         self.limits = basis.penalties / (1.0 + products)
-        self.limits /= self.limits.max(axis=1, keepdims=True)
+        # A constant alone has no penalty, and no limit.
+        self.limits /= np.maximum(self.limits.max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
         self._basis, self._values, self._squares = basis, values, squares
         greatest = float(np.abs(offsets).max())
         self._n_terms = 1 if greatest == 0 else math.ceil(math.log(EPSILON / 8) / math.log(greatest))
@@ -150,17 +152,47 @@ class LeaveOneOutPass:
         return sums
 
     def _sums(self, block: Array) -> Floats:
-        root, n_targets = math.sqrt(self.total_weight), self.bases[0].products.shape[1]
-        shares, found = to_numpy(block[0] / root) ** 2, []
+        found = []
         for basis, alphas in zip(self.bases, self.alphas, strict=True):
-            matrix = asarray_like(np.ascontiguousarray(basis.matrix.T) / root, block)
-            values = matrix @ block[: matrix.shape[1]]
-            products = asarray_like(np.ascontiguousarray(basis.products.T), block)
-            residuals = block[-n_targets:] / root - products @ values
-            complements = 1.0 - (values * values).sum(0)
-            held_out = held_out_residuals(basis, values, residuals, complements, shares, alphas)
+            held_out = _held_out_of_block(basis, block, self.total_weight, alphas)
             found.append(to_numpy((held_out * held_out).sum(2)))
         return np.concatenate(found)
+
+
+def _held_out_of_block(basis: DemmlerReinsch, block: Array, total_weight: float, alphas: Floats) -> Array:
+    """Return the residuals of :func:`held_out_residuals` for a block ``sqrt(w) * [F; y]``."""
+    root, n_targets = math.sqrt(total_weight), basis.products.shape[1]
+    matrix = asarray_like(np.ascontiguousarray(basis.matrix.T) / root, block)
+    values = matrix @ block[: matrix.shape[1]]
+    products = asarray_like(np.ascontiguousarray(basis.products.T), block)
+    residuals = block[-n_targets:] / root - products @ values
+    complements = 1.0 - (values * values).sum(0)
+    return held_out_residuals(basis, values, residuals, complements, to_numpy(block[0] / root) ** 2, alphas)
+
+
+def held_out_at_all_rows(basis: DemmlerReinsch, alphas: Floats, data: TrainingRows) -> Floats:
+    """Return the residuals of :func:`held_out_residuals` for all rows of positive weight.
+
+    Parameters
+    ----------
+    basis : DemmlerReinsch
+    alphas : ndarray of shape (n_alphas,)
+    data : TrainingRows
+        The rows of the basis.
+
+    Returns
+    -------
+    ndarray of shape (n_alphas, n_targets, n_rows)
+        Times the square roots of the shares; NaN where ``1 - h`` is rounding.
+    """
+    if basis.at_rows is not None:
+        return held_out_at_rows(basis, alphas)
+    total_weight = sum_weights(data.X, data.weights)
+    size = min(_BLOCK_ROWS, chunk_size(basis.basis.n_terms + data.Y.shape[1]))
+    blocks = data.blocks(basis.basis, size)
+    return np.concatenate(
+        [to_numpy(_held_out_of_block(basis, block, total_weight, alphas)) for block in blocks], axis=2
+    )
 
 
 def held_out_at_rows(basis: DemmlerReinsch, alphas: Floats) -> Floats:

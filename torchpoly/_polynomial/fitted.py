@@ -50,17 +50,35 @@ class FittedPolynomial:
 
         Errors and warnings contain the names of the columns, if there are names.
         """
+        self.check(X, extrapolation, names, stacklevel=3)
+        return self.evaluate(X, device, extrapolation)
+
+    def check(self, X: NDArray, extrapolation: str, names: NDArray | None, stacklevel: int) -> None:
+        """Raise for rows where `extrapolation` forbids predictions, or warn of rows where they may be far off.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, n_features)
+        extrapolation : {"continue", "constant", "linear", "error"}
+        names : ndarray of shape (n_features,) or None
+            Names of the columns.
+        stacklevel : int
+            Number of stack frames from this function to the line of the user.
+        """
         if extrapolation == "error":
             self._check_inside(X, names)
         if extrapolation in ("error", "continue") and self.basis.domain.limits is not None:
-            self._check_narrow_axes(X, names, refuse=extrapolation == "error")
+            self._check_narrow_axes(X, names, refuse=extrapolation == "error", stacklevel=1 + stacklevel)
+
+    def evaluate(self, X: NDArray, device: Device, extrapolation: str) -> NDArray:
+        """Return what :meth:`predict` returns, without its errors and warnings."""
         n_terms = self.basis.n_terms
         size = vector_chunk_size(n_terms) if device is None else accelerator_chunk_size(n_terms)
         return halving_on_out_of_memory(
-            device, min(size, len(X)), lambda size: self._predict(X, device, extrapolation, size)
+            device, min(size, len(X)), lambda size: self._evaluate(X, device, extrapolation, size)
         )
 
-    def _predict(self, X: NDArray, device: Device, extrapolation: str, size: int) -> NDArray:
+    def _evaluate(self, X: NDArray, device: Device, extrapolation: str, size: int) -> NDArray:
         predictions = np.empty((len(X), self.coefficients.shape[1]), dtype=X.dtype)
         coefficients = to_device(self.coefficients, device)
         limits = None if extrapolation == "continue" else self.basis.domain.limits
@@ -134,7 +152,7 @@ class FittedPolynomial:
                 "and the 'extrapolation' parameter got 'error'. Allow them by 'constant', 'linear' or 'continue'."
             )
 
-    def _check_narrow_axes(self, X: NDArray, names: NDArray | None, *, refuse: bool) -> None:
+    def _check_narrow_axes(self, X: NDArray, names: NDArray | None, *, refuse: bool, stacklevel: int) -> None:
         """Raise for rows outside the box of a narrow axis, or warn if they are far outside.
 
         Only rows inside the range of each column are counted.
@@ -165,7 +183,7 @@ class FittedPolynomial:
             f"{where}. Predictions may be far off: were these columns rounded otherwise in training? Set "
             "extrapolation='constant', or fit without all but one of these columns.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=1 + stacklevel,
         )
 
     @cached_property
