@@ -16,6 +16,7 @@ import pytest
 from numpydoc.validate import validate
 
 import torchpoly
+import torchpoly.inspection
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -55,8 +56,8 @@ def test_the_citation_names_the_latest_release():
 
 
 def public():
-    """Return the name of each public class, and of each member that torchpoly itself gives it."""
-    names = set()
+    """Return the name of each public class, of each member that torchpoly itself gives it, and of each function."""
+    names = {f"torchpoly.inspection.{name}" for name in torchpoly.inspection.__all__}
     for name in torchpoly.__all__:
         classes = inspect.getmro(getattr(torchpoly, name)) if name[0] != "_" else ()
         for owner in classes:

@@ -30,6 +30,7 @@ import matplotlib; matplotlib.use("Agg")
 import cloudpickle, joblib, numpy as np
 from sklearn.base import clone
 import torchpoly
+from torchpoly.inspection import jackknife_interval
 
 def last(model):
     model = getattr(model, "best_estimator_", model)
@@ -47,6 +48,8 @@ for model in models.values():
     polynomial.coef_, polynomial.intercept_, polynomial.powers_, polynomial.equation(), polynomial.loss_curve_
     torchpoly.PolynomialFitDisplay.from_estimator(model, X, y, residuals=True)
     torchpoly.LossCurveDisplay.from_estimator(model)
+    if polynomial.loss == "squared_error":
+        jackknife_interval(model, X, y, X)
     try:
         model.predict(X[:, :1])
     except ValueError:
@@ -83,7 +86,8 @@ def run(code, *arguments):
 
 
 def test_import_does_not_import_torch():
-    assert run("import sys, torchpoly; print('torch' in sys.modules, 'matplotlib' in sys.modules)") == ["False"] * 2
+    code = "import sys, torchpoly.inspection; print('torch' in sys.modules, 'matplotlib' in sys.modules)"
+    assert run(code) == ["False"] * 2
 
 
 @pytest.mark.parametrize("setting", ["", WITHOUT_TORCH], ids=["with torch", "without torch"])

@@ -11,6 +11,7 @@ from sklearn.base import _fit_context as fit_context
 from sklearn.metrics._scorer import _MultimetricScorer as MultimetricScorer
 from sklearn.metrics._scorer import _PassthroughScorer as PassthroughScorer
 from sklearn.metrics._scorer import _Scorer as Scorer
+from sklearn.model_selection._search import BaseSearchCV
 from sklearn.model_selection._search import _insert_error_scores as insert_error_scores
 from sklearn.model_selection._search import _warn_or_raise_about_fit_failures as warn_or_raise_about_fit_failures
 from sklearn.model_selection._validation import _fit_and_score as fit_and_score
