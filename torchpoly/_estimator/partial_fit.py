@@ -93,8 +93,9 @@ class PartialFit(PolynomialBase):
             If the loss is not the squared error, or `batch_size` is set. The method does not exist then.
         ValueError
             If `degree` or `alpha` is ``"loo"``; if `degree`, `basis`, `interaction_only`, columns or targets
-            differ from those of the earlier rows; if the last fit kept no Gram matrix, because it had another loss or many terms, or because
-            it was loaded from a file; or for the reasons of :meth:`fit`. The estimator is then unchanged.
+            differ from those of the earlier rows; if the last fit kept no Gram matrix, because it had another loss
+            or many terms, or because it was loaded from a file; or for the reasons of :meth:`fit`. The estimator
+            is then unchanged.
 
         Warns
         -----

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from torchpoly._backend.device import to_numpy
 from torchpoly._backend.rows import Floats, sum_weights, vector_chunk_size
@@ -60,6 +61,21 @@ class HeldOutFits:
         shares = weights / sum_weights(data.X, data.weights)
         residuals = held_out_at_all_rows(basis, np.array([alpha]), data)[0] / np.sqrt(shares)
         return cls(basis, alpha, _values_at_rows(basis, data, shares), shares, residuals)
+
+    @property
+    def lowers_rank(self) -> NDArray[np.bool_]:
+        """Whether the terms have a lower rank at the other rows, for each row."""
+        complements = self.basis.complements
+        if complements is None:
+            complements = 1.0 - self.shares * self.values.squares()
+        return complements <= self.basis.rounding
+
+    def coefficients(self, position: int) -> Floats:
+        """Return the coefficients of the fit to all rows but one, of shape (n_terms, n_targets), for scaled targets."""
+        values = to_numpy(self.values.columns(np.array([position])))
+        products = self.basis.products - self.shares[position] * values * self.residuals[:, position]
+        shrinkage = 1.0 + (1.0 - self.shares[position]) * self.alpha * self.basis.penalties
+        return self.basis.coordinates @ (products / shrinkage[:, None])
 
     def predictions(self, values: Floats) -> Floats:
         """Return the predictions of all fits at some points, for scaled targets.

@@ -6,15 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._backend.rows import Floats
 from torchpoly._estimator.leave_one_out import Candidates
-from torchpoly._gram.demmler_reinsch import DemmlerReinsch
-from torchpoly._gram.leave_one_out import held_out_at_rows
+from torchpoly._gram.held_out import HeldOutFits
 from torchpoly._gram.reading import TrainingRows
 from torchpoly._polynomial.box import Box, rows_that_span
 from torchpoly._polynomial.fitted import FittedPolynomial
@@ -43,18 +41,13 @@ class LeftOutFits:
         All rows.
     box : Box
         That of all rows.
-    basis : DemmlerReinsch
-    alpha : float
-    residuals : ndarray of shape (n_targets, n_used)
-        The residual of each row of positive weight in the fit without it, times the square root of its share of the
-        weights.
+    fits : HeldOutFits
+        For the rows of positive weight.
     """
 
     data: TrainingRows
     box: Box
-    basis: DemmlerReinsch
-    alpha: float
-    residuals: Floats
+    fits: HeldOutFits
 
     @cached_property
     def _used(self) -> NDArray[np.intp]:
@@ -66,8 +59,8 @@ class LeftOutFits:
     def lowers_rank(self) -> NDArray[np.bool_]:
         """Whether the terms have a lower rank without a row, for each row: with a penalty, the rank does not matter."""
         lowers = np.zeros(len(self.data.X), dtype=bool)
-        if not self.alpha:
-            lowers[self._used] = cast(Floats, self.basis.complements) <= self.basis.rounding
+        if not self.fits.alpha:
+            lowers[self._used] = self.fits.lowers_rank
         return lowers
 
     @cached_property
@@ -75,27 +68,27 @@ class LeftOutFits:
         """The prediction for each row in the fit without it, of shape (n_rows, n_targets), in the dtype of X."""
         data, targets = self.data, self.data.targets
         predictions = np.empty(data.Y.shape, dtype=data.X.dtype)
-        scaled = targets.transform(data.Y[self._used]) - self.residuals / np.sqrt(self.basis.shares)
+        scaled = targets.transform(data.Y[self._used]) - self.fits.residuals
         predictions[self._used] = scaled.T * targets.scale + targets.center
         unused = np.setdiff1d(np.arange(len(data.X)), self._used)
         if unused.size:
-            predictions[unused] = self._polynomial(self.basis.products, 0.0).predict(data.X[unused], None)
+            predictions[unused] = self._of_all_rows.predict(data.X[unused], None)
         return predictions
 
     def polynomial(self, row: int) -> FittedPolynomial:
         """Return the polynomial of the fit without a row."""
         position = np.searchsorted(self._used, row)
         if position == len(self._used) or self._used[position] != row:
-            return self._polynomial(self.basis.products, 0.0)
-        values, residual = cast(Floats, self.basis.at_rows)[:, position], self.residuals[:, position]
-        return self._polynomial(self.basis.products - np.outer(values, residual), float(self.basis.shares[position]))
+            return self._of_all_rows
+        return self._polynomial(self.fits.coefficients(int(position)))
 
-    def _polynomial(self, products: Floats, share: float) -> FittedPolynomial:
-        """Return the polynomial ``A @ (b / (1 + (1 - share) alpha d))``."""
-        shrunk = products / (1.0 + (1.0 - share) * self.alpha * self.basis.penalties)[:, None]
-        return FittedPolynomial(
-            self.basis.basis, self.basis.coordinates @ shrunk, self.data.targets, self.box.low, self.box.high
-        )
+    @cached_property
+    def _of_all_rows(self) -> FittedPolynomial:
+        basis, alpha = self.fits.basis, self.fits.alpha
+        return self._polynomial(basis.coordinates @ (basis.products / (1.0 + alpha * basis.penalties)[:, None]))
+
+    def _polynomial(self, coefficients: Floats) -> FittedPolynomial:
+        return FittedPolynomial(self.fits.basis.basis, coefficients, self.data.targets, self.box.low, self.box.high)
 
 
 class LeftOutRows:
@@ -137,11 +130,10 @@ class LeftOutRows:
         alphas = np.unique([one.spec.alpha for one in candidates])
         grid = Candidates(spec.with_values(degrees[-1], float(alphas[0])), degrees, alphas)
         for found in grid.bases(data.read(grid.spec.basis_for(self._box)), data):
-            if found.conditioned.basis is not found.plain.basis or found.basis.at_rows is None:
+            if found.conditioned.basis is not found.plain.basis:
                 continue
             for candidate in candidates:
                 if candidate.spec.degree == found.degree:
-                    alpha = float(candidate.spec.alpha)
-                    residuals = held_out_at_rows(found.basis, np.array([alpha]))[0]
-                    fits = LeftOutFits(data, self._box, found.basis, alpha, residuals)
+                    held_out = HeldOutFits.of(found.basis, float(candidate.spec.alpha), data)
+                    fits = LeftOutFits(data, self._box, held_out)
                     yield candidate, fits, self._spans | fits.lowers_rank
