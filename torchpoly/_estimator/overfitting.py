@@ -54,6 +54,7 @@ def warn_if_overfitting(estimator: Any, n_distinct: Callable[[Domain, int], int]
     if n_rows >= least:
         return
     can_choose = estimator.loss == "squared_error" and estimator.batch_size is None and basis.family == "chebyshev"
+    can_choose = can_choose and estimator.alpha == 0  # "loo" may have chosen 0
     penalty = "alpha='loo', which chooses a penalty" if can_choose else "an alpha above 0, a penalty"
     warnings.warn(
         f"The fit has {basis.n_terms} terms and only {n_rows} distinct rows, fewer than two for each term, and "
