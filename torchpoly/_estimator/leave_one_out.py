@@ -112,11 +112,9 @@ class Candidates:
         best, chosen = np.unravel_index(np.where(np.isnan(compared), np.inf, compared).argmin(), compared.shape)
         spec = self.spec.with_values(self.degrees[best], float(self.alphas[chosen]))
         equations = next(one for one in found if one.degree == spec.degree)
-        path = {
-            "degree": np.array(self.degrees),
-            "alpha": self.alphas.copy(),
-            "mean_squared_error": errors * np.square(targets.scale),
-        }
+        with np.errstate(over="ignore"):  # squares of numbers above 1e154 are infinite
+            in_units_of_y = np.square(np.sqrt(errors) * targets.scale)
+        path = {"degree": np.array(self.degrees), "alpha": self.alphas.copy(), "mean_squared_error": in_units_of_y}
         return spec, equations.conditioned if spec.needs_well_conditioned else equations.plain, path
 
     def bases(self, reading: NormalEquations, source: Source) -> Iterator[CandidateBasis]:

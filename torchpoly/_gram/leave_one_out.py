@@ -88,11 +88,11 @@ class _Sums:
     def __init__(
         self, basis: DemmlerReinsch, penalties: Floats, values: Array, squares: Array, offsets: Floats
     ) -> None:
-        products = np.outer(penalties, basis.penalties)
-        self.ratios = products / (1.0 + products)
-        self.limits = basis.penalties / (1.0 + products)
-        # A constant alone has no penalty, and no limit.
-        self.limits /= np.maximum(self.limits.max(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        with np.errstate(divide="ignore"):  # 1 / d is infinite for the constant
+            self.limits = 1.0 / (penalties[:, None] + 1.0 / basis.penalties)
+        self.ratios = penalties[:, None] * self.limits
+        greatest_limits = self.limits.max(axis=1, keepdims=True)
+        self.limits /= np.where(greatest_limits > 0, greatest_limits, 1.0)
         self._basis, self._values, self._squares = basis, values, squares
         greatest = float(np.abs(offsets).max())
         self._n_terms = 1 if greatest == 0 else math.ceil(math.log(EPSILON / 8) / math.log(greatest))
