@@ -127,21 +127,21 @@ class Candidates:
         source : Source
             The same rows.
         """
-        every, zero, others = slice(None), slice(1), slice(1, None)
+        has_zero = bool(self.alphas[0] == 0)
         for degree in self.degrees:
             plain = self._leading(reading, degree, source)
-            conditioned = plain
-            if self.alphas[0] == 0 and self.spec.with_values(degree, 0.0).needs_well_conditioned:
-                conditioned = well_conditioned(plain, source)
-            if conditioned.basis is plain.basis:
-                whole = read_until_conditioned(plain, source) if conditioned is plain else conditioned
-                yield CandidateBasis(degree, every, plain, conditioned, DemmlerReinsch.of(whole))
+            needs_conditioned = has_zero and self.spec.with_values(degree, 0.0).needs_well_conditioned
+            whole = (well_conditioned if needs_conditioned else read_until_conditioned)(plain, source)
+            conditioned = whole if needs_conditioned else plain
+            if whole.basis is plain.basis and whole.transform is None:
+                yield CandidateBasis(degree, slice(None), plain, conditioned, DemmlerReinsch.of(whole))
                 continue
             # Without a penalty, other variables replace columns that depend on each other.
-            yield CandidateBasis(degree, zero, plain, conditioned, DemmlerReinsch.of(conditioned))
-            if len(self.alphas) > 1:
-                whole = read_until_conditioned(plain, source)
-                yield CandidateBasis(degree, others, plain, conditioned, DemmlerReinsch.of(whole))
+            if has_zero:
+                yield CandidateBasis(degree, slice(1), plain, conditioned, DemmlerReinsch.of(whole))
+            if self.alphas[-1] > 0:
+                basis = DemmlerReinsch.of_scaled_terms(plain)
+                yield CandidateBasis(degree, slice(int(has_zero), None), plain, conditioned, basis)
 
     def _leading(self, reading: NormalEquations, degree: int, source: Source) -> NormalEquations:
         """Return the normal equations of a lower degree."""

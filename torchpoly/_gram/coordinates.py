@@ -95,7 +95,7 @@ def interpolating(factor: DenseFactor) -> PrimalCoordinates:
     The constant has no weight in the norm, so the other terms are centered at their weighted means.
     """
     left, values, _ = singular_values(factor)
-    return with_constant(factor, left / values)
+    return with_constant(factor.means[None], left / values)
 
 
 def singular_values(factor: DenseFactor) -> tuple[Floats, Floats, Floats]:
@@ -116,9 +116,15 @@ def singular_values(factor: DenseFactor) -> tuple[Floats, Floats, Floats]:
     return scales * left[:, kept], values[kept], complement @ right[kept].T
 
 
-def with_constant(factor: DenseFactor, varying: Floats) -> PrimalCoordinates:
-    """Return the constant and combinations of the other terms, minus the weighted means of these combinations."""
-    means = factor.means[None]
+def with_constant(means: Floats, varying: Floats) -> PrimalCoordinates:
+    """Return the constant and combinations of the other terms, minus the weighted means of these combinations.
+
+    Parameters
+    ----------
+    means : ndarray of shape (1, n_terms - 1)
+        Of the other terms.
+    varying : ndarray of shape (n_terms - 1, n_combinations)
+    """
     return PrimalCoordinates(np.block([[np.ones((1, 1)), -means @ varying], [np.zeros((len(varying), 1)), varying]]))
 
 

@@ -11,9 +11,9 @@ from torchpoly._backend.device import to_numpy
 from torchpoly._backend.rows import Floats
 from torchpoly._gram.coordinates import Coordinates, PrimalCoordinates, singular_values, with_constant
 from torchpoly._gram.dual import DualCoordinates
-from torchpoly._gram.factors import DenseFactor, MatrixFreeFactor
+from torchpoly._gram.factors import DenseFactor, MatrixFreeFactor, inverse_weights
 from torchpoly._gram.normal_equations import NormalEquations
-from torchpoly._gram.whitening import EPSILON
+from torchpoly._gram.whitening import EPSILON, rounding_ratio
 from torchpoly._polynomial.basis import Basis
 
 # Rounding errors of a sum of squares of orthonormal values, in units of EPSILON times the square root of their number.
@@ -66,7 +66,7 @@ class DemmlerReinsch:
         gram = equations.statistics.features
         if isinstance(gram, DenseFactor):
             left, values, right = singular_values(gram)
-            coordinates: Coordinates = with_constant(gram, left / values)
+            coordinates: Coordinates = with_constant(gram.means[None], left / values)
             at_rows = np.concatenate([gram.sqrt_weights[None], right.T])
             return cls._at_rows(equations, coordinates, np.r_[0.0, values**-2.0], at_rows, 1.0)
         if isinstance(gram, MatrixFreeFactor):
@@ -75,6 +75,35 @@ class DemmlerReinsch:
                 equations, dual, cast(Floats, dual.penalty)[:, 0], np.ascontiguousarray(dual.values.T), 1.0
             )
         return cls._of_gram(equations)
+
+    @classmethod
+    def of_scaled_terms(cls, equations: NormalEquations) -> DemmlerReinsch:
+        """Return the coordinates for penalties above 0, where the Gram matrix of the terms is ill-conditioned.
+
+        They come from the singular values of the terms, scaled by their weights in the penalty. The errors of singular
+        values are relative to the greatest one. So the directions that a penalty leaves free are exact. A whitening
+        would bring the rounding errors of the narrowest direction into all directions.
+        """
+        gram, scales = equations.statistics.features, np.sqrt(inverse_weights(equations.basis.norm_weights))[1:, None]
+        if not isinstance(gram, np.ndarray):
+            return cls.of(equations)
+        means, n_terms = gram[:1, 1:], len(gram)
+        if equations.rows is None:
+            squares, left = np.linalg.eigh(scales * (gram[1:, 1:] - means.T * means) * scales.T)
+            kept = squares > rounding_ratio(n_terms) * squares.max(initial=0.0)
+            coordinates = with_constant(means, scales * left[:, kept] / np.sqrt(squares[kept]))
+            products = coordinates.rmatvec(equations.statistics.cross)
+            # In directions that are narrow for all penalties, 1 - u'u and the penalized sums have the same errors.
+            return cls(equations.basis, coordinates, np.r_[0.0, 1.0 / squares[kept]], products, -np.inf)
+        features = to_numpy(equations.rows[:n_terms]) / np.sqrt(equations.statistics.total_weight)
+        # The first column of Q is the constant, so the others are centered.
+        orthonormal, factor = np.linalg.qr(np.concatenate([features[:1], scales * features[1:]]).T)
+        left, values, right = np.linalg.svd(factor[1:, 1:].T, full_matrices=False)
+        kept = values > rounding_ratio(n_terms) * values.max(initial=0.0)
+        coordinates = with_constant(means, scales * left[:, kept] / values[kept])
+        at_rows = np.concatenate([features[:1], right[kept] @ orthonormal[:, 1:].T])
+        penalties = np.r_[0.0, values[kept] ** -2.0]
+        return cls._at_rows(equations, coordinates, penalties, at_rows, equations.statistics.total_weight)
 
     @classmethod
     def _of_gram(cls, equations: NormalEquations) -> DemmlerReinsch:
