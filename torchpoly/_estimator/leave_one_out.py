@@ -26,6 +26,8 @@ _ALPHAS = np.r_[0.0, 10.0 ** (np.arange(-17, 3) / 2)]
 # The greatest degree that is tried, and the greatest number of terms of a degree above 1.
 _GREATEST_DEGREE, _MAX_TERMS = 15, 1500
 _MIN_ROWS = 3
+# If rows are not in memory, the error of leverages is the condition number of their Gram matrix, times rounding.
+_MAX_SHARED_CONDITION = 1e6
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,9 @@ class Candidates:
             needs_conditioned = has_zero and self.spec.with_values(degree, 0.0).needs_well_conditioned
             whole = (well_conditioned if needs_conditioned else read_until_conditioned)(plain, source)
             conditioned = whole if needs_conditioned else plain
-            if whole.basis is plain.basis and whole.transform is None:
+            if whole.basis is plain.basis and _serves_all_penalties(whole):
                 yield CandidateBasis(degree, slice(None), plain, conditioned, DemmlerReinsch.of(whole))
                 continue
-            # Without a penalty, other variables replace columns that depend on each other.
             if has_zero:
                 yield CandidateBasis(degree, slice(1), plain, conditioned, DemmlerReinsch.of(whole))
             if self.alphas[-1] > 0:
@@ -156,6 +157,13 @@ class Candidates:
 def is_loo(value: object) -> bool:
     """Whether a value of `degree` or `alpha` is "loo"."""
     return value == LOO
+
+
+def _serves_all_penalties(equations: NormalEquations) -> bool:
+    """Whether the errors of orthonormal features are small beside the effect of the least penalty above 0."""
+    if equations.rows is not None or not isinstance(equations.statistics.features, np.ndarray):
+        return equations.transform is None
+    return equations.transform is None and equations.statistics.whitening().kept_condition < _MAX_SHARED_CONDITION
 
 
 def check_numbers(spec: ModelSpec) -> None:
@@ -182,8 +190,8 @@ def check_candidates(spec: ModelSpec, batch_size: int | None, n_rows: int) -> No
         raise ValueError(f"{message}for scaled columns, not for basis='monomial'. Use another basis, or {advice}.")
     if n_rows < _MIN_ROWS:
         raise ValueError(
-            f"The {name!r} parameter got 'loo', which needs at least {_MIN_ROWS} rows of positive weight, and there "
-            f"are {n_rows}. Give more rows, or set {name!r} to a number."
+            f"The {name!r} parameter got 'loo', which needs at least {_MIN_ROWS} rows of positive weight, and got "
+            f"n_samples={n_rows}. Give more rows, or set {name!r} to a number."
         )
 
 
