@@ -18,6 +18,8 @@ from torchpoly._polynomial.basis import Basis
 
 # Rounding errors of a sum of squares of orthonormal values, in units of EPSILON times the square root of their number.
 _SUM_ROUNDING = 64.0
+# If a whitening made the values orthonormal, the condition number of the Gram matrix comes on top, times this number.
+_CONDITION_ROUNDING = 4.0
 # The greatest relative error of an eigenvalue of the penalty.
 _MAX_EIGENVALUE_ERROR = 1e-8
 
@@ -122,7 +124,8 @@ class DemmlerReinsch:
         if values is not None:
             return cls._at_rows(equations, coordinates, penalties, rotation.T @ values, total_weight)
         products = (matrix @ rotation).T @ statistics.cross
-        rounding = EPSILON * (_SUM_ROUNDING * np.sqrt(len(penalties)) + statistics.whitening().kept_condition)
+        condition = statistics.whitening().kept_condition
+        rounding = EPSILON * (_SUM_ROUNDING * np.sqrt(len(penalties)) + _CONDITION_ROUNDING * condition)
         return cls(equations.basis, coordinates, penalties, products, float(rounding))
 
     @classmethod

@@ -20,6 +20,8 @@ from torchpoly._gram.whitening import EPSILON
 # The logarithms of ``1 - share`` in a group of rows differ by at most this much. Then the geometric series of the group
 # has at most ten terms.
 _GROUP_WIDTH = 0.04
+# The greatest rounding error of the complement ``1 - u'u`` with which a row still counts as alone on a term.
+_MAX_SPANNED = 1e-9
 # Residuals are computed for this number of rows at a time, so that the arrays stay in the cache.
 _BLOCK_ROWS = 2048
 
@@ -76,6 +78,9 @@ def held_out_residuals(
             numerators, denominators = sums.of(sums.limits)
             denominators[denominators <= EPSILON] = math.nan
             held_out[:, :, own] = numerators / denominators[:, None]
+            # Without a penalty, such a complement may as well be that of a row with a very large residual.
+            unknown = own[to_numpy(complements)[own] > _MAX_SPANNED]
+            held_out[np.ix_(penalties == 0, np.ones(held_out.shape[1], dtype=bool), unknown)] = math.nan
     return held_out
 
 

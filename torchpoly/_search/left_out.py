@@ -133,7 +133,7 @@ class LeftOutRows:
             if found.conditioned.basis is not found.plain.basis:
                 continue
             for candidate in candidates:
-                if candidate.spec.degree == found.degree:
+                if candidate.spec.degree == found.degree and candidate.spec.alpha in alphas[found.alphas]:
                     held_out = HeldOutFits.of(found.basis, float(candidate.spec.alpha), data)
                     fits = LeftOutFits(data, self._box, held_out)
                     yield candidate, fits, self._spans | fits.lowers_rank
