@@ -259,6 +259,34 @@ def test_columns_that_nearly_coincide(width, in_chunks, rng, monkeypatch):
     assert_allclose(errors_in(model.loo_path_)[0, :1], expected, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::scipy.linalg.LinAlgWarning")
+def test_extreme_rows_in_chunks(monkeypatch):
+    """Rounding hides how little the other rows say about such a row without a penalty: the choice is right anyway."""
+    in_chunks_of(16, monkeypatch)
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        X, y = rng.lognormal(0, 2, (45, 2)), rng.normal(size=45)
+        model = TorchPolynomialRegressor(4, alpha="loo").fit(X, y)
+        errors = errors_in(model.loo_path_)[0]
+        assert np.isfinite(errors[1:]).all()
+        expected = errors_of_refits(X, y, None, 4, model.loo_path_["alpha"])
+        assert_allclose(errors[1:], expected[1:], rtol=1e-5)
+        chosen = np.flatnonzero(model.loo_path_["alpha"] == model.alpha_)
+        assert expected[chosen] <= 1.001 * expected.min()
+
+
+@pytest.mark.parametrize("n_rows", [2000, 20_000])
+def test_a_row_alone_on_a_term_among_many(n_rows, rng, monkeypatch):
+    in_chunks_of(500, monkeypatch)
+    X = np.column_stack([rng.uniform(-1, 1, (n_rows, 2)), np.arange(n_rows) == 7])
+    exact = X[:, 0] ** 2 + X[:, 1] + 3 * X[:, 2]
+    model = TorchPolynomialRegressor(3, alpha="loo").fit(X, exact)
+    errors = errors_in(model.loo_path_)[0, :, 0]
+    assert model.alpha_ == 0
+    assert_allclose(errors[:3], errors[0], rtol=1e-6)
+    assert_allclose(model.predict(X), exact, atol=1e-12)
+
+
 # --- Rows in chunks, Dask, threads, memory -----------------------------------------------------------
 
 
