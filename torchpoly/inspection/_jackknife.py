@@ -174,8 +174,11 @@ def _check_is_least_squares(regressor: TorchPolynomialRegressor) -> None:
 
 def _held_out_fits(polynomial: FittedPolynomial, alpha: float, data: TrainingRows) -> HeldOutFits:
     """Return the fits without a row, in the basis of the fit to all rows."""
-    equations = read_until_conditioned(data.read(polynomial.basis), data)
-    return HeldOutFits.of(DemmlerReinsch.of(equations), alpha, data)
+    plain = data.read(polynomial.basis)
+    equations = read_until_conditioned(plain, data)
+    scaled = alpha > 0 and equations.transform is not None
+    basis = DemmlerReinsch.of_scaled_terms(plain) if scaled else DemmlerReinsch.of(equations)
+    return HeldOutFits.of(basis, alpha, data)
 
 
 def _values(polynomial: FittedPolynomial, basis: DemmlerReinsch, X: NDArray, extrapolation: str) -> Floats:
