@@ -26,7 +26,8 @@ _ALPHAS = np.r_[0.0, 10.0 ** (np.arange(-17, 3) / 2)]
 # The greatest degree that is tried, and the greatest number of terms of a degree above 1.
 _GREATEST_DEGREE, _MAX_TERMS = 15, 1500
 _MIN_ROWS = 3
-# If rows are not in memory, the error of leverages is the condition number of their Gram matrix, times rounding.
+# If rows are not in memory, the error of leverages is the condition number of their Gram matrix, times rounding. The known
+# upper bound of the condition number is about `n_terms` times too large.
 _MAX_SHARED_CONDITION = 1e6
 
 
@@ -111,6 +112,12 @@ class Candidates:
             errors[self.degrees.index(one.degree), one.alphas] = of_basis
         is_rounding = errors <= product_rounding(targets) ** 2
         compared = np.where(is_rounding, 0.0, errors).sum(axis=2)
+        if np.isnan(compared).all():
+            raise ValueError(
+                "The 'degree' parameter got 'loo' with alpha=0, and some rows lie alone on a term, such as the only row "
+                "with a 1 in a column of zeros. In so many rows, leave-one-out errors cannot tell them from rounding. "
+                "Set alpha='loo' or a number above 0, or drop these rows or columns."
+            )
         best, chosen = np.unravel_index(np.where(np.isnan(compared), np.inf, compared).argmin(), compared.shape)
         spec = self.spec.with_values(self.degrees[best], float(self.alphas[chosen]))
         equations = next(one for one in found if one.degree == spec.degree)
@@ -163,7 +170,8 @@ def _serves_all_penalties(equations: NormalEquations) -> bool:
     """Whether the errors of orthonormal features are small beside the effect of the least penalty above 0."""
     if equations.rows is not None or not isinstance(equations.statistics.features, np.ndarray):
         return equations.transform is None
-    return equations.transform is None and equations.statistics.whitening().kept_condition < _MAX_SHARED_CONDITION
+    condition = equations.statistics.whitening().kept_condition / equations.basis.n_terms
+    return equations.transform is None and condition < _MAX_SHARED_CONDITION
 
 
 def check_numbers(spec: ModelSpec) -> None:
