@@ -122,6 +122,9 @@ class _Sums:
 
 def _groups(shares: Floats) -> Iterator[tuple[Any, float, Floats]]:
     """Yield groups of rows of similar shares s: the rows, a share, and z with ``1 - s = (1 - share) (1 - z)``."""
+    if shares.min() == shares.max():
+        yield slice(None), float(shares[0]), np.zeros(len(shares))
+        return
     shares = np.minimum(shares, 1.0 - EPSILON)
     keys = np.floor(-np.log1p(-shares) / _GROUP_WIDTH)
     distinct = np.unique(keys)
