@@ -26,8 +26,8 @@ _ALPHAS = np.r_[0.0, 10.0 ** (np.arange(-17, 3) / 2)]
 # The greatest degree that is tried, and the greatest number of terms of a degree above 1.
 _GREATEST_DEGREE, _MAX_TERMS = 15, 1500
 _MIN_ROWS = 3
-# If rows are not in memory, the error of leverages is the condition number of their Gram matrix, times rounding. The known
-# upper bound of the condition number is about `n_terms` times too large.
+# If rows are not in memory, the error of leverages is the condition number of their Gram matrix, times rounding. The
+# known upper bound of the condition number is about `n_terms` times too large.
 _MAX_SHARED_CONDITION = 1e6
 
 
@@ -114,9 +114,8 @@ class Candidates:
         compared = np.where(is_rounding, 0.0, errors).sum(axis=2)
         if np.isnan(compared).all():
             raise ValueError(
-                "The 'degree' parameter got 'loo' with alpha=0, and some rows lie alone on a term, such as the only row "
-                "with a 1 in a column of zeros. In so many rows, leave-one-out errors cannot tell them from rounding. "
-                "Set alpha='loo' or a number above 0, or drop these rows or columns."
+                "The 'degree' parameter got 'loo' with alpha=0, and some rows lie alone on a term, such as the only "
+                "row with a 1 in a column of zeros. In so many rows, their leave-one-out errors are only rounding. Set alpha='loo' or a number above 0, or drop these rows or columns."
             )
         best, chosen = np.unravel_index(np.where(np.isnan(compared), np.inf, compared).argmin(), compared.shape)
         spec = self.spec.with_values(self.degrees[best], float(self.alphas[chosen]))
