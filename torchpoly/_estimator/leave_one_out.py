@@ -115,7 +115,8 @@ class Candidates:
         if np.isnan(compared).all():
             raise ValueError(
                 "The 'degree' parameter got 'loo' with alpha=0, and some rows lie alone on a term, such as the only "
-                "row with a 1 in a column of zeros. In so many rows, their leave-one-out errors are only rounding. Set alpha='loo' or a number above 0, or drop these rows or columns."
+                "row with a 1 in a column of zeros. In so many rows, their leave-one-out errors are only rounding. Set "
+                "alpha='loo' or a number above 0, or drop these rows or columns."
             )
         best, chosen = np.unravel_index(np.where(np.isnan(compared), np.inf, compared).argmin(), compared.shape)
         spec = self.spec.with_values(self.degrees[best], float(self.alphas[chosen]))
