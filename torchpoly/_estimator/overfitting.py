@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from torchpoly._estimator.leave_one_out import is_loo
 from torchpoly._polynomial.domain import Domain
 
 _MIN_ROWS_PER_TERM = 2
@@ -15,8 +16,8 @@ class OverfittingWarning(UserWarning):
     """Warning of a fit with ``alpha=0`` and fewer than two distinct rows for each term.
 
     Such a fit to several columns follows the noise of its rows, and mostly predicts badly on new rows.
-    ``alpha="loo"``, a lower degree and more rows all help. The warning stays away for a single column. A
-    search gives it for the model that it returns, and not for its candidates.
+    ``alpha="loo"``, a lower degree and more rows all help. There is no warning for a single column, and none where
+    ``alpha="loo"`` has chosen 0. A search warns of the model that it returns, and not of its candidates.
 
     See Also
     --------
@@ -48,18 +49,20 @@ def warn_if_overfitting(estimator: Any, n_distinct: Callable[[Domain, int], int]
     """
     basis = estimator._polynomial.basis
     least = _MIN_ROWS_PER_TERM * basis.n_terms
-    if estimator._is_candidate or estimator.alpha_ or basis.domain.n_variables < 2:
+    # Where leave-one-out has chosen the penalty 0, rows that were left out say that the fit predicts well.
+    has_penalty = estimator.alpha_ or is_loo(estimator.alpha)
+    if estimator._is_candidate or has_penalty or basis.domain.n_variables < 2:
         return
     n_rows = n_distinct(basis.domain, least)
     if n_rows >= least:
         return
     can_choose = estimator.loss == "squared_error" and estimator.batch_size is None and basis.family == "chebyshev"
-    can_choose = can_choose and estimator.alpha == 0  # "loo" may have chosen 0
-    penalty = "alpha='loo', which chooses a penalty" if can_choose else "an alpha above 0, a penalty"
+    penalty = "alpha='loo', which chooses a penalty" if can_choose else "alpha > 0, which is a penalty"
+    fewer = "give fewer columns" if estimator.degree_ == 1 else f"lower 'degree', which is {estimator.degree_}"
     warnings.warn(
         f"The fit has {basis.n_terms} terms and only {n_rows} distinct rows, fewer than two for each term, and "
-        f"alpha=0. It may follow noise, and predict badly on new rows. Set {penalty}, or a lower 'degree' than "
-        f"{estimator.degree_}, or give more rows.",
+        f"alpha=0. It may follow noise, and predict badly on new rows. Set {penalty}, or {fewer}, or "
+        "give more rows.",
         OverfittingWarning,
         stacklevel=1 + stacklevel,
     )

@@ -232,9 +232,10 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
     pass over the rows gives these errors of all degrees and penalties, without refits: in coordinates in
     which the Gram matrix is the identity and the penalty is diagonal [3]_, the error of a row is
     ``e / (1 - h)``, with its residual e and its leverage h. The domain of the columns is that of all rows.
-    The degree and the penalty of the least mean squared error are chosen. With several targets, their
-    errors are divided by their variances. This needs the squared error, no mini-batches, and a basis other
-    than ``"monomial"``. For Dask collections, the greatest degree is that of columns of many values.
+    The degree and the penalty of the least mean squared error, weighted by `sample_weight`, are chosen. All
+    targets get the same ones: the mean squared errors are divided by the variances of the targets and
+    summed. This works with ``loss="squared_error"``, without `batch_size` and :meth:`partial_fit`, and with
+    any basis but ``"monomial"``. For Dask collections, the greatest degree is that of columns of many values.
 
     Losses other than the squared error train on the rows. Features of up to 256 MiB are kept. More
     features are evaluated in each iteration, chunk by chunk. Training starts at the least squares or at the
@@ -426,11 +427,12 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         X, y = check_rows(self, X, y)
         weights, unit = check_weights(sample_weight, X)
         n_rows = count_rows(X, weights)
-        self._check_batch_size(n_rows, optimizer)
-        box = Box.of(X, weights)
         spec, candidates = self._spec(), None
         if has_candidates(spec):
             check_candidates(spec, self.batch_size, n_rows)
+        self._check_batch_size(n_rows, optimizer)
+        box = Box.of(X, weights)
+        if has_candidates(spec):
             candidates = Candidates.of(spec, spec.with_values(1, 0.0).indices(len(box), box.values))
             spec = candidates.spec
         indices = spec.indices(len(box), box.values)

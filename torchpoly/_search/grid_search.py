@@ -145,8 +145,9 @@ class PolynomialGridSearchCV(GridSearchCV):
     rows of that split by themselves.
 
     Splits that leave out one row, as those of ``cv=LeaveOneOut()``, need no fits: the error of a row that is
-    left out is ``e / (1 - h)``, with its residual e and its leverage h. Training sets without a row that
-    spans the range of a column, or without which the terms have a lower rank, are fitted. Set
+    left out is ``e / (1 - h)``, with its residual e and its leverage h. A split is fitted all the same if the
+    row that it leaves out is the only one at an end of a column's range, or if the terms have a lower rank
+    without it. Set
     ``scoring="neg_mean_squared_error"`` there, as R2 is not defined for one row.
 
     With ``alpha="loo"`` or ``degree="loo"``, each fit of a candidate to the training rows of a split chooses

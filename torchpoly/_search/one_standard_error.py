@@ -42,8 +42,8 @@ class one_standard_error:  # noqa: N801, it is used as a function
 
     A parameter that is not in the grid does not influence the choice. In a list of grids, a candidate
     without a degree counts as one of infinite degree. Without `alpha`, it counts as ``alpha=0``, and
-    without `interaction_only` as ``interaction_only=False``. The same holds for a degree or an `alpha` that
-    is a string. Candidates whose mean score is NaN are never chosen, unless all are NaN. Then the first
+    without `interaction_only` as ``interaction_only=False``. ``degree="loo"`` counts as infinite, and
+    ``alpha="loo"`` as 0. Candidates whose mean score is NaN are never chosen, unless all are NaN. Then the first
     candidate is chosen, as in GridSearchCV.
 
     If `refit` is a function, a search has no `best_score_`. The mean score of the chosen candidate is
