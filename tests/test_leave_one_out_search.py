@@ -4,9 +4,10 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import UndefinedMetricWarning
-from sklearn.metrics import make_scorer, mean_pinball_loss
+from sklearn.metrics import get_scorer, make_scorer, mean_pinball_loss
 from sklearn.model_selection import GridSearchCV, KFold, LeaveOneOut, RepeatedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -176,6 +177,28 @@ def test_other_candidates_fall_back(rng):
     assert_same(X, y, [*grid, {"alpha": ["loo"]}])
     pipeline = make_pipeline(StandardScaler(), TorchPolynomialRegressor())
     assert_same(X, y, {"torchpolynomialregressor__degree": [1, 2]}, estimator=pipeline)
+
+
+@pytest.mark.parametrize("extrapolation", ["continue", "constant", "linear", "error"])
+def test_rows_of_weight_zero_outside_the_box(extrapolation, rng, in_closed_form):
+    X, y = rows(rng, n_rows=12)
+    X[[2, 7]] = [[3, -4], [0, 9]]
+    weights = np.where(np.isin(np.arange(12), [2, 7]), 0.0, 1.0)
+    with sklearn.config_context(enable_metadata_routing=True):
+        estimator = TorchPolynomialRegressor(extrapolation=extrapolation).set_fit_request(sample_weight=True)
+        scoring = get_scorer(MSE).set_score_request(sample_weight=False)
+        options = {"estimator": estimator, "scoring": scoring, "weights": weights, "return_train_score": True}
+        assert_same(X, y, {"degree": [1]}, **options)
+    assert bool(in_closed_form) == (extrapolation == "continue")
+
+
+def test_weights_that_no_metric_takes(rng):
+    assert_same(*rows(rng, n_rows=8), {"degree": [1]}, weights=2.0)
+    weights = np.where(np.arange(8) == 3, np.inf, 1.0)
+    with sklearn.config_context(enable_metadata_routing=True):
+        scoring = get_scorer(MSE).set_score_request(sample_weight=True)
+        estimator = TorchPolynomialRegressor().set_fit_request(sample_weight=False)
+        assert_same(*rows(rng, n_rows=8), {"degree": [1]}, estimator=estimator, scoring=scoring, weights=weights)
 
 
 def test_r2_of_one_row_is_not_defined(rng):

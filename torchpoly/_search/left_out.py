@@ -103,11 +103,14 @@ class LeftOutRows:
     def __init__(self, data: TrainingRows, box: Box) -> None:
         self._data, self._box = data, box
         self._spans = rows_that_span(data.X, data.weights)
+        # Rows of weight 0 may lie outside the box.
+        self._extrapolates = not np.array_equal(data.X, np.clip(data.X, box.low, box.high))
 
     def fits(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, LeftOutFits, NDArray[np.bool_]]]:
         """Yield candidates with their fits, and the rows without which a fit has another basis or rank.
 
-        Candidates with dependent columns or more terms than rows are left out.
+        Candidates with dependent columns or more terms than rows are left out. If there are rows outside the box, so
+        are those whose `extrapolation` is not "continue".
 
         Parameters
         ----------
@@ -116,7 +119,8 @@ class LeftOutRows:
         """
         families = defaultdict(list)
         for candidate in candidates:
-            families[*candidate.spec.family, candidate.device].append(candidate)
+            if candidate.estimator.extrapolation == "continue" or not self._extrapolates:
+                families[*candidate.spec.family, candidate.device].append(candidate)
         for family in families.values():
             yield from self._fits(family)
 

@@ -164,9 +164,10 @@ class Scoring:
             )
 
         formulas = {name: _single_row_formula(scorer) for name, scorer in self._scorers.items()}
-        weights = self._params(rows).get("sample_weight", np.ones(len(rows)))
+        weights = np.asarray(self._params(rows).get("sample_weight", np.ones(len(rows))))
         # A positive weight does not change the score of a single row.
-        if None in formulas.values() or set(self.params) - {"sample_weight"} or not np.all(np.asarray(weights) > 0):
+        change_nothing = weights.shape == rows.shape and np.all((weights > 0) & (weights < np.inf))
+        if None in formulas.values() or set(self.params) - {"sample_weight"} or not change_nothing:
             return [scored(position) for position in range(len(rows))]
         errors = np.abs(np.reshape(np.asarray(y, dtype=np.float64), predictions.shape) - predictions)
         values = {name: formula(errors).tolist() for name, formula in formulas.items() if formula}
