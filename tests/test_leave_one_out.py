@@ -126,6 +126,16 @@ def test_near_interpolation(n_rows, weights, rng):
     assert_errors_of_refits(TorchPolynomialRegressor(3, alpha="loo").fit(X, y, weights), X, y, weights)
 
 
+@pytest.mark.parametrize("seed", [3, 25, 58])
+def test_as_many_distinct_rows_as_terms(seed):
+    """Without one of the rows that are not repeated, the terms have a lower rank. Some directions are narrow."""
+    rng = np.random.default_rng(seed)
+    X, y = np.exp(rng.normal(size=(15, 2))), rng.normal(size=15)
+    chosen = np.r_[np.arange(15), rng.integers(0, 15, 7)]
+    X, y, weights = X[chosen], y[chosen], rng.uniform(0.1, 1, 22)
+    assert_errors_of_refits(TorchPolynomialRegressor(4, alpha="loo").fit(X, y, weights), X, y, weights, rtol=1e-7)
+
+
 def alone_on_a_term(rng):
     X, y = noisy_rows(rng)
     return np.column_stack([X[:, 0], np.arange(40) == 3]), y

@@ -20,6 +20,9 @@ from torchpoly._polynomial.basis import Basis
 _SUM_ROUNDING = 64.0
 # If a whitening made the values orthonormal, the condition number of the Gram matrix comes on top, times this number.
 _CONDITION_ROUNDING = 4.0
+# Near interpolation, a larger error of orthonormal values is not taken for rounding. Its square, in 1 - u'u, would
+# matter beside the effect of the least penalties.
+_MAX_VALUE_ROUNDING = 1e-9
 # The greatest relative error of an eigenvalue of the penalty.
 _MAX_EIGENVALUE_ERROR = 1e-8
 
@@ -145,7 +148,9 @@ class DemmlerReinsch:
             # Near interpolation, sums over the orthogonal complement have more digits than differences.
             complement = np.linalg.qr(at_rows.T, mode="complete")[0][:, len(at_rows) :].T
             residuals, complements = (targets @ complement.T) @ complement, np.square(complement).sum(axis=0)
-            rounding = rounding**2
+            # The errors of the values grow with the coefficients A, whose squares are at most the penalties.
+            of_values = min(EPSILON * float(np.sqrt(penalties.max())), _MAX_VALUE_ROUNDING)
+            rounding = max(rounding, of_values) ** 2
         else:
             residuals, complements = targets - products.T @ at_rows, 1.0 - np.square(at_rows).sum(axis=0)
         return cls(equations.basis, coordinates, penalties, products, rounding, at_rows, residuals, complements)
