@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from torchpoly._backend.device import Device
 from torchpoly._backend.rows import Floats
-from torchpoly._estimator.leave_one_out import Candidates
+from torchpoly._estimator.leave_one_out import LeaveOneOutGrid
 from torchpoly._estimator.spec import ModelSpec, loss_class
 from torchpoly._gram.conditioning import well_conditioned
 from torchpoly._gram.coordinates import Coordinates, PrimalCoordinates
@@ -47,7 +47,7 @@ def build_from_rows(
     in_stages: bool,
     warm: FittedPolynomial | None,
     on_chunk: Callable[[], object] | None,
-    candidates: Candidates | None = None,
+    grid: LeaveOneOutGrid | None = None,
 ) -> Problem:
     """Read the rows once, or twice if ill-conditioned, and return the problem of a fit.
 
@@ -68,13 +68,13 @@ def build_from_rows(
         The polynomial from which training starts.
     on_chunk : callable or None
         It is called after each chunk of rows that is read.
-    candidates : Candidates, optional
+    grid : LeaveOneOutGrid, optional
         The degrees and penalties from which leave-one-out chooses.
     """
     data = spec.data(X, y, weights, device, on_chunk)
     chosen, path = None, None
-    if candidates is not None:
-        spec, chosen, path = candidates.choose(data.read(spec.basis_for(box)), data, data.targets)
+    if grid is not None:
+        spec, chosen, path = grid.choose(data.read(spec.basis_for(box)), data, data.targets)
     # For a warm start, the predictions of the last polynomial are read as further targets. Their least
     # squares are the coefficients of that polynomial in the new basis.
     extended = data if warm is None else _with_predictions(data, warm)
@@ -105,7 +105,7 @@ def build_from_running_gram(
     spec: ModelSpec,
     rows: RunningGram,
     source: Callable[[TargetScaling], Source] | None = None,
-    candidates: Candidates | None = None,
+    grid: LeaveOneOutGrid | None = None,
 ) -> Problem:
     """Return the least-squares problem for rows that were read in parts.
 
@@ -115,7 +115,7 @@ def build_from_running_gram(
     rows : RunningGram
     source : callable, optional
         It takes a target scaling and returns the rows, if these can be read again.
-    candidates : Candidates, optional
+    grid : LeaveOneOutGrid, optional
         The degrees and penalties from which leave-one-out chooses. It needs the source.
     """
     statistics, targets = rows.statistics, rows.targets
@@ -125,8 +125,8 @@ def build_from_running_gram(
         targets = replace(targets, scale=units)
     reading = NormalEquations(rows.basis, None, statistics, None)
     again, path = None if source is None else source(targets), None
-    if again is not None and candidates is not None:
-        spec, reading, path = candidates.choose(reading, again, targets)
+    if again is not None and grid is not None:
+        spec, reading, path = grid.choose(reading, again, targets)
     if again is None or not spec.needs_well_conditioned:
         return replace(build_from_gram(spec, reading, targets, rows.box), path=path)
     if reading.first is None:

@@ -23,7 +23,7 @@ from torchpoly._dask.partitions import PartitionedRows, Partitions, predict
 from torchpoly._estimator.base import PolynomialBase
 from torchpoly._estimator.building import build_from_running_gram
 from torchpoly._estimator.callbacks import FitTasks
-from torchpoly._estimator.leave_one_out import Candidates, check_candidates, has_candidates
+from torchpoly._estimator.leave_one_out import LeaveOneOutGrid, check_leave_one_out, uses_leave_one_out
 from torchpoly._estimator.memory import check_memory
 from torchpoly._estimator.overfitting import warn_if_overfitting
 from torchpoly._estimator.spec import ModelSpec
@@ -51,19 +51,19 @@ def fit_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: An
                 f"where training runs, which serves {name}={needed!r}. Use that, or give arrays: memory maps are "
                 "read chunk by chunk."
             )
-    partitions, candidates = partitions_of(estimator, X, y, sample_weight, reset=True), None
-    if has_candidates(spec):
+    partitions, grid = partitions_of(estimator, X, y, sample_weight, reset=True), None
+    if uses_leave_one_out(spec):
         # The values of the columns are not known before they are read, so all columns count with all powers.
-        candidates = Candidates.of(spec, spec.with_values(1, 0.0).indices(estimator.n_features_in_))
+        grid = LeaveOneOutGrid.of(spec, spec.with_values(1, 0.0).indices(estimator.n_features_in_))
     tasks = FitTasks(estimator, X, y, sample_weight, 1) if has_callbacks(estimator) else None
-    everything = accumulate(spec if candidates is None else candidates.spec, partitions)
-    if candidates is not None:
-        check_candidates(spec, None, everything.n_rows)
-        spec = candidates.spec
+    everything = accumulate(spec if grid is None else grid.spec, partitions)
+    if grid is not None:
+        check_leave_one_out(spec, None, everything.n_rows)
+        spec = grid.spec
     if tasks is not None:
         tasks.read_chunk()
     source = partial(PartitionedRows, partitions, everything.n_rows)
-    problem = build_from_running_gram(spec, everything, source, candidates)
+    problem = build_from_running_gram(spec, everything, source, grid)
     estimator._train(problem, optimizer, everything.n_rows, partitions.targets.number is None, tasks)
     # To count distinct rows, the workers would have to load all partitions again.
     warn_if_overfitting(estimator, lambda *_: everything.n_rows, stacklevel=4)

@@ -32,7 +32,7 @@ _MAX_SHARED_CONDITION = 1e6
 
 
 @dataclass(frozen=True)
-class CandidateBasis:
+class DegreeBasis:
     """The Demmler-Reinsch basis of a degree, for some of the penalties.
 
     Parameters
@@ -53,7 +53,7 @@ class CandidateBasis:
 
 
 @dataclass(frozen=True)
-class Candidates:
+class LeaveOneOutGrid:
     """The degrees and penalties from which leave-one-out chooses.
 
     Parameters
@@ -71,7 +71,7 @@ class Candidates:
     alphas: Floats
 
     @classmethod
-    def of(cls, spec: ModelSpec, indices: IndexSet) -> Candidates:
+    def of(cls, spec: ModelSpec, indices: IndexSet) -> LeaveOneOutGrid:
         """Return the candidates of a spec whose degree or alpha may be "loo".
 
         Parameters
@@ -120,13 +120,13 @@ class Candidates:
             )
         best, chosen = np.unravel_index(np.where(np.isnan(compared), np.inf, compared).argmin(), compared.shape)
         spec = self.spec.with_values(self.degrees[best], float(self.alphas[chosen]))
-        equations = next(one for one in found if one.degree == spec.degree)
+        winner = next(one for one in found if one.degree == spec.degree)
         with np.errstate(over="ignore"):  # squares of numbers above 1e154 are infinite
             in_units_of_y = np.square(np.sqrt(errors) * targets.scale)
         path = {"degree": np.array(self.degrees), "alpha": self.alphas.copy(), "mean_squared_error": in_units_of_y}
-        return spec, equations.conditioned if spec.needs_well_conditioned else equations.plain, path
+        return spec, winner.conditioned if spec.needs_well_conditioned else winner.plain, path
 
-    def bases(self, reading: NormalEquations, source: Source) -> Iterator[CandidateBasis]:
+    def bases(self, reading: NormalEquations, source: Source) -> Iterator[DegreeBasis]:
         """Yield one or two bases for each degree, which together serve all penalties.
 
         Parameters
@@ -143,13 +143,13 @@ class Candidates:
             whole = (well_conditioned if needs_conditioned else read_until_conditioned)(plain, source)
             conditioned = whole if needs_conditioned else plain
             if whole.basis is plain.basis and _serves_all_penalties(whole):
-                yield CandidateBasis(degree, slice(None), plain, conditioned, DemmlerReinsch.of(whole))
+                yield DegreeBasis(degree, slice(None), plain, conditioned, DemmlerReinsch.of(whole))
                 continue
             if has_zero:
-                yield CandidateBasis(degree, slice(1), plain, conditioned, DemmlerReinsch.of(whole))
+                yield DegreeBasis(degree, slice(1), plain, conditioned, DemmlerReinsch.of(whole))
             if self.alphas[-1] > 0:
                 basis = DemmlerReinsch.of_scaled_terms(plain)
-                yield CandidateBasis(degree, slice(int(has_zero), None), plain, conditioned, basis)
+                yield DegreeBasis(degree, slice(int(has_zero), None), plain, conditioned, basis)
 
     def _leading(self, reading: NormalEquations, degree: int, source: Source) -> NormalEquations:
         """Return the normal equations of a lower degree."""
@@ -185,7 +185,7 @@ def check_numbers(spec: ModelSpec) -> None:
             )
 
 
-def check_candidates(spec: ModelSpec, batch_size: int | None, n_rows: int) -> None:
+def check_leave_one_out(spec: ModelSpec, batch_size: int | None, n_rows: int) -> None:
     """Raise a ValueError if leave-one-out cannot choose `degree` or `alpha`."""
     name = "degree" if is_loo(spec.degree) else "alpha"
     message = f"The {name!r} parameter got 'loo', and leave-one-out errors are computed only "
@@ -203,6 +203,6 @@ def check_candidates(spec: ModelSpec, batch_size: int | None, n_rows: int) -> No
         )
 
 
-def has_candidates(spec: ModelSpec) -> bool:
+def uses_leave_one_out(spec: ModelSpec) -> bool:
     """Whether `degree` or `alpha` is "loo"."""
     return is_loo(spec.degree) or is_loo(spec.alpha)

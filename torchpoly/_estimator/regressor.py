@@ -21,7 +21,7 @@ from torchpoly._dask.collections import is_collection
 from torchpoly._estimator.building import build_from_rows
 from torchpoly._estimator.callbacks import FitTasks
 from torchpoly._estimator.dask_support import fit_collections, predict_collection, score_collections
-from torchpoly._estimator.leave_one_out import LOO, Candidates, check_candidates, has_candidates
+from torchpoly._estimator.leave_one_out import LOO, LeaveOneOutGrid, check_leave_one_out, uses_leave_one_out
 from torchpoly._estimator.memory import check_memory
 from torchpoly._estimator.monomials import Monomials
 from torchpoly._estimator.overfitting import warn_if_overfitting
@@ -262,7 +262,6 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
        digital computer", J. SIAM 5 (1957), 74-88.
     .. [2] I. Barrodale and F. D. K. Roberts, "An improved algorithm for discrete l1 linear
        approximation", SIAM J. Numer. Anal. 10 (1973), 839-848.
-
     .. [3] A. Demmler and C. Reinsch, "Oscillation matrices with spline smoothing", Numer. Math. 24
        (1975), 375-382.
 
@@ -386,10 +385,9 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         Raises
         ------
         ValueError
-            If a parameter or the data are not as described, if there are fewer than three rows for
-            ``"loo"``, if the terms do not fit in memory, if the
-            result of a callable `loss` is not a loss, or if training diverges. The estimator is then
-            unchanged, as after any other exception.
+            If a parameter or the data are not as described, if there are fewer than three rows for ``"loo"``,
+            if the terms do not fit in memory, if the result of a callable `loss` is not a loss, or if training
+            diverges. The estimator is then unchanged, as after any other exception.
         RuntimeError
             If the device fails, or the Dask scheduler does not exist any more.
 
@@ -427,14 +425,14 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         X, y = check_rows(self, X, y)
         weights, unit = check_weights(sample_weight, X)
         n_rows = count_rows(X, weights)
-        spec, candidates = self._spec(), None
-        if has_candidates(spec):
-            check_candidates(spec, self.batch_size, n_rows)
+        spec, grid = self._spec(), None
+        if uses_leave_one_out(spec):
+            check_leave_one_out(spec, self.batch_size, n_rows)
         self._check_batch_size(n_rows, optimizer)
         box = Box.of(X, weights)
-        if has_candidates(spec):
-            candidates = Candidates.of(spec, spec.with_values(1, 0.0).indices(len(box), box.values))
-            spec = candidates.spec
+        if uses_leave_one_out(spec):
+            grid = LeaveOneOutGrid.of(spec, spec.with_values(1, 0.0).indices(len(box), box.values))
+            spec = grid.spec
         indices = spec.indices(len(box), box.values)
         check_memory(indices, n_rows)
         n_targets = 1 if y.ndim == 1 else y.shape[1]
@@ -455,7 +453,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
             in_stages=optimizer.is_lbfgs,
             warm=warm,
             on_chunk=None if tasks is None else tasks.read_chunk,
-            candidates=candidates,
+            grid=grid,
         )
 
         self._train(problem, optimizer, n_rows, y.ndim == 1, tasks, weight_unit=unit)

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 
 from torchpoly._backend.device import Device, resolve_device
 from torchpoly._backend.sklearn_compat import has_callbacks, validate_parameter_constraints
-from torchpoly._estimator.leave_one_out import has_candidates
+from torchpoly._estimator.leave_one_out import uses_leave_one_out
 from torchpoly._estimator.regressor import TorchPolynomialRegressor
 from torchpoly._estimator.spec import ModelSpec
 from torchpoly._train.optimizers import OptimizerSpec, resolve_optimizer
@@ -151,7 +151,7 @@ class CandidateParser:
         spec = estimator._spec()
         if not spec.is_least_squares:
             return "losses other than the squared error need the rows in each iteration"
-        if has_candidates(spec):
+        if uses_leave_one_out(spec):
             return "leave-one-out errors, which choose degree or alpha, need the rows"
         if estimator.batch_size is not None:
             return "mini-batches need the rows in each iteration"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from itertools import islice, product
 from time import perf_counter
@@ -94,7 +95,7 @@ class Evaluation:
         others, refitted = candidates, defaultdict(list)
         if len(left_out) >= _MIN_LEFT_OUT and not self._scoring.needs_estimators:
             solved, start = [one for one in candidates if one.has_formula], perf_counter()
-            for candidate, fits, changes in LeftOutRows(source.data, source.common_box).fits(solved):
+            for candidate, fits, changes in _until_error(LeftOutRows(source.data, source.common_box).fits(solved)):
                 closed = {split: row for split, row in left_out.items() if not changes[row]}
                 self._add_left_out(candidate, source, fits, closed, start)
                 refitted[tuple(split for split in source.rows if split not in closed)].append(candidate)
@@ -250,6 +251,12 @@ class Evaluation:
         }
         self.results[candidate.index, split] = result
         self._report(candidate.index, split, result)
+
+
+def _until_error(fits: Iterator[Any]) -> Iterator[Any]:
+    """Yield until an exception, such as that of a device: the other candidates train as on other splits."""
+    with suppress(Exception):
+        yield from fits
 
 
 def _has_failed(result: Result) -> bool:

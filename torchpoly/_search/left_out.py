@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._backend.rows import Floats
-from torchpoly._estimator.leave_one_out import Candidates
+from torchpoly._estimator.leave_one_out import LeaveOneOutGrid
 from torchpoly._gram.held_out import HeldOutFits
 from torchpoly._gram.reading import TrainingRows
 from torchpoly._polynomial.box import Box, rows_that_span
@@ -132,7 +132,7 @@ class LeftOutRows:
         if not degrees:
             return
         alphas = np.unique([one.spec.alpha for one in candidates])
-        grid = Candidates(spec.with_values(degrees[-1], float(alphas[0])), degrees, alphas)
+        grid = LeaveOneOutGrid(spec.with_values(degrees[-1], float(alphas[0])), degrees, alphas)
         for found in grid.bases(data.read(grid.spec.basis_for(self._box)), data):
             if found.conditioned.basis is not found.plain.basis:
                 continue
