@@ -76,18 +76,40 @@ class PolynomialModule(nn.Module):
 
         Parameters
         ----------
-        x : Tensor of shape (n_samples, n_features)
-            With the dtype and device of the module.
+        x : Tensor of shape (..., n_features)
+            With the dtype and device of the module, and any leading dimensions, as modules of torch take them.
 
         Returns
         -------
-        Tensor of shape (n_samples,) or (n_samples, n_targets)
+        Tensor of shape (...) or (..., n_targets)
 
         Raises
         ------
         ValueError
-            If `extrapolation` is ``"error"`` and a value is outside the box.
+            If the last dimension of x is not the number of columns, or if `extrapolation` is ``"error"`` and a
+            value is outside the box.
         """
+        n_features = len(self._basis.domain.center)
+        if x.ndim == 0 or x.shape[-1] != n_features:
+            raise ValueError(
+                f"x has the shape {tuple(x.shape)}, and its last dimension must be {n_features}, the number of columns "
+                "in fit. The other dimensions are free."
+            )
+        if x.ndim == 2:
+            return self._of_rows(x)
+        predictions = self._of_rows(x.reshape(-1, n_features))
+        return predictions.reshape((*x.shape[:-1], *predictions.shape[1:]))
+
+    def extra_repr(self) -> str:
+        """Return what the repr of the module says of the polynomial."""
+        targets = "" if self._squeeze else f", n_targets={len(self.offset)}"
+        return (
+            f"degree={self._basis.indices.degree}, n_features={len(self._basis.domain.center)}{targets}, "
+            f"extrapolation={self._extrapolation!r}"
+        )
+
+    def _of_rows(self, x: Tensor) -> Tensor:
+        """Return the predictions for x of shape (n_rows, n_features)."""
         inside = x if self._extrapolation == "continue" else torch.clamp(x, self.low, self.high)
         unlimited = variables = self._rotated((inside - self.center) / self.half_width) - self.shift
         if self._is_limited:
