@@ -25,6 +25,8 @@ def to_host_array(values: Any) -> Any:
 
         if values.is_meta:
             raise ValueError("A tensor on the device 'meta' holds no values. Give one on another device.")
+        if values.is_nested:
+            raise TypeError("A nested tensor has rows of different lengths. Give an ordinary tensor of two dimensions.")
         values = values.detach().cpu().resolve_conj().resolve_neg()
         # NumPy has no bfloat16.
         return (values.float() if values.dtype == torch.bfloat16 else values).numpy()

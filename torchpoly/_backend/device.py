@@ -66,11 +66,31 @@ def resolve_device_with_warning(device: str | torch.device, stacklevel: int) -> 
 
 
 def device_or_cpu(device: str | torch.device) -> Device:
-    """Return the device, or the CPU on a machine without it: a saved model may predict there."""
+    """Return the device, or the CPU on a machine without it: a saved model may predict there.
+
+    Raises
+    ------
+    ValueError
+        If it is no device on any machine.
+    """
     try:
         return resolve_device(device)
     except ValueError:
+        if not _is_known(device):
+            raise
         return None
+
+
+def _is_known(device: str | torch.device) -> bool:
+    """Whether torch knows the kind of a device; True without torch."""
+    try:
+        import torch
+
+        return device == "auto" or bool(torch.device(device))
+    except RuntimeError:
+        return False
+    except (ImportError, OSError):
+        return True
 
 
 def _find_device(device: str | torch.device) -> Device:

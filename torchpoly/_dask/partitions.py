@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_array, check_X_y
 
 from torchpoly._backend.device import resolve_device
 from torchpoly._backend.rows import Array, Floats, distinct, union_of_ranges
-from torchpoly._backend.validation import DTYPES, check_targets, check_weights
+from torchpoly._backend.validation import DTYPES, check_numbers, check_targets, check_weights
 from torchpoly._dask.collections import Columns, aligned, blocks, check_partitions, is_collection, is_frame
 from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.reading import TrainingRows, read_gram
@@ -141,6 +141,8 @@ def _of_partition(
         targets.check(y)
         if not X.shape[0] and not y.shape[0] and not np.size(weights if np.ndim(weights) else ()):
             return None
+        for part, name in [(X, "X"), (y, "y")]:
+            check_numbers(part, name)
         rows, values = check_X_y(X, y, dtype=DTYPES, multi_output=True, y_numeric=True)
         values = check_targets(values)
         if weights is not None and np.shape(weights) == (len(rows),) and not np.any(weights):
@@ -261,6 +263,7 @@ def _predict_block(X: Any, columns: Columns, values_at: Any, empty: NDArray, blo
         columns.check(X)
         if not X.shape[0]:
             return empty
+        check_numbers(X, "X")
         values = values_at(check_array(X, dtype=DTYPES, input_name="X")).astype(empty.dtype, copy=False)
         return values[:, 0] if empty.ndim == 1 else values
 

@@ -17,6 +17,7 @@ from torchpoly._backend.sklearn_compat import (
     is_scalar_nan,
     safe_indexing,
 )
+from torchpoly._backend.validation import check_numbers
 from torchpoly._display.loss_curve import one_axes
 
 
@@ -170,6 +171,9 @@ class PolynomialFitDisplay:
             raise ValueError("The 'residuals' parameter got True, which takes the 'y' parameter. It got None.")
         check_consistent_length(X, y)
         names = get_feature_names(X)
+        check_numbers(y, "y")
+        if names is None:  # the steps of a Pipeline may take the dates of a dataframe
+            check_numbers(X, "X")
         columns = list(np.asarray(X, dtype=np.float64).T) if names is None else [X[name] for name in names]
         index = _column(feature, names, len(columns))
         drawn = _numbers(columns[index])

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
 from sklearn.metrics import r2_score
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from torchpoly._backend.array_api import check_namespace, like_input, namespace_of, to_host_array
 from torchpoly._backend.device import DEVICE, OPTIMIZER, device_or_cpu, resolve_device_with_warning
 from torchpoly._backend.rows import Floats, count_rows
 from torchpoly._backend.sklearn_compat import Interval, StrOptions, fit_context, has_callbacks
 from torchpoly._backend.torch_state import default_torch_state, overflow_as_value_error, rollback_on_error
-from torchpoly._backend.validation import DTYPES, check_not_class, check_rows, check_weights
+from torchpoly._backend.validation import check_not_class, check_numbers, check_points, check_rows, check_weights
 from torchpoly._dask.collections import is_collection
 from torchpoly._estimator.building import build_from_rows
 from torchpoly._estimator.callbacks import FitTasks
@@ -159,7 +160,11 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
 
     Attributes
     ----------
-    coef_ : ndarray of shape (n_terms,) or (n_targets, n_terms)
+    coef_ : ndarray of shape (n_features,) or (n_targets, n_features)
+        Coefficients of the columns of X. It exists only if ``degree_`` is 0 or 1, as many tools take it for one
+        number for each column.
+
+    term_coef_ : ndarray of shape (n_terms,) or (n_targets, n_terms)
         Coefficients of the monomials of X without the constant, in the order of ``powers_``.
 
     intercept_ : float or ndarray of shape (n_targets,)
@@ -167,6 +172,9 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
 
     powers_ : ndarray of shape (n_terms, n_features)
         Exponent of each column of X in each term.
+
+    term_names_ : ndarray of shape (n_terms,)
+        Names of the terms, such as ``"x0^2 x1"``.
 
     n_iter_ : int
         Number of iterations. With L-BFGS and a named loss other than the squared error, targets train one
@@ -410,6 +418,9 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         >>> TorchPolynomialRegressor(degree=2).fit(X, y, sample_weight=[1, 1, 1, 0]).equation()
         'y = 1*x0**2'
         """
+        # Wrong parameters would not always fail. To check them takes a fifth of a millisecond.
+        if get_config()["skip_parameter_validation"]:
+            self._validate_params()
         with default_torch_state(), rollback_on_error(self):
             if is_collection(X, y, sample_weight):
                 fit_collections(self, X, y, sample_weight)
@@ -534,7 +545,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
             return predict_collection(self, X)
         check_namespace(X, self._namespace, "TorchPolynomialRegressor.predict")
         with overflow_as_value_error():
-            rows = validate_data(self, to_host_array(X), dtype=DTYPES, reset=False)
+            rows = check_points(self, X)
         names = getattr(self, "feature_names_in_", None)
         device = device_or_cpu(self._device_for(X))
         predictions = self._polynomial.predict(rows, device, self._valid_extrapolation(), names)
@@ -564,7 +575,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         NotFittedError
             If the estimator is not fitted.
         ValueError
-            For the reasons of :meth:`predict`.
+            For the reasons of :meth:`predict`; if a weight is negative, or all are 0.
 
         Examples
         --------
@@ -575,7 +586,13 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         """
         if is_collection(X, y, sample_weight):
             return score_collections(self, X, y, sample_weight)
-        return r2_score(to_host_array(y), to_host_array(self.predict(X)), sample_weight=to_host_array(sample_weight))
+        check_numbers(y, "y")
+        y, predictions = to_host_array(y), to_host_array(self.predict(X))
+        weights, _ = check_weights(sample_weight, predictions)
+        unit = _unit_without_overflow(y)
+        if unit != 1.0:
+            y, predictions = np.asarray(y, dtype=np.float64) / unit, predictions / unit
+        return r2_score(y, predictions, sample_weight=weights)
 
     @property
     def loss_curve_(self) -> Floats:
@@ -603,3 +620,10 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         return PolynomialModule(
             self._polynomial, squeeze=self._single_target, extrapolation=self._valid_extrapolation()
         )
+
+
+def _unit_without_overflow(y: Any) -> float:
+    """Return 1, or the greatest absolute value of y if squares of it would overflow or underflow."""
+    with np.errstate(over="ignore", under="ignore"):
+        greatest = float(np.abs(np.asarray(y, dtype=np.float64)).max(initial=0.0))
+    return greatest if np.isfinite(greatest) and not (greatest == 0 or 1e-100 < greatest < 1e100) else 1.0

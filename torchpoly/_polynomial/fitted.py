@@ -93,7 +93,8 @@ class FittedPolynomial:
                 values = to_numpy(coefficients.T @ features)
                 if extrapolation == "linear":
                     self._add_slopes(values, features, X[rows] - inside(rows), device)
-                undefined = np.isnan(values).any(axis=0)
+                # Infinite terms that cancel, but not rows with NaN, which scikit-learn's `assume_finite` lets pass.
+                undefined = np.isnan(values).any(axis=0) & ~np.isnan(X[rows]).any(axis=1)
                 if undefined.any():
                     values[:, undefined] = self._beyond_floats(inside(rows)[undefined], limits, values[:, undefined])
                 predictions[rows] = values.T * self.targets.scale + self.targets.center

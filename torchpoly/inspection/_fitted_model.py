@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from torchpoly._backend.array_api import to_host_array
 from torchpoly._backend.rows import Floats, column_ranges
 from torchpoly._backend.sklearn_compat import BaseSearchCV
 from torchpoly._backend.torch_state import overflow_as_value_error
-from torchpoly._backend.validation import DTYPES, check_rows, check_weights
+from torchpoly._backend.validation import check_points, check_rows, check_weights
 from torchpoly._dask.collections import is_collection
 from torchpoly._estimator.regressor import TorchPolynomialRegressor
 from torchpoly._gram.reading import TrainingRows
@@ -79,7 +79,7 @@ class FittedModel:
     def rows(self, X: ArrayLike) -> NDArray:
         """Return rows as the regressor gets them: float32 or float64, of shape (n_samples, n_features)."""
         with overflow_as_value_error():
-            return validate_data(self.regressor, self._transformed(X), dtype=DTYPES, reset=False)
+            return check_points(self.regressor, self._transformed(X))
 
     def training_rows(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> TrainingRows:
         """Return the rows of positive weight of the fit, with the scaling of the targets that the fit had.
