@@ -55,7 +55,7 @@ def test_certified_digits_at_least_numpys(number, rng):
     for _ in range(15):
         order = rng.permutation(21)
         model = TorchPolynomialRegressor(degree=5).fit(X_WAMPLER[order, None], y[order])
-        ours.append(certified_digits(np.r_[model.intercept_, model.coef_], certified))
+        ours.append(certified_digits(np.r_[model.intercept_, model.term_coef_], certified))
         reference = Polynomial.fit(X_WAMPLER[order], y[order], 5).convert().coef
         numpys.append(certified_digits(reference, certified))
 
@@ -96,7 +96,7 @@ def test_principal_axes_keep_the_coefficients(rng):
     model = TorchPolynomialRegressor(degree=3).fit(X, features.transform(X) @ truth - 4.0)
 
     assert model._polynomial.basis.domain.axes is not None
-    np.testing.assert_allclose(model.coef_, truth, atol=1e-5)
+    np.testing.assert_allclose(model.term_coef_, truth, atol=1e-5)
     np.testing.assert_allclose(model.intercept_, -4.0, atol=1e-5)
 
 
@@ -140,7 +140,7 @@ def test_constant_columns_get_no_weight(rng):
     X = np.column_stack([np.full(50, 7.0), x, np.full(50, 1e9)])
     model = TorchPolynomialRegressor(degree=4).fit(X, np.exp(x))
 
-    assert not model.coef_[model.powers_[:, [0, 2]].any(axis=1)].any()
+    assert not model.term_coef_[model.powers_[:, [0, 2]].any(axis=1)].any()
     np.testing.assert_allclose(model.predict(X), Chebyshev.fit(x, np.exp(x), 4)(x), rtol=1e-12)
 
 
@@ -193,7 +193,7 @@ def test_monomials_are_correctly_rounded(rng):
         total = total * mpmath.mpf(float(polynomial.targets.scale[0])) + mpmath.mpf(float(polynomial.targets.center[0]))
         expected = [float(value) for value in total.coef]
 
-    np.testing.assert_array_equal(np.r_[model.intercept_, model.coef_], expected)
+    np.testing.assert_array_equal(np.r_[model.intercept_, model.term_coef_], expected)
 
 
 @pytest.mark.parametrize(("n_rows", "n_features", "degree"), [(20, 4, 3), (50, 5, 3), (60, 10, 2), (100, 8, 3)])

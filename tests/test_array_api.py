@@ -74,7 +74,7 @@ def test_fitted_state_is_numpy(surface):
     X, Y = surface
     with config_context(array_api_dispatch=True):
         model = TorchPolynomialRegressor().fit(torch.from_numpy(X), array_api_strict.asarray(Y))
-    assert isinstance(model.coef_, np.ndarray)
+    assert isinstance(model.term_coef_, np.ndarray)
     assert isinstance(model.loss_curve_, np.ndarray)
     assert not any(torch.is_tensor(value) for value in vars(model).values())
 

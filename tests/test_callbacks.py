@@ -106,7 +106,7 @@ def test_a_callback_that_raises_leaves_the_estimator_as_it_was(task, surface):
     fresh = TorchPolynomialRegressor().set_callbacks(Recorder(fail_at_end_of(task)))
     with pytest.raises(RuntimeError, match="full disk"):
         fresh.fit(X, Y)
-    assert not hasattr(fresh, "coef_")
+    assert not hasattr(fresh, "term_coef_")
 
 
 @pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -37,9 +37,9 @@ def frame(surface):
 
 
 def assert_same_polynomial(model, reference):
-    scale = np.abs(reference.coef_).max(axis=-1, keepdims=True)
-    assert_allclose(model.coef_ / scale, reference.coef_ / scale, rtol=0, atol=1e-9)
-    assert_allclose(model.coef_, reference.coef_, rtol=1e-9)
+    scale = np.abs(reference.term_coef_).max(axis=-1, keepdims=True)
+    assert_allclose(model.term_coef_ / scale, reference.term_coef_ / scale, rtol=0, atol=1e-9)
+    assert_allclose(model.term_coef_, reference.term_coef_, rtol=1e-9)
     assert_allclose(model.intercept_, reference.intercept_, rtol=1e-9)
 
 
@@ -361,9 +361,9 @@ def test_what_predict_refuses(frame):
 def test_a_scheduler_that_is_gone(surface):
     X, y = (da.from_array(values, chunks=100) for values in surface)
     model = TorchPolynomialRegressor().fit(X, y)
-    before = model.coef_
+    before = model.term_coef_
     with Client(n_workers=1, processes=False, dashboard_address=":0"):
         X = X.persist()
     with pytest.raises(RuntimeError, match=r"The Dask scheduler has gone.*Connect a new dask.distributed.Client"):
         model.fit(X, y)
-    assert_array_equal(model.coef_, before)
+    assert_array_equal(model.term_coef_, before)

@@ -61,7 +61,7 @@ def test_few_rows_of_many_terms(rng, device, monkeypatch):
     X, y = rng.uniform(-1, 1, (50, 8)), rng.normal(size=50)
     on_cpu = TorchPolynomialRegressor().fit(X, y)
     model = TorchPolynomialRegressor(device=device).fit(X, y)
-    assert_allclose(model.coef_, on_cpu.coef_, atol=1e-9)
+    assert_allclose(model.term_coef_, on_cpu.term_coef_, atol=1e-9)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -104,7 +104,7 @@ def test_a_device_without_double_precision_gives_way_to_the_cpu(rows, parameters
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(model.predict(X), on_cpu.predict(X))
-    np.testing.assert_array_equal(model.coef_, on_cpu.coef_)
+    np.testing.assert_array_equal(model.term_coef_, on_cpu.term_coef_)
 
 
 def test_a_search_on_a_device_without_double_precision(rows, monkeypatch):
@@ -170,9 +170,9 @@ def test_where_memory_ends_losses_over_rows_go_on(rows, parameters, monkeypatch)
 def test_where_memory_ends_few_rows_go_on(rng, monkeypatch):
     monkeypatch.setattr(factors, "MAX_DENSE_ELEMENTS", 0)
     X, y = rng.uniform(-1, 1, (50, 8)), rng.normal(size=50)
-    expected = TorchPolynomialRegressor().fit(X, y).coef_
+    expected = TorchPolynomialRegressor().fit(X, y).term_coef_
     sizes = evaluate_up_to(10, torch.OutOfMemoryError("Tried to allocate"), monkeypatch)
-    assert_allclose(TorchPolynomialRegressor(device="cpu:0").fit(X, y).coef_, expected, atol=1e-9)
+    assert_allclose(TorchPolynomialRegressor(device="cpu:0").fit(X, y).term_coef_, expected, atol=1e-9)
     assert max(sizes) > 10
 
 

@@ -151,7 +151,7 @@ def test_predict_wants_the_columns_of_fit():
         model.predict([[np.nan, 1.0]])
 
 
-@pytest.mark.parametrize("attribute", ["coef_", "intercept_", "powers_", "module_", "rank_", "n_iter_"])
+@pytest.mark.parametrize("attribute", ["term_coef_", "intercept_", "powers_", "module_", "rank_", "n_iter_"])
 def test_nothing_is_there_before_fit(attribute):
     assert not hasattr(TorchPolynomialRegressor(), attribute)
 

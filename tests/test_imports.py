@@ -45,7 +45,7 @@ for model in models.values():
         repr(used)
     model.predict(X), model.score(X, y)
     polynomial = last(model)
-    polynomial.coef_, polynomial.intercept_, polynomial.powers_, polynomial.equation(), polynomial.loss_curve_
+    polynomial.term_coef_, polynomial.intercept_, polynomial.powers_, polynomial.equation(), polynomial.loss_curve_
     torchpoly.PolynomialFitDisplay.from_estimator(model, X, y, residuals=True)
     torchpoly.LossCurveDisplay.from_estimator(model)
     if polynomial.loss == "squared_error":

@@ -70,7 +70,7 @@ def test_kinds_of_X(kind, loss, whole, rng):  # noqa: N802
     X = KINDS[kind](whole)
     model = TorchPolynomialRegressor(2, loss=loss).fit(X, y)
     assert_allclose(model.predict(X), expected.predict(whole), rtol=1e-9, atol=1e-9)
-    assert_allclose(model.coef_, expected.coef_, rtol=1e-6, atol=1e-12)
+    assert_allclose(model.term_coef_, expected.term_coef_, rtol=1e-6, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -158,7 +158,7 @@ def test_scorers(scoring, rng, in_closed_form):
 def test_several_metrics_and_own_ones(rng):
     scoring = {"mse": MSE, "pinball": make_scorer(mean_pinball_loss, alpha=0.9, greater_is_better=False)}
     assert_same(*rows(rng), scoring=scoring, refit="mse")
-    assert_same(*rows(rng), scoring=lambda estimator, X, y: estimator.coef_[0] + estimator.predict(X)[0])
+    assert_same(*rows(rng), scoring=lambda estimator, X, y: estimator.term_coef_[0] + estimator.predict(X)[0])
 
 
 @pytest.mark.slow

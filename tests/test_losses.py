@@ -131,10 +131,10 @@ def test_program_d_with_its_loss_as_a_function(rng):
     best = Polynomial.fit(x, y, 2).convert().coef
     for optimizer in ("lbfgs", "adam", "sgd"):
         model = TorchPolynomialRegressor(2, loss=squared, optimizer=optimizer).fit(x[:, None], y)
-        np.testing.assert_allclose(np.r_[model.intercept_, model.coef_], best, rtol=1e-3)
+        np.testing.assert_allclose(np.r_[model.intercept_, model.term_coef_], best, rtol=1e-3)
     loop = TorchPolynomialRegressor(2, loss=squared, basis="monomial", optimizer="adam", lr=0.1, n_iter=5000)
     loop.fit(x[:, None], y)
-    np.testing.assert_allclose(np.r_[loop.intercept_, loop.coef_], best, rtol=1e-3)
+    np.testing.assert_allclose(np.r_[loop.intercept_, loop.term_coef_], best, rtol=1e-3)
 
 
 def test_a_callable_gets_y_as_it_is():
@@ -359,7 +359,9 @@ def test_a_loss_in_logarithms_of_the_rate(log_mean, rng):
     counts = rng.poisson(np.exp(log_mean + 0.5 * X[:, 0]))
     reference = PoissonRegressor(alpha=0, solver="newton-cholesky", tol=1e-10).fit(X, counts)
     model = TorchPolynomialRegressor(1, loss=torch.nn.PoissonNLLLoss()).fit(X, counts)
-    np.testing.assert_allclose([model.intercept_, *model.coef_], [reference.intercept_, *reference.coef_], rtol=1e-5)
+    np.testing.assert_allclose(
+        [model.intercept_, *model.term_coef_], [reference.intercept_, *reference.coef_], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("settings", [{"loss": "absolute_error"}, {"loss": "quantile"}, {"loss": "huber"}], ids=name)

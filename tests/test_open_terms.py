@@ -81,7 +81,7 @@ def test_planes_of_reported_data(reported):
         assert_allclose(model.predict(new), linear.predict(new), rtol=1e-4)
     assert_allclose(model.predict(X), linear.predict(X), atol=1e-5 * np.abs(y).max())
     assert np.abs(model.predict(new)).max() < 3 * np.abs(y).max()
-    assert np.abs(model.coef_).max() < 100
+    assert np.abs(model.term_coef_).max() < 100
 
 
 def number_and_flag(rng, n_rows):
@@ -116,7 +116,7 @@ def test_a_dependent_column_changes_nothing(table, degree, n_rows, rng):
         model = TorchPolynomialRegressor(degree).fit(X, y)
         assert model.rank_ == without.rank_
         assert_allclose(model.predict(X), without.predict(Z), atol=1e-6 * y.std())
-        assert np.abs(model.coef_).max() < 1e4 * max(1.0, np.abs(without.coef_).max())
+        assert np.abs(model.term_coef_).max() < 1e4 * max(1.0, np.abs(without.term_coef_).max())
         rounded = np.abs(model.predict(X.astype(np.float32)) - model.predict(X)).max()
         expected = np.abs(without.predict(Z.astype(np.float32)) - without.predict(Z)).max()
         assert rounded < 20 * expected + 1e-5
@@ -296,7 +296,7 @@ def test_a_line_through_few_settings_stays_a_line(loss, alpha):
     X, y = np.array([[0.0], [1.0], [2.0]] * 4), np.array([1.0, 3.0, 5.0] * 4)
     model = TorchPolynomialRegressor(loss=loss, alpha=alpha).fit(X, y)
     assert_allclose(model.predict([[0.5], [1.5]]), [2.0, 4.0], atol=1e-5)
-    assert_allclose(model.coef_[1:], 0.0, atol=1e-5)
+    assert_allclose(model.term_coef_[1:], 0.0, atol=1e-5)
     assert len(model.powers_) == 3
 
 
@@ -305,8 +305,8 @@ def test_powers_of_few_values_keep_their_place(rng):
     model = TorchPolynomialRegressor(3).fit(X, rng.normal(size=100))
     assert np.array_equal(model.powers_, PolynomialFeatures(3, include_bias=False).fit(X).powers_)
     capped = (model.powers_[:, 0] > 1) | (model.powers_[:, 1] > 2)
-    assert (model.coef_[capped] == 0).all()
-    assert (model.coef_[~capped] != 0).all()
+    assert (model.term_coef_[capped] == 0).all()
+    assert (model.term_coef_[~capped] != 0).all()
     assert model.rank_ == 1 + np.count_nonzero(~capped)
     left = PolynomialFeatures(3).fit_transform(X)[:, np.r_[True, ~capped]]
     y = rng.normal(size=100)

@@ -147,13 +147,13 @@ def test_published_coefficients_come_out_to_ten_digits():
     for loss in ("absolute_error", "quantile"):
         model = TorchPolynomialRegressor(1, loss=loss).fit(data[:, :3], data[:, 3])
         published = [-39.68985507, 0.83188406, 0.57391304, -0.06086957]
-        np.testing.assert_allclose([model.intercept_, *model.coef_], published, rtol=0, atol=5.01e-9)
+        np.testing.assert_allclose([model.intercept_, *model.term_coef_], published, rtol=0, atol=5.01e-9)
 
 
 def test_a_vertex_is_met_to_rounding():
     model = TorchPolynomialRegressor(1, loss="quantile", quantile=0.4)
     model.fit([[0], [1], [2], [4], [5]], [1, 13, 15, 14, 16])
-    assert [model.intercept_, *model.coef_] == pytest.approx([6, 2], rel=1e-13)
+    assert [model.intercept_, *model.term_coef_] == pytest.approx([6, 2], rel=1e-13)
 
 
 def test_one_of_several_optima():
@@ -280,7 +280,7 @@ def test_hubers_warm_start_ends_where_a_cold_one_does(before):
     X, y = LINE
     first_X, first_y, degree = before(X, y)
     cold = TorchPolynomialRegressor(1, loss="huber").fit(X, y)
-    assert cold.coef_ == pytest.approx([1.0108], rel=1e-3)
+    assert cold.term_coef_ == pytest.approx([1.0108], rel=1e-3)
     model = TorchPolynomialRegressor(degree, loss="huber", warm_start=True).fit(first_X, first_y)
     model.set_params(degree=1).fit(X, y)
     assert model.scale_ == pytest.approx(cold.scale_, rel=1e-6)
@@ -331,7 +331,7 @@ def test_a_loss_that_knows_its_rows():
     X = rng.uniform(-1, 1, (2000, 1))
     counts = rng.poisson(1e5 * exposure.numpy() * np.exp(X[:, 0]))
     model = TorchPolynomialRegressor(1, loss=lambda e, y: exposure * torch.exp(e) - y * e).fit(X, counts)
-    assert [model.intercept_, *model.coef_] == pytest.approx([np.log(1e5), 1.0], rel=1e-3)
+    assert [model.intercept_, *model.term_coef_] == pytest.approx([np.log(1e5), 1.0], rel=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

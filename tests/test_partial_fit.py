@@ -243,6 +243,6 @@ def test_dask_collections(surface):
     model = TorchPolynomialRegressor()
     for part in parts:
         model.partial_fit(da.from_array(X[part], chunks=(40, 3)), da.from_array(Y[part], chunks=40))
-    assert_allclose(model.coef_, TorchPolynomialRegressor().fit(X, Y).coef_, rtol=1e-9)
+    assert_allclose(model.term_coef_, TorchPolynomialRegressor().fit(X, Y).term_coef_, rtol=1e-9)
     with pytest.raises(ValueError, match=r"y has one dimension, but before it was of shape \(n_samples, 2\)"):
         model.partial_fit(da.from_array(X, chunks=50), da.from_array(Y[:, 0], chunks=50))

@@ -33,7 +33,7 @@ def test_models_of_earlier_versions(file):
         model = saved["model"]
         polynomial = getattr(model, "best_estimator_", model)
         polynomial = polynomial[-1] if name == "pipeline" else polynomial
-        assert_array_equal(polynomial.coef_, saved["coef_"], err_msg=name)
+        assert_array_equal(polynomial.term_coef_, saved["coef_"], err_msg=name)
         # Products of matrices are not rounded alike on all processors.
         assert_allclose(model.predict(saved["X"]), saved["predictions"], rtol=1e-13, atol=1e-13, err_msg=name)
     saved["model"].fit(saved["X"], saved["predictions"])
@@ -125,7 +125,7 @@ def test_files_hold_no_caches(rng):
     X, y = rng.normal(size=(200, 20)), rng.normal(size=200)
     model = TorchPolynomialRegressor(2).fit(X, y)
     before = len(pickle.dumps(model))
-    model.coef_, model.powers_, model.predict(X)
+    model.term_coef_, model.powers_, model.predict(X)
     assert len(pickle.dumps(model)) < before + 8 * 231 + 500
     # 231 terms: their coefficients, and for batches to come their Gram matrix.
     assert len(pickle.dumps(TorchPolynomialRegressor(2).partial_fit(X, y))) < 8 * 231 * (231 + 2) + 5000

@@ -147,7 +147,7 @@ def test_coefficients_are_those_of_polynomial_features(rows):
     X, Y = rows.X, rows.Y
     model = rows.model.fit(X, Y)
     features = PolynomialFeatures(rows.degree, include_bias=False).fit(X)
-    assert_same(features.transform(X) @ model.coef_.T + model.intercept_, model.predict(X))
+    assert_same(features.transform(X) @ model.term_coef_.T + model.intercept_, model.predict(X))
     assert (features.powers_ == model.powers_).all()
 
 

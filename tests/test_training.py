@@ -64,7 +64,7 @@ def test_program_a_gradient_descent_by_hand():
 
     loop = TorchPolynomialRegressor(basis="monomial", optimizer="sgd", lr=1e-6 * 2000, n_iter=2400, tol=None)
     loop.fit(X_SIN, Y_SIN)
-    np.testing.assert_allclose(np.r_[loop.intercept_, loop.coef_], coefficients, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(np.r_[loop.intercept_, loop.term_coef_], coefficients, rtol=1e-8, atol=1e-12)
     assert loop.n_iter_ == len(loop.loss_curve_) == 2400
     assert loop.loss_curve_[-1] * 2000 == pytest.approx(np.sum((features @ coefficients - Y_SIN) ** 2))
 
@@ -102,8 +102,8 @@ def test_program_c_linear_layer_with_rmsprop(optimum):
     loop = TorchPolynomialRegressor(basis="monomial", optimizer="rmsprop", lr=1e-3, n_iter=300, tol=None)
     loop.fit(X_SIN, Y_SIN)
     # By symmetry the constant and x^2 have no gradient but rounding, which RMSprop divides by its size.
-    np.testing.assert_allclose(loop.coef_[[0, 2]], layer.weight.detach().numpy()[0, [0, 2]], rtol=1e-7)
-    np.testing.assert_allclose([loop.intercept_, loop.coef_[1]], 0.0, atol=1e-3)
+    np.testing.assert_allclose(loop.term_coef_[[0, 2]], layer.weight.detach().numpy()[0, [0, 2]], rtol=1e-7)
+    np.testing.assert_allclose([loop.intercept_, loop.term_coef_[1]], 0.0, atol=1e-3)
     assert sum_of_squares(TorchPolynomialRegressor(optimizer="rmsprop").fit(X_SIN, Y_SIN)) <= optimum * 1.001
 
 
@@ -116,7 +116,7 @@ def test_program_d_quadratic_with_noise(rng):
     X = x[:, None]
 
     model = TorchPolynomialRegressor(degree=2).fit(X, y)
-    np.testing.assert_allclose(np.r_[model.intercept_, model.coef_], best.convert().coef, rtol=1e-10)
+    np.testing.assert_allclose(np.r_[model.intercept_, model.term_coef_], best.convert().coef, rtol=1e-10)
     loop = TorchPolynomialRegressor(2, basis="monomial", optimizer="sgd", lr=1e-3, n_iter=15000, tol=None).fit(X, y)
     assert loop.loss_curve_[-1] > 1.1 * np.mean((best(x) - y) ** 2)
     assert np.all(np.diff(loop.loss_curve_) < 0)
@@ -229,7 +229,7 @@ def test_divergence_is_an_error_that_names_lr(optimizer, basis):
     model = TorchPolynomialRegressor(optimizer=optimizer, basis=basis, lr=1e300, n_iter=5000)
     with pytest.raises(ValueError, match=r"diverged.*lr=1e\+300.*smaller 'lr'"):
         model.fit(X_SIN, Y_SIN)
-    assert not hasattr(model, "coef_")
+    assert not hasattr(model, "term_coef_")
 
 
 @pytest.mark.filterwarnings("error")
@@ -256,7 +256,7 @@ def test_the_same_data_give_the_same_bits(surface):
     X, Y = surface
     first, second = (TorchPolynomialRegressor(optimizer="adam").fit(X, Y) for _ in range(2))
     np.testing.assert_array_equal(first.predict(X), second.predict(X))
-    np.testing.assert_array_equal(first.coef_, second.coef_)
+    np.testing.assert_array_equal(first.term_coef_, second.term_coef_)
 
 
 @pytest.mark.slow

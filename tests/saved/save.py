@@ -32,7 +32,7 @@ def main():
         polynomial = getattr(model, "best_estimator_", model)
         polynomial = polynomial[-1] if name == "pipeline" else polynomial
         predictions = model.predict(points)
-        saved[name] = {"model": model, "X": points, "predictions": predictions, "coef_": polynomial.coef_}
+        saved[name] = {"model": model, "X": points, "predictions": predictions, "coef_": polynomial.term_coef_}
     number = models["default"][0].__getstate__()["_format"]
     joblib.dump(saved, Path(__file__).with_name(f"format_{number}.joblib"), compress=3)
 

@@ -38,6 +38,11 @@ except ImportError:  # scikit-learn before 1.9
         """An empty class: this version of scikit-learn has no callbacks."""
 
 
+try:
+    from sklearn.utils._repr_html.fitted_attributes import AttrsDict
+except ImportError:  # scikit-learn before 1.9, which shows no fitted attributes
+    AttrsDict = None
+
 # Attributes that scikit-learn sets on the estimator during a fit, and deletes after it.
 DURING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
 

@@ -11,7 +11,7 @@ from scipy.linalg import LinAlgWarning
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 
 from torchpoly._backend.array_api import device_of
-from torchpoly._backend.sklearn_compat import CallbackSupportMixin, validate_parameter_constraints
+from torchpoly._backend.sklearn_compat import AttrsDict, CallbackSupportMixin, validate_parameter_constraints
 from torchpoly._estimator.callbacks import FitTasks
 from torchpoly._estimator.saved_state import from_plain, to_plain
 from torchpoly._estimator.spec import ModelSpec, loss_class
@@ -99,6 +99,16 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
             )
         saved = {name: state[name] for name in _RECORDS if state.get(name) is not None}
         super().__setstate__(state | {name: from_plain(_RECORDS[name], record) for name, record in saved.items()})
+
+    def _get_fitted_attr_html(self, doc_link: str = "") -> Any:
+        """Return the fitted attributes for scikit-learn's HTML picture, without properties: these may take long."""
+        stored = {name: value for name, value in vars(self).items() if name.endswith("_") and name[0] != "_"}
+        shown = {
+            name: {"type_name": type(value).__name__, "value": value}
+            | ({"shape": value.shape, "dtype": value.dtype} if isinstance(value, np.ndarray) else {})
+            for name, value in sorted(stored.items())
+        }
+        return AttrsDict(fitted_attrs=shown, estimator_class=type(self), doc_link=doc_link)
 
     def _spec(self) -> ModelSpec:
         index_options, loss_options = (

@@ -14,12 +14,33 @@ from torchpoly._backend.rows import Floats
 from torchpoly._estimator.base import PolynomialBase
 from torchpoly._polynomial.equation import write_equations
 
+# No float has more digits than this.
+_MAX_PRECISION = 767
+
 
 class Monomials(PolynomialBase):
     """Coefficients and equation of a fitted estimator in the monomials of X."""
 
     @property
     def coef_(self) -> Floats:
+        """One coefficient for each column of X, as those of linear models. It exists up to degree 1 only.
+
+        Many tools take ``coef_`` for one number for each column. So at higher degrees it does not exist, and
+        ``term_coef_`` has the coefficients of all terms.
+        """
+        check_is_fitted(self)
+        if (degree := self._polynomial.basis.indices.degree) > 1:
+            raise AttributeError(
+                f"'coef_' exists only for polynomials of degree 0 and 1, where each column has one coefficient, and "
+                f"this one has the degree {degree}. Use 'term_coef_', with the terms in 'term_names_' and 'powers_'."
+            )
+        if degree == 1:
+            return self.term_coef_
+        shape = (self.n_features_in_,) if self._single_target else (len(self._monomials()), self.n_features_in_)
+        return np.zeros(shape)
+
+    @property
+    def term_coef_(self) -> Floats:
         """Coefficients of the monomials of X without the constant, in the order of ``powers_``.
 
         That is the order of ``PolynomialFeatures(degree, include_bias=False)``. The first access converts
@@ -38,9 +59,24 @@ class Monomials(PolynomialBase):
 
     @property
     def powers_(self) -> NDArray[np.int64]:
-        """Exponent of each column of X in each of the monomials of ``coef_``."""
+        """Exponent of each column of X in each of the monomials of ``term_coef_``."""
         check_is_fitted(self)
         return self._polynomial.basis.indices.of_columns(self.n_features_in_).powers[1:]
+
+    @property
+    def term_names_(self) -> NDArray[np.object_]:
+        """Names of the monomials of ``term_coef_``, in the spelling of ``PolynomialFeatures``: ``"x0^2 x1"``."""
+        powers = self.powers_
+        names = getattr(self, "feature_names_in_", [f"x{column}" for column in range(self.n_features_in_)])
+        factors = [
+            [
+                name if exponent == 1 else f"{name}^{exponent}"
+                for name, exponent in zip(names, row, strict=True)
+                if exponent
+            ]
+            for row in powers.tolist()
+        ]
+        return np.array([" ".join(of_term) for of_term in factors], dtype=object)
 
     def equation(self, precision: int = 6) -> str:
         """Return the polynomial as an equation in the columns of X that Python and SymPy can read.
@@ -54,7 +90,7 @@ class Monomials(PolynomialBase):
         Parameters
         ----------
         precision : int, default=6
-            Number of significant digits, at least 1. Floats have 17.
+            Number of significant digits, from 1 to 767. Floats have 17.
 
         Returns
         -------
@@ -67,7 +103,7 @@ class Monomials(PolynomialBase):
         Raises
         ------
         ValueError
-            If `precision` is not a positive integer.
+            If `precision` is not such an integer, or if a coefficient is beyond the range of floats.
 
         Warns
         -----
@@ -84,8 +120,17 @@ class Monomials(PolynomialBase):
         'y = 0.857*x0 - 0.0933*x0**3'
         """
         coefficients = self._monomials()
-        if not isinstance(precision, Integral) or isinstance(precision, bool) or precision < 1:
-            raise ValueError(f"The 'precision' parameter got {precision!r}; it must be an int of at least 1.")
+        if not np.isfinite(coefficients).all():
+            raise ValueError(
+                "A coefficient of the equation is beyond what floats hold, because X is too close to 0. Fit with X in "
+                "another unit, or use predict, which needs no monomials."
+            )
+        is_integer = isinstance(precision, Integral) and not isinstance(precision, bool)
+        if not (is_integer and 1 <= precision <= _MAX_PRECISION):
+            raise ValueError(
+                f"The 'precision' parameter got {precision!r}; it must be an int from 1 to {_MAX_PRECISION}. "
+                "Floats have 17 digits."
+            )
         powers = self.powers_
         greatest = self._polynomial.greatest_values(powers)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
