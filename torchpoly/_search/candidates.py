@@ -95,7 +95,9 @@ class CandidateParser:
             self._steps = {name for name, _ in estimator.steps[:-1]}
         self.reason = None
         if type(last) is not TorchPolynomialRegressor:
-            self.reason = "the estimator is neither a TorchPolynomialRegressor nor a Pipeline of scikit-learn itself that ends in one"
+            self.reason = (
+                "the estimator is no TorchPolynomialRegressor, and no Pipeline of scikit-learn that ends in one"
+            )
         elif self.prefix and len({name for name, _ in estimator.steps}) < len(estimator.steps):
             self.reason = "two steps of the Pipeline have the same name"
         elif self.prefix and getattr(estimator, "transform_input", None):
