@@ -1,5 +1,7 @@
 """What other tools read of a fitted estimator: one coefficient for each column, scores, pictures and modules."""
 
+import pickle
+import threading
 import time
 
 import numpy as np
@@ -137,6 +139,31 @@ def test_modules_refuse_other_numbers_of_columns(shape, rng):
     with pytest.raises(ValueError, match=r"has the shape \(.*its last dimension must be 2"):
         module(torch.zeros(shape, dtype=torch.float64))
     assert "degree=2, n_features=2" in repr(module)
+
+
+def test_threads_that_predict_and_pickle_while_another_one_fits(rng):
+    X = rng.uniform(-1, 1, (30, 2))
+    targets = X[:, 0], np.column_stack([X[:, 0], X[:, 1], X[:, 0] * X[:, 1]])
+    model, done, shapes, errors = TorchPolynomialRegressor(2).fit(X, targets[0]), threading.Event(), set(), []
+
+    def read():
+        try:
+            while not done.is_set():
+                shapes.add(model.predict(X).shape)
+                pickle.loads(pickle.dumps(model)).predict(X)
+        except Exception as error:
+            errors.append(error)
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for fit in range(100):
+        model.fit(X, targets[fit % 2])
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert not errors
+    assert shapes <= {(30,), (30, 3)}
 
 
 def test_nested_tensors(rng):

@@ -78,7 +78,8 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
         """
         from torchpoly import __version__
 
-        state = {name: value for name, value in super().__getstate__().items() if name != "_read"}
+        # A copy, as another thread may fit meanwhile.
+        state = {name: value for name, value in dict(super().__getstate__()).items() if name != "_read"}
         records = {name: to_plain(state[name]) for name in _RECORDS if state.get(name) is not None}
         return state | records | {"_format": _FORMAT, "_version": __version__}
 

@@ -548,8 +548,10 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
             rows = check_points(self, X)
         names = getattr(self, "feature_names_in_", None)
         device = device_or_cpu(self._device_for(X))
-        predictions = self._polynomial.predict(rows, device, self._valid_extrapolation(), names)
-        return like_input(predictions[:, 0] if self._single_target else predictions, X)
+        # One state of the estimator, as another thread may fit meanwhile.
+        state = self.__dict__.copy()
+        predictions = state["_polynomial"].predict(rows, device, self._valid_extrapolation(), names)
+        return like_input(predictions[:, 0] if state["_single_target"] else predictions, X)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the coefficient of determination of the predictions, averaged over targets.
