@@ -10,6 +10,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
+from sklearn.base import BaseEstimator
 from sklearn.feature_selection import RFE, SelectFromModel
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
@@ -57,7 +58,7 @@ def test_html_pictures_compute_nothing(rng):
     picture = model._repr_html_()
     # The coefficients of the monomials alone take seconds.
     assert time.process_time() - start < 1
-    assert ("rank_" in picture) == hasattr(model, "_get_fitted_attr_html")
+    assert ("rank_" in picture) == hasattr(BaseEstimator, "_get_fitted_attr_html")
     model.set_params(extrapolation="clip")._repr_html_()
 
 
@@ -78,7 +79,7 @@ def test_weights_of_a_score(rng):
     )
     with pytest.raises(ValueError, match="Negative values"):
         model.score(X, y, sample_weight=weights - 0.5)
-    with pytest.raises(ValueError, match="at least one non-zero"):
+    with pytest.raises(ValueError, match="zero"):
         model.score(X, y, sample_weight=0 * weights)
 
 
