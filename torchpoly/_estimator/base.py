@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import LinAlgWarning
+from sklearn import get_config
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 
 from torchpoly._backend.array_api import device_of
@@ -177,6 +178,11 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
         self.__dict__.update(fitted(average_curves(curves)))
         if tasks is not None:
             tasks.finish()
+
+    def _validate_if_skipped(self) -> None:
+        """Validate parameters under scikit-learn's `skip_parameter_validation`: wrong ones would not always fail."""
+        if get_config()["skip_parameter_validation"]:
+            self._validate_params()
 
     def _valid_extrapolation(self) -> str:
         """Return `extrapolation`, or raise a ValueError. It can have changed since fit validated it."""

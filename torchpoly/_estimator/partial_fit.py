@@ -14,7 +14,6 @@ from weakref import WeakKeyDictionary
 
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgWarning
-from sklearn import get_config
 from sklearn.utils.metaestimators import available_if
 
 from torchpoly._backend.array_api import namespace_of
@@ -114,8 +113,7 @@ class PartialFit(PolynomialBase):
         >>> model.partial_fit([[2.0], [3.0]], [4.0, 9.0]).equation()
         'y = 1*x0**2'
         """
-        if get_config()["skip_parameter_validation"]:
-            self._validate_params()
+        self._validate_if_skipped()
         with _LOCKS.setdefault(self, RLock()), default_torch_state(), rollback_on_error(self):
             self._partial_fit(X, y, sample_weight)
         return self

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn import get_config
 from sklearn.metrics import r2_score
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
@@ -418,9 +417,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         >>> TorchPolynomialRegressor(degree=2).fit(X, y, sample_weight=[1, 1, 1, 0]).equation()
         'y = 1*x0**2'
         """
-        # Wrong parameters would not always fail. To check them takes a fifth of a millisecond.
-        if get_config()["skip_parameter_validation"]:
-            self._validate_params()
+        self._validate_if_skipped()
         with default_torch_state(), rollback_on_error(self):
             if is_collection(X, y, sample_weight):
                 fit_collections(self, X, y, sample_weight)
@@ -470,7 +467,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         self._train(problem, optimizer, n_rows, y.ndim == 1, tasks, weight_unit=unit)
         self._namespace = namespace_of(as_given[0])
         data = TrainingRows.unscaled(X, y, weights, None)
-        warn_if_overfitting(self, lambda domain, at_most: len(data.points(domain, at_most)), stacklevel=4)
+        warn_if_overfitting(self, data.count_points, stacklevel=4)
 
     def _warm(self, n_features: int, n_targets: int) -> FittedPolynomial | None:
         """Return the polynomial for a warm start or None, or raise a ValueError if the data have another shape."""

@@ -101,6 +101,10 @@ class TrainingRows:
         chunks = chain(first, row_chunks(len(self.X), SCAN_ROWS, self.weights))
         return distinct((domain.projected(self.X[rows]) for rows in chunks), at_most)
 
+    def count_points(self, domain: Domain, at_most: int) -> int:
+        """Return the number of distinct rows, or `at_most` + 1 if there are more."""
+        return len(self.points(domain, at_most))
+
     def covariance(self, domain: Domain) -> Floats:
         """Return the covariance matrix of the variables of a domain."""
         return read_gram(Basis.linear(domain), self).covariance(domain.n_variables)

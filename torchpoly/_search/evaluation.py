@@ -95,7 +95,7 @@ class Evaluation:
         others, refitted = candidates, defaultdict(list)
         if len(left_out) >= _MIN_LEFT_OUT and not self._scoring.needs_estimators:
             solved, start = [one for one in candidates if one.has_formula], perf_counter()
-            for candidate, fits, changes in _until_error(LeftOutRows(source.data, source.common_box).fits(solved)):
+            for candidate, fits, changes in _until_error(LeftOutRows(source.data, source.box).fits(solved)):
                 closed = {split: row for split, row in left_out.items() if not changes[row]}
                 self._add_left_out(candidate, source, fits, closed, start)
                 refitted[tuple(split for split in source.rows if split not in closed)].append(candidate)

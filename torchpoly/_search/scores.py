@@ -45,6 +45,7 @@ _FORMULAS: dict[Any, Formula] = {
     root_mean_squared_error: lambda errors, variances, units: (np.sqrt(errors) * units).mean(axis=1),
 }
 
+# Metrics of test sets of one row each, as functions of absolute errors (n_rows x n_targets).
 _SINGLE_ROW_FORMULAS: dict[Any, Callable[[Floats], Floats]] = {
     r2_score: lambda errors: np.full(len(errors), np.nan),
     mean_squared_error: lambda errors: np.square(errors).mean(axis=1),
@@ -163,7 +164,7 @@ class Scoring:
                 self.error_score,
             )
 
-        formulas = {name: _single_row_formula(scorer) for name, scorer in self._scorers.items()}
+        formulas = {name: _formula(scorer, _SINGLE_ROW_FORMULAS) for name, scorer in self._scorers.items()}
         weights = np.asarray(self._params(rows).get("sample_weight", np.ones(len(rows))))
         # A positive weight does not change the score of a single row.
         change_nothing = weights.shape == rows.shape and np.all((weights > 0) & (weights < np.inf))
@@ -217,7 +218,7 @@ class Scoring:
     @cached_property
     def _formulas(self) -> dict[str, Formula] | None:
         """The formulas of the metrics by name; None if a metric has no formula."""
-        known = {name: _formula(scorer) for name, scorer in self._scorers.items()}
+        known = {name: _formula(scorer, _FORMULAS) for name, scorer in self._scorers.items()}
         return None if None in known.values() else {name: formula for name, formula in known.items() if formula}
 
 
@@ -254,20 +255,11 @@ def _is_r2(scorer: Any) -> bool:
     return isinstance(scorer, PassthroughScorer) or getattr(scorer, "_score_func", None) is r2_score
 
 
-def _single_row_formula(scorer: Any) -> Callable[[Floats], Floats] | None:
-    """Return the metric of single rows as a function of absolute errors (n_rows x n_targets); None if unknown."""
+def _formula(scorer: Any, formulas: dict[Any, Any]) -> Any:
+    """Return the score as a function of the arguments of the formulas; None if its metric is not among them."""
     if isinstance(scorer, PassthroughScorer):
-        return _SINGLE_ROW_FORMULAS[r2_score]
+        return formulas[r2_score]
     if not _uses_predictions_only(scorer) or scorer._kwargs:
         return None
-    formula = _SINGLE_ROW_FORMULAS.get(scorer._score_func)
-    return None if formula is None else lambda errors: scorer._sign * formula(errors)
-
-
-def _formula(scorer: Any) -> Formula | None:
-    if isinstance(scorer, PassthroughScorer):
-        return _FORMULAS[r2_score]
-    if not _uses_predictions_only(scorer) or scorer._kwargs:
-        return None
-    formula = _FORMULAS.get(scorer._score_func)
-    return None if formula is None else lambda *squares: scorer._sign * formula(*squares)
+    formula = formulas.get(scorer._score_func)
+    return None if formula is None else lambda *arguments: scorer._sign * formula(*arguments)

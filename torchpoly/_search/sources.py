@@ -116,6 +116,8 @@ class PlainSource(SplitSource):
         If the data are invalid for the estimator.
     """
 
+    box: Box
+
     def __init__(
         self,
         estimator: TorchPolynomialRegressor,
@@ -129,7 +131,7 @@ class PlainSource(SplitSource):
         weights, self._weight_unit = check_weights(sample_weight, X)
         Y = y.reshape(len(y), -1)
         self.data = data = TrainingRows(X, Y, weights, mean_and_deviation(Y, weights), None)
-        self.box = self.common_box = Box.of(X, weights)
+        self.box = Box.of(X, weights)
         self.single_target = y.ndim == 1
         self._complete_batches: dict[tuple[object, ...], SplitBatch] = {}
         super().__init__(
@@ -178,7 +180,7 @@ class PlainSource(SplitSource):
             return False
         estimator._train(problem, candidate.optimizer, data.n_rows, self.single_target, weight_unit=self._weight_unit)
         self._complete(estimator)
-        warn_if_overfitting(estimator, lambda domain, at_most: len(data.points(domain, at_most)), stacklevel=6)
+        warn_if_overfitting(estimator, data.count_points, stacklevel=6)
         return True
 
 
