@@ -109,6 +109,25 @@ def test_a_callback_that_raises_leaves_the_estimator_as_it_was(task, surface):
     assert not hasattr(fresh, "term_coef_")
 
 
+@pytest.mark.parametrize("error", [RuntimeError("full disk"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("method", ["setup", "teardown", "on_fit_task_begin", "on_fit_task_end"])
+def test_any_method_of_a_callback_can_raise(method, error, surface):
+    X, Y = surface
+    failing = Recorder()
+
+    def fail(*args, **kwargs):
+        raise error
+
+    setattr(failing, method, fail)
+    search = PolynomialGridSearchCV(TorchPolynomialRegressor(), {"degree": [1, 2]}, cv=2)
+    for estimator in (TorchPolynomialRegressor(2), search):
+        estimator.fit(X, Y).set_callbacks(failing)
+        before = vars(estimator).copy()
+        with pytest.raises(type(error)):
+            estimator.fit(X[:, :1], Y)
+        assert vars(estimator) == before
+
+
 @pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_progress_bar_in_a_search(n_jobs, surface, capsys):
     X, Y = surface

@@ -43,9 +43,6 @@ try:
 except ImportError:  # scikit-learn before 1.9, which shows no fitted attributes
     AttrsDict = None
 
-# Attributes that scikit-learn sets on the estimator during a fit, and deletes after it.
-DURING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")
-
 
 def has_callbacks(estimator: Any) -> bool:
     """Whether callbacks are set on the estimator."""

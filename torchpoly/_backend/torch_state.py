@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from torchpoly._backend.sklearn_compat import DURING_FIT
-
 _IMPORTED_IN = os.getpid()
 
 
@@ -53,11 +51,9 @@ def rollback_on_error(estimator: Any) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        # Validation sets the number and names of columns before it ends. scikit-learn still needs its own
-        # attributes, to end the callbacks.
-        during_fit = {name: estimator.__dict__[name] for name in DURING_FIT if name in estimator.__dict__}
+        # Validation sets the number and names of columns before it ends.
         estimator.__dict__.clear()
-        estimator.__dict__.update(before | during_fit)
+        estimator.__dict__.update(before)
         raise
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -366,8 +366,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         )
         return tags
 
-    @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> TorchPolynomialRegressor:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit the polynomial.
 
         Parameters
@@ -419,12 +418,14 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         """
         self._validate_if_skipped()
         with default_torch_state(), rollback_on_error(self):
-            if is_collection(X, y, sample_weight):
-                fit_collections(self, X, y, sample_weight)
-            else:
-                self._fit(X, y, sample_weight)
+            fit = self._fit_collections if is_collection(X, y, sample_weight) else self._fit
+            fit(X, y, sample_weight)
         return self
 
+    # scikit-learn's context ends the callbacks, which may raise. So the rollback is around the context.
+    _fit_collections = fit_context(prefer_skip_nested_validation=True)(fit_collections)
+
+    @fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X: Any, y: Any, sample_weight: ArrayLike | None) -> None:
         as_given = X, y, sample_weight
         optimizer = resolve_optimizer(self.optimizer, self.lr)
