@@ -142,6 +142,26 @@ def test_modules_refuse_other_numbers_of_columns(shape, rng):
     assert "degree=2, n_features=2" in repr(module)
 
 
+@pytest.mark.parametrize("n_targets", [None, 2])
+@pytest.mark.parametrize("extrapolation", ["continue", "constant", "linear"])
+@pytest.mark.parametrize("degree", [0, 1, 2, 3, 5, 9])
+def test_modules_far_outside_have_the_infinities_of_predict(degree, extrapolation, n_targets, rng):
+    X = rng.uniform([-1e3, 4], [1e3, 6], (200, 2))
+    y = np.sin(X / 300).sum(axis=1) if n_targets is None else np.sin(X / 300)
+    model = TorchPolynomialRegressor(degree, extrapolation=extrapolation).fit(X, y)
+    for distance in [1e4, 1e30, 1e60, 1e120, 1e200, 1e290]:
+        rows = distance * rng.normal(size=(40, 2))
+        predicted, from_module = model.predict(rows), model.module_(torch.tensor(rows)).numpy()
+        finite = np.isfinite(predicted)
+        assert_array_equal(np.sign(from_module), np.sign(predicted))
+        assert_array_equal(np.isfinite(from_module), finite)
+        assert_allclose(from_module[finite], predicted[finite], rtol=1e-7)
+        assert_allclose(torch.vmap(model.module_)(torch.tensor(rows)), from_module, rtol=1e-7)
+    middle = torch.tensor((model._polynomial.low + model._polynomial.high)[None] / 2, requires_grad=True)
+    assert torch.autograd.grad(model.module_(middle).sum(), middle, allow_unused=True)[0].isfinite().all()
+    assert not model.module_.float()(torch.tensor([[1e30, -1e30]])).isnan().any()
+
+
 def test_threads_that_predict_and_pickle_while_another_one_fits(rng):
     X = rng.uniform(-1, 1, (30, 2))
     targets = X[:, 0], np.column_stack([X[:, 0], X[:, 1], X[:, 0] * X[:, 1]])

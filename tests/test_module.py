@@ -59,6 +59,10 @@ def test_onnx_runtime_is_predict(extrapolation, surface, near_and_far, tmp_path)
         predicted, near_and_far = predicted[~outside], near_and_far[~outside]
     expected = model.predict(near_and_far)
     np.testing.assert_allclose(predicted, expected, atol=1e-8 * np.abs(expected).max())
+    if extrapolation == "continue":
+        very_far = 1e200 * X[:20]
+        (predicted,) = session.run(None, {session.get_inputs()[0].name: very_far})
+        np.testing.assert_array_equal(predicted, model.predict(very_far))  # infinities
 
 
 def test_gradient_of_the_module_is_the_derivative_of_the_equation(surface):

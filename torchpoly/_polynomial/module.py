@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,6 +46,7 @@ class PolynomialModule(nn.Module):
         super().__init__()
         self._basis = polynomial.basis
         self._squeeze = squeeze
+        self._sum_of_coefficients = float(np.abs(polynomial.coefficients).sum(axis=0).max())
         self._extrapolation = extrapolation
         domain = polynomial.basis.domain
         self._is_limited = extrapolation != "continue" and domain.limits is not None
@@ -114,13 +117,19 @@ class PolynomialModule(nn.Module):
         unlimited = variables = self._rotated((inside - self.center) / self.half_width) - self.shift
         if self._is_limited:
             variables = torch.clamp(unlimited, -self.limits, self.limits)
+        if self._extrapolation == "continue":
+            distance, bound = _largest(variables), self._bound_of_variables(variables)
+            variables = variables * torch.where(distance > bound, bound / distance, 1.0)
         features = cast(Tensor, self._basis.evaluate(variables.T))
         values = self.coefficients.T @ features
+        if self._extrapolation == "continue":
+            values = values + torch.where(bound < distance.T, _infinity_of_sign(values), 0.0)
         if self._extrapolation == "linear":
             steps = self._rotated((x - inside) / self.half_width)
             if self._is_limited:
                 steps = torch.where(torch.isinf(self.limits), steps, 0.0)
-            values = values + ((self.slopes @ features) * steps.T[:, None]).sum(0)
+            # Infinities of both signs would cancel to NaN. The factor is a power of 2, so it changes no digits.
+            values = values + ((self.slopes @ features) * (steps.T[:, None] * 2.0**-30)).sum(0) * 2.0**30
         if self._extrapolation == "error":
             outside = (x != inside).any(1)
             if self._is_limited:
@@ -136,5 +145,36 @@ class PolynomialModule(nn.Module):
         return predictions[:, 0] if self._squeeze else predictions
 
     def _rotated(self, scaled: Tensor) -> Tensor:
-        """Return ``scaled @ axes``, or `scaled` for a domain without axes."""
+        """Return ``scaled @ axes``, or `scaled` for a domain without axes. The result is finite."""
+        greatest = _constant(torch.finfo(scaled.dtype).max / (4 * len(self.center)), scaled)
+        scaled = torch.clamp(scaled, -greatest, greatest)
         return scaled if self._basis.domain.axes is None else scaled @ self.axes
+
+    def _bound_of_variables(self, variables: Tensor) -> Tensor:
+        """Return the absolute value of variables up to which no sum of terms overflows.
+
+        Products of Chebyshev polynomials of total degree k are at most ``T_k(u) = cosh(k arcosh(u))`` there, with the
+        largest variable u.
+        """
+        degree = max(self._basis.indices.highest, 1)
+        greatest = torch.finfo(variables.dtype).max / (8 * max(self._sum_of_coefficients, 1.0))
+        if self._basis.family == "power":
+            return _constant(greatest ** (1 / degree), variables)
+        return _constant(math.cosh(math.acosh(max(greatest, 1.0)) / degree), variables)
+
+
+def _largest(variables: Tensor) -> Tensor:
+    """Return the largest absolute value in each row, of shape (n_rows, 1), without a gradient."""
+    if variables.shape[1] == 0:
+        return variables.new_zeros((len(variables), 1))
+    return variables.detach().abs().amax(1, keepdim=True)
+
+
+def _infinity_of_sign(values: Tensor) -> Tensor:
+    """Return infinities with the signs of values, and 0 for 0, without a gradient."""
+    return torch.where(values > 0, torch.inf, torch.where(values < 0, -torch.inf, 0.0))
+
+
+def _constant(value: float, like: Tensor) -> Tensor:
+    """Return a number as a tensor, since ONNX programs hold numbers of Python in single precision."""
+    return torch.tensor(value, dtype=like.dtype, device=like.device)
