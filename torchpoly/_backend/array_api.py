@@ -35,7 +35,7 @@ def to_host_array(values: Any) -> Any:
     return values
 
 
-def like_input(predictions: NDArray, X: Any) -> Any:
+def like_input(predictions: NDArray[Any], X: Any) -> Any:
     """Return predictions in the library and on the device of X, if scikit-learn's array API dispatch is on."""
     if not get_config()["array_api_dispatch"] or isinstance(X, np.ndarray):
         return predictions

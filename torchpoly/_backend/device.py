@@ -131,7 +131,7 @@ def has_float64(device: Device) -> bool:
     return True
 
 
-def to_device(values: NDArray, device: Device) -> Any:
+def to_device(values: NDArray[Any], device: Device) -> Any:
     """Return the array itself for None, or a tensor on the device."""
     if device is None:
         return values
@@ -193,7 +193,7 @@ def prefetch(blocks: Iterable[tuple[Any, ...]], device: Device) -> Iterator[tupl
                 at_work.popleft().synchronize()
 
 
-def _tensor(array: NDArray) -> Tensor:
+def _tensor(array: NDArray[Any]) -> Tensor:
     """Return a copy as a tensor: torch cannot share read-only arrays and negative strides."""
     import torch
 

@@ -55,22 +55,22 @@ def row_chunks(n_rows: int, size: int, weights: Floats | None = None) -> Iterato
                 yield kept
 
 
-def count_rows(X: NDArray, weights: Floats | None) -> int:
+def count_rows(X: NDArray[Any], weights: Floats | None) -> int:
     """Return the number of rows of positive weight."""
     return len(X) if weights is None else int(np.count_nonzero(weights))
 
 
-def sum_weights(X: NDArray, weights: Floats | None) -> float:
+def sum_weights(X: NDArray[Any], weights: Floats | None) -> float:
     """Return the sum of the weights, or the number of rows if there are no weights."""
     return float(len(X) if weights is None else weights.sum())
 
 
-def column_ranges(X: NDArray, weights: Floats | None) -> tuple[Floats, Floats]:
+def column_ranges(X: NDArray[Any], weights: Floats | None) -> tuple[Floats, Floats]:
     """Return the least and the greatest value of each column over the rows of positive weight."""
     return row_ranges(X.T[:, rows] for rows in row_chunks(len(X), SCAN_ROWS, weights))
 
 
-def row_ranges(chunks: Iterator[NDArray]) -> tuple[Floats, Floats]:
+def row_ranges(chunks: Iterator[NDArray[Any]]) -> tuple[Floats, Floats]:
     """Return the least and the greatest value of each row over chunks of shape (n_variables, n_rows)."""
     low: Any = np.inf
     high: Any = -np.inf

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sklearn.base import _fit_context as fit_context
+from sklearn.base import _fit_context
 from sklearn.metrics._scorer import _MultimetricScorer as MultimetricScorer
 from sklearn.metrics._scorer import _PassthroughScorer as PassthroughScorer
 from sklearn.metrics._scorer import _Scorer as Scorer
@@ -23,6 +24,7 @@ from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.metaestimators import _safe_split as safe_split
+from sklearn.utils.metaestimators import available_if as _available_if
 from sklearn.utils.validation import _check_feature_names as check_feature_names
 from sklearn.utils.validation import _check_method_params as check_method_params
 from sklearn.utils.validation import _check_n_features as check_n_features
@@ -30,18 +32,40 @@ from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import _get_feature_names as get_feature_names
 from sklearn.utils.validation import _num_samples as num_samples
 
-try:
-    from sklearn.callback import CallbackSupportMixin
-except ImportError:  # scikit-learn before 1.9
+if TYPE_CHECKING:
 
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        """An empty class: this version of scikit-learn has no callbacks."""
+    class CallbackSupportMixin:
+        """The class of scikit-learn, which has no types."""
+
+        def set_callbacks(self, *callbacks: Any) -> Self:
+            """Set the callbacks of the next fits."""
+
+else:
+    try:
+        from sklearn.callback import CallbackSupportMixin
+    except ImportError:  # scikit-learn before 1.9
+
+        class CallbackSupportMixin:
+            """An empty class: this version of scikit-learn has no callbacks."""
 
 
 try:
     from sklearn.utils._repr_html.fitted_attributes import AttrsDict
 except ImportError:  # scikit-learn before 1.9, which shows no fitted attributes
     AttrsDict = None
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Method], Method]:
+    """Return scikit-learn's decorator of fit methods. Here it has a type, which keeps that of the method."""
+    return _fit_context(prefer_skip_nested_validation=prefer_skip_nested_validation)
+
+
+def available_if(check: Callable[[Any], bool]) -> Callable[[Method], Method]:
+    """Return scikit-learn's decorator of methods that do not always exist. Here it has a type."""
+    return _available_if(check)
 
 
 def has_callbacks(estimator: Any) -> bool:

@@ -95,7 +95,7 @@ def _kind_of_time(dtype: Any, sample: Any) -> str | None:
     return "times" if str(dtype) == "Time" else None
 
 
-def check_targets(y: NDArray) -> NDArray:
+def check_targets(y: NDArray[Any]) -> NDArray[Any]:
     """Return finite y in at most double precision.
 
     scikit-learn checks y before it converts objects to numbers, and before a long double becomes a double.
@@ -129,7 +129,7 @@ def _text_as_numbers(y: Any) -> Any:
         return y
 
 
-def check_rows(estimator: Any, X: Any, y: Any, *, reset: bool = True) -> tuple[NDArray, NDArray]:
+def check_rows(estimator: Any, X: Any, y: Any, *, reset: bool = True) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return X and y as NumPy arrays of finite numbers; record the columns of X, or check them without `reset`."""
     X, y = to_host_array(X), to_host_array(y)
     check_numbers(X, "X")
@@ -139,14 +139,14 @@ def check_rows(estimator: Any, X: Any, y: Any, *, reset: bool = True) -> tuple[N
     return X, check_targets(y)
 
 
-def check_points(estimator: Any, X: Any) -> NDArray:
+def check_points(estimator: Any, X: Any) -> NDArray[Any]:
     """Return X of a prediction as a NumPy array of finite numbers, with the columns of the fit."""
     X = to_host_array(X)
     check_numbers(X, "X")
     return validate_data(estimator, X, dtype=DTYPES, reset=False)
 
 
-def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> tuple[Floats | None, float]:
+def check_weights(sample_weight: ArrayLike | None, X: NDArray[Any]) -> tuple[Floats | None, float]:
     """Return the weights divided by the greatest weight, and the greatest weight; None and 1 without weights."""
     if sample_weight is None:
         return None, 1.0

@@ -227,7 +227,7 @@ class PartitionedRows:
         return self.partitions.reduce(of_rows, add)
 
 
-def predict(X: Any, columns: Columns, values_at: Callable[[NDArray], NDArray], n_targets: int | None) -> Any:
+def predict(X: Any, columns: Columns, values_at: Callable[[NDArray[Any]], NDArray[Any]], n_targets: int | None) -> Any:
     """Return predictions as a lazy collection with the chunks of X.
 
     Parameters
@@ -258,7 +258,9 @@ def predict(X: Any, columns: Columns, values_at: Callable[[NDArray], NDArray], n
     return X.map_partitions(_predict_frame, columns, values_at, empty, type(example), meta=example)
 
 
-def _predict_block(X: Any, columns: Columns, values_at: Any, empty: NDArray, block_id: tuple[int, ...] = (0,)) -> Any:
+def _predict_block(
+    X: Any, columns: Columns, values_at: Any, empty: NDArray[Any], block_id: tuple[int, ...] = (0,)
+) -> Any:
     with _naming_partition(block_id[0]):
         columns.check(X)
         if not X.shape[0]:
@@ -269,7 +271,12 @@ def _predict_block(X: Any, columns: Columns, values_at: Any, empty: NDArray, blo
 
 
 def _predict_frame(
-    X: Any, columns: Columns, values_at: Any, empty: NDArray, kind: Any, partition_info: dict[str, int] | None = None
+    X: Any,
+    columns: Columns,
+    values_at: Any,
+    empty: NDArray[Any],
+    kind: Any,
+    partition_info: dict[str, int] | None = None,
 ) -> Any:
     number = 0 if partition_info is None else partition_info["number"]
     return kind(_predict_block(X, columns, values_at, empty, (number,)), index=X.index)

@@ -82,11 +82,11 @@ class PolynomialFitDisplay:
     def __init__(
         self,
         *,
-        grid: NDArray,
-        curve: NDArray,
-        feature: NDArray,
-        y: NDArray | None,
-        predictions: NDArray | None,
+        grid: NDArray[Any],
+        curve: NDArray[Any],
+        feature: NDArray[Any],
+        y: NDArray[Any] | None,
+        predictions: NDArray[Any] | None,
         feature_name: str,
         target_name: str,
     ) -> None:
@@ -254,7 +254,7 @@ def _two_axes(ax: Any) -> Any:
     return np.ravel(ax)
 
 
-def _column(feature: int | str, names: NDArray | None, n_features: int) -> int:
+def _column(feature: int | str, names: NDArray[Any] | None, n_features: int) -> int:
     """Return the index of a column from its index or name."""
     if isinstance(feature, str):
         if names is None or feature not in names:
@@ -266,7 +266,7 @@ def _column(feature: int | str, names: NDArray | None, n_features: int) -> int:
     return int(feature)
 
 
-def _numbers(column: Any) -> NDArray | None:
+def _numbers(column: Any) -> NDArray[Any] | None:
     """Return a column as floats, or None if it does not have numbers."""
     values = np.asarray(column)
     is_category = getattr(column.dtype, "name", "") in {"bool", "boolean", "category"}
@@ -291,7 +291,7 @@ def _typical(column: Any, size: int) -> Any:
     return getattr(copies, "array", copies)
 
 
-def _column_of(values: Any, target: int) -> NDArray:
+def _column_of(values: Any, target: int) -> NDArray[Any]:
     """Return one target of predictions or of y."""
     columns = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
     if not isinstance(target, Integral) or not 0 <= target < columns.shape[1]:

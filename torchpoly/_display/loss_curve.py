@@ -65,7 +65,7 @@ class LossCurveDisplay:
 
     __module__ = "torchpoly"
 
-    def __init__(self, loss_curve: NDArray, *, name: str | None = None, baseline: float = 0.0) -> None:
+    def __init__(self, loss_curve: NDArray[Any], *, name: str | None = None, baseline: float = 0.0) -> None:
         self.loss_curve = loss_curve
         self.name = name
         self.baseline = baseline

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,15 +13,23 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 
 from torchpoly._backend.array_api import device_of
-from torchpoly._backend.sklearn_compat import AttrsDict, CallbackSupportMixin, validate_parameter_constraints
+from torchpoly._backend.device import DEVICE, OPTIMIZER
+from torchpoly._backend.sklearn_compat import (
+    AttrsDict,
+    CallbackSupportMixin,
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
 from torchpoly._estimator.callbacks import FitTasks
+from torchpoly._estimator.leave_one_out import LOO
 from torchpoly._estimator.saved_state import from_plain, to_plain
-from torchpoly._estimator.spec import ModelSpec, loss_class
+from torchpoly._estimator.spec import BasisName, ModelSpec, loss_class
 from torchpoly._gram.merging import RunningGram
 from torchpoly._loss.custom import LossFunction
-from torchpoly._loss.named import LOSSES
+from torchpoly._loss.named import LOSSES, LossName
 from torchpoly._polynomial.domain import VERY_NARROW
-from torchpoly._polynomial.fitted import FittedPolynomial
+from torchpoly._polynomial.fitted import Extrapolation, FittedPolynomial
 from torchpoly._polynomial.index_set import IndexSet
 from torchpoly._train.loop import minimize
 from torchpoly._train.optimizers import OptimizerLike, OptimizerSpec
@@ -42,24 +51,37 @@ _STACKLEVEL = 6
 class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Base class of :class:`TorchPolynomialRegressor`, which documents the parameters."""
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]]
-
-    degree: int | str
-    optimizer: OptimizerLike
-    lr: float | None
-    n_iter: int
-    tol: float | None
-    loss: str | LossFunction
-    alpha: float | str
-    basis: str
-    batch_size: int | None
-    extrapolation: str
-    device: str | torch.device
-    random_state: int | np.random.RandomState | None
-    warm_start: bool
-    verbose: int | bool
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "degree": [Interval(Integral, 0, None, closed="left"), StrOptions({LOO})],
+        "optimizer": [str, callable, OPTIMIZER],  # an instance is refused with advice
+        "lr": [Interval(Real, 0, np.inf, closed="neither"), None],
+        "n_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, np.inf, closed="left"), None],
+        "loss": [StrOptions(LOSSES.keys()), callable],
+        "epsilon": [Interval(Real, 1.0, np.inf, closed="left")],
+        "quantile": [Interval(Real, 0.0, 1.0, closed="neither")],
+        "alpha": [Interval(Real, 0, np.inf, closed="left"), StrOptions({LOO})],
+        "basis": [StrOptions(set(get_args(BasisName)))],
+        "interaction_only": ["boolean"],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
+        # As in sklearn.preprocessing.SplineTransformer.
+        "extrapolation": [StrOptions(set(get_args(Extrapolation)))],
+        "device": [str, DEVICE],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+    }
 
     n_features_in_: int
+    feature_names_in_: NDArray[np.object_]
+    n_iter_: int
+    rank_: int
+    degree_: int
+    alpha_: float
+    loo_path_: dict[str, NDArray[Any]]
+    # A float, or an array with a number for each target.
+    scale_: Any
+    dual_gap_: Any
     _polynomial: FittedPolynomial
     _single_target: bool
     # The loss after each iteration.
@@ -71,6 +93,45 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
     _is_candidate: bool = False
     # Library and device of X in fit, if scikit-learn's array_api_dispatch is set.
     _namespace: tuple[str, str] | None = None
+
+    def __init__(
+        self,
+        degree: int | Literal["loo"] = 3,
+        *,
+        optimizer: OptimizerLike = "lbfgs",
+        lr: float | None = None,
+        n_iter: int = 1000,
+        tol: float | None = 1e-8,
+        loss: LossName | LossFunction = "squared_error",
+        epsilon: float = 1.35,
+        quantile: float = 0.5,
+        alpha: float | Literal["loo"] = 0.0,
+        basis: BasisName = "orthonormal",
+        interaction_only: bool = False,
+        batch_size: int | None = None,
+        extrapolation: Extrapolation = "continue",
+        device: str | torch.device = "cpu",
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        verbose: int | bool = 0,
+    ) -> None:
+        self.degree = degree
+        self.optimizer = optimizer
+        self.lr = lr
+        self.n_iter = n_iter
+        self.tol = tol
+        self.loss = loss
+        self.epsilon = epsilon
+        self.quantile = quantile
+        self.alpha = alpha
+        self.basis = basis
+        self.interaction_only = interaction_only
+        self.batch_size = batch_size
+        self.extrapolation = extrapolation
+        self.device = device
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
 
     def __getstate__(self) -> dict[str, Any]:
         """Return parameters and fitted state as arrays, numbers and strings, with the version of the format.
@@ -184,7 +245,7 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
         if get_config()["skip_parameter_validation"]:
             self._validate_params()
 
-    def _valid_extrapolation(self) -> str:
+    def _valid_extrapolation(self) -> Extrapolation:
         """Return `extrapolation`, or raise a ValueError. It can have changed since fit validated it."""
         constraints = {"extrapolation": self._parameter_constraints["extrapolation"]}
         validate_parameter_constraints(constraints, {"extrapolation": self.extrapolation}, type(self).__name__)
@@ -195,7 +256,7 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
         return self.device if self.device != "cpu" else device_of(X) or self.device
 
 
-def _warn_of_columns(problem: Problem, names: NDArray | None) -> None:
+def _warn_of_columns(problem: Problem, names: NDArray[Any] | None) -> None:
     """Warn of columns that nearly coincide, and of columns with a few extreme values."""
 
     def names_of(columns: NDArray[np.intp]) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,8 @@ _MAX_WARM_START = 1e70
 
 def build_from_rows(
     spec: ModelSpec,
-    X: NDArray,
-    y: NDArray,
+    X: NDArray[Any],
+    y: NDArray[Any],
     weights: Floats | None,
     box: Box,
     *,

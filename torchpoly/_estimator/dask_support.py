@@ -32,7 +32,7 @@ from torchpoly._gram.reading import TrainingRows
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.domain import Domain
-from torchpoly._polynomial.fitted import FittedPolynomial
+from torchpoly._polynomial.fitted import Extrapolation, FittedPolynomial
 from torchpoly._polynomial.index_set import IndexSet
 from torchpoly._train.optimizers import resolve_optimizer
 
@@ -135,10 +135,10 @@ def accumulate(spec: ModelSpec, partitions: Partitions) -> RunningGram:
     return partitions.reduce(of_rows, merge)
 
 
-def _values_at(estimator: PolynomialBase) -> Callable[[NDArray], Floats]:
+def _values_at(estimator: PolynomialBase) -> Callable[[NDArray[Any]], Floats]:
     """Return the function from rows to predictions, which workers run."""
     return partial(_predict, estimator._polynomial, estimator.device, estimator._valid_extrapolation())
 
 
-def _predict(polynomial: FittedPolynomial, device: Any, extrapolation: str, X: NDArray) -> Floats:
+def _predict(polynomial: FittedPolynomial, device: Any, extrapolation: Extrapolation, X: NDArray[Any]) -> Floats:
     return polynomial.predict(X, device_or_cpu(device), extrapolation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class Monomials(PolynomialBase):
         return coefficients[0] if self._single_target else coefficients
 
     @property
-    def intercept_(self) -> float | Floats:
+    def intercept_(self) -> Any:
         """Constant term of the polynomial in X."""
         intercepts = self._monomials()[:, 0].copy()
         return float(intercepts[0]) if self._single_target else intercepts

@@ -9,16 +9,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from threading import RLock
-from typing import Any
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from numpy.typing import ArrayLike
 from scipy.linalg import LinAlgWarning
-from sklearn.utils.metaestimators import available_if
 
 from torchpoly._backend.array_api import namespace_of
 from torchpoly._backend.device import resolve_device_with_warning
-from torchpoly._backend.sklearn_compat import fit_context
+from torchpoly._backend.sklearn_compat import available_if, fit_context
 from torchpoly._backend.torch_state import default_torch_state, rollback_on_error
 from torchpoly._backend.validation import check_rows, check_weights
 from torchpoly._dask.collections import is_collection
@@ -62,7 +61,7 @@ class PartialFit(PolynomialBase):
 
     @available_if(_keeps_gram_matrices)
     @fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Fit to these rows and all earlier rows.
 
         The earlier rows are those of the last call of :meth:`fit` and of all later calls of this method.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,30 +11,26 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from torchpoly._backend.array_api import check_namespace, like_input, namespace_of, to_host_array
-from torchpoly._backend.device import DEVICE, OPTIMIZER, device_or_cpu, resolve_device_with_warning
+from torchpoly._backend.device import device_or_cpu, resolve_device_with_warning
 from torchpoly._backend.rows import Floats, count_rows
-from torchpoly._backend.sklearn_compat import Interval, StrOptions, fit_context, has_callbacks
+from torchpoly._backend.sklearn_compat import fit_context, has_callbacks
 from torchpoly._backend.torch_state import default_torch_state, overflow_as_value_error, rollback_on_error
 from torchpoly._backend.validation import check_not_class, check_numbers, check_points, check_rows, check_weights
 from torchpoly._dask.collections import is_collection
 from torchpoly._estimator.building import build_from_rows
 from torchpoly._estimator.callbacks import FitTasks
 from torchpoly._estimator.dask_support import fit_collections, predict_collection, score_collections
-from torchpoly._estimator.leave_one_out import LOO, LeaveOneOutGrid, check_leave_one_out, uses_leave_one_out
+from torchpoly._estimator.leave_one_out import LeaveOneOutGrid, check_leave_one_out, uses_leave_one_out
 from torchpoly._estimator.memory import check_memory
 from torchpoly._estimator.monomials import Monomials
 from torchpoly._estimator.overfitting import warn_if_overfitting
 from torchpoly._estimator.partial_fit import PartialFit
 from torchpoly._gram.reading import TrainingRows, count_chunks
-from torchpoly._loss.custom import LossFunction
-from torchpoly._loss.named import LOSSES
 from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.fitted import FittedPolynomial
-from torchpoly._train.optimizers import OptimizerLike, OptimizerSpec, resolve_optimizer
+from torchpoly._train.optimizers import OptimizerSpec, resolve_optimizer
 
 if TYPE_CHECKING:
-    import torch
-
     from torchpoly._polynomial.module import PolynomialModule
 
 
@@ -297,66 +292,6 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
     # Pickle stores the public name of the class, so that its file can move.
     __module__ = "torchpoly"
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "degree": [Interval(Integral, 0, None, closed="left"), StrOptions({LOO})],
-        "optimizer": [str, callable, OPTIMIZER],  # an instance is refused with advice
-        "lr": [Interval(Real, 0, np.inf, closed="neither"), None],
-        "n_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, np.inf, closed="left"), None],
-        "loss": [StrOptions(LOSSES.keys()), callable],
-        "epsilon": [Interval(Real, 1.0, np.inf, closed="left")],
-        "quantile": [Interval(Real, 0.0, 1.0, closed="neither")],
-        "alpha": [Interval(Real, 0, np.inf, closed="left"), StrOptions({LOO})],
-        "basis": [StrOptions({"orthonormal", "chebyshev", "monomial"})],
-        "interaction_only": ["boolean"],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), None],
-        # As in sklearn.preprocessing.SplineTransformer.
-        "extrapolation": [StrOptions({"continue", "constant", "linear", "error"})],
-        "device": [str, DEVICE],
-        "random_state": ["random_state"],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-    }
-
-    def __init__(
-        self,
-        degree: int | str = 3,
-        *,
-        optimizer: OptimizerLike = "lbfgs",
-        lr: float | None = None,
-        n_iter: int = 1000,
-        tol: float | None = 1e-8,
-        loss: str | LossFunction = "squared_error",
-        epsilon: float = 1.35,
-        quantile: float = 0.5,
-        alpha: float | str = 0.0,
-        basis: str = "orthonormal",
-        interaction_only: bool = False,
-        batch_size: int | None = None,
-        extrapolation: str = "continue",
-        device: str | torch.device = "cpu",
-        random_state: int | np.random.RandomState | None = None,
-        warm_start: bool = False,
-        verbose: int | bool = 0,
-    ) -> None:
-        self.degree = degree
-        self.optimizer = optimizer
-        self.lr = lr
-        self.n_iter = n_iter
-        self.tol = tol
-        self.loss = loss
-        self.epsilon = epsilon
-        self.quantile = quantile
-        self.alpha = alpha
-        self.basis = basis
-        self.interaction_only = interaction_only
-        self.batch_size = batch_size
-        self.extrapolation = extrapolation
-        self.device = device
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
@@ -498,7 +433,11 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
                 "difference between batches for the curvature of the loss. Use optimizer='adam', or batch_size=None."
             )
 
-    def predict(self, X: ArrayLike) -> NDArray:
+    @overload
+    def predict(self, X: NDArray[np.float32]) -> NDArray[np.float32]: ...
+    @overload
+    def predict(self, X: ArrayLike) -> NDArray[np.float64]: ...
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Evaluate the polynomial.
 
         Parameters

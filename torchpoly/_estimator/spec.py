@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,18 @@ from torchpoly._gram.reading import TrainingRows
 from torchpoly._gram.target_statistics import mean_and_deviation, median_and_deviation
 from torchpoly._loss.base import Loss
 from torchpoly._loss.custom import CallableLoss, LossFunction
-from torchpoly._loss.named import LOSSES
+from torchpoly._loss.named import LOSSES, LossName
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.domain import Domain
 from torchpoly._polynomial.index_set import IndexSet
 from torchpoly._polynomial.target_scaling import TargetScaling
 
+# Coordinates of training.
+BasisName: TypeAlias = Literal["orthonormal", "chebyshev", "monomial"]
 
-def loss_class(loss: str | LossFunction) -> Any:
+
+def loss_class(loss: LossName | LossFunction) -> Any:
     """Return the class of a loss, by its name or for a callable."""
     return LOSSES[loss] if isinstance(loss, str) else CallableLoss
 
@@ -47,10 +50,10 @@ class ModelSpec:
     """
 
     index_options: dict[str, Any]
-    loss: str | LossFunction
+    loss: LossName | LossFunction
     loss_options: dict[str, Any]
     alpha: float
-    basis: str
+    basis: BasisName
 
     @property
     def is_least_squares(self) -> bool:
@@ -69,8 +72,8 @@ class ModelSpec:
 
     def data(
         self,
-        X: NDArray,
-        y: NDArray,
+        X: NDArray[Any],
+        y: NDArray[Any],
         weights: Floats | None,
         device: Device,
         on_chunk: Callable[[], object] | None = None,

@@ -39,7 +39,7 @@ class DesignMatrix:
     """
 
     basis: Basis
-    X: NDArray
+    X: NDArray[Any]
     weights: Floats | None = None
     device: Device = None
     transform: Floats | None = None
@@ -186,7 +186,7 @@ class DesignMatrix:
         for rows, block in self._iter_columns(size):
             yield rows, self._features(block)
 
-    def weighted_blocks(self, Y: NDArray, targets: TargetScaling, size: int) -> Iterator[Array]:
+    def weighted_blocks(self, Y: NDArray[Any], targets: TargetScaling, size: int) -> Iterator[Array]:
         """Yield ``sqrt(w) * [F; y]``, features above targets, for blocks of at most `size` rows.
 
         Parameters
@@ -226,7 +226,7 @@ class DesignMatrix:
         """Return the features for a block of :meth:`_iter_columns`."""
         return self._transformed(columns) if self.kept is None else columns
 
-    def _evaluated(self, size: int, Y: NDArray | None = None) -> Iterator[tuple[Any, ...]]:
+    def _evaluated(self, size: int, Y: NDArray[Any] | None = None) -> Iterator[tuple[Any, ...]]:
         """Yield rows, terms above an empty block for the targets, targets, and square roots of weights."""
 
         def read() -> Iterator[tuple[Any, ...]]:

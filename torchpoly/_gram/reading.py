@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,20 +63,20 @@ class TrainingRows:
         Is called for each chunk of rows.
     """
 
-    X: NDArray
-    Y: NDArray
+    X: NDArray[Any]
+    Y: NDArray[Any]
     weights: Floats | None
     targets: TargetScaling
     device: Device
     on_chunk: Callable[[], object] | None = None
 
     @classmethod
-    def unscaled(cls, X: NDArray, y: NDArray, weights: Floats | None, device: Device) -> TrainingRows:
+    def unscaled(cls, X: NDArray[Any], y: NDArray[Any], weights: Floats | None, device: Device) -> TrainingRows:
         """Return the rows with y of shape (n_samples,) or (n_samples, n_targets), without a scaling."""
         Y = y.reshape(len(y), -1)
         return cls(X, Y, weights, TargetScaling.identity(Y.shape[1]), device)
 
-    def with_more_targets(self, Y: NDArray) -> TrainingRows:
+    def with_more_targets(self, Y: NDArray[Any]) -> TrainingRows:
         """Return the rows with as many further targets, in the same scaling."""
         return replace(self, Y=np.concatenate([self.Y, Y], axis=1), targets=self.targets.repeated(2))
 

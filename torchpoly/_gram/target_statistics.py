@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +23,7 @@ from torchpoly._polynomial.target_scaling import TargetScaling
 _PRODUCT_ROUNDING = 128
 
 
-def mean_and_deviation(Y: NDArray, weights: Floats | None = None) -> TargetScaling:
+def mean_and_deviation(Y: NDArray[Any], weights: Floats | None = None) -> TargetScaling:
     """Return the weighted mean and standard deviation of each target; the scale of a constant target is 1."""
     ranges = _ranges(Y, weights)
     mean, square = np.zeros((2, Y.shape[1]))
@@ -39,7 +41,7 @@ def mean_and_deviation(Y: NDArray, weights: Floats | None = None) -> TargetScali
     return TargetScaling(ranges.center + ranges.scale * mean, ranges.scale * spread)
 
 
-def median_and_deviation(Y: NDArray, weights: Floats | None = None) -> TargetScaling:
+def median_and_deviation(Y: NDArray[Any], weights: Floats | None = None) -> TargetScaling:
     """Return the weighted median and the median absolute deviation of each target: both are robust to outliers."""
     ranges = _ranges(Y, weights)
     kept = slice(None) if weights is None else np.flatnonzero(weights)
@@ -58,7 +60,7 @@ def product_rounding(targets: TargetScaling) -> Floats:
     return (_PRODUCT_ROUNDING + 2 * np.abs(targets.center) / targets.scale) * np.finfo(np.float64).eps
 
 
-def _ranges(Y: NDArray, weights: Floats | None) -> TargetScaling:
+def _ranges(Y: NDArray[Any], weights: Floats | None) -> TargetScaling:
     """Return the map of the range of each target to [-1, 1]; a constant target is mapped to 0."""
     center, half_width = middle_and_half(*column_ranges(Y, weights))
     return TargetScaling(center, np.where(half_width > 0, half_width, 1.0))

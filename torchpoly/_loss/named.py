@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from torchpoly._backend.device import to_numpy
 from torchpoly._backend.rows import Array
 from torchpoly._loss.base import Loss, LossValues
@@ -20,7 +22,8 @@ class SquaredError(Loss):
         return LossValues(values, values * self._target_scale**2, -2.0 * weighted)
 
 
-LOSSES: dict[str, type[Loss]] = {
+LossName: TypeAlias = Literal["squared_error", "absolute_error", "huber", "quantile"]
+LOSSES: dict[LossName, type[Loss]] = {
     "squared_error": SquaredError,
     "absolute_error": AbsoluteError,
     "huber": HuberLoss,

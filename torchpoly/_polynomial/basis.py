@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.polynomial import chebyshev, polynomial
@@ -34,7 +34,7 @@ class Basis:
 
     domain: Domain
     indices: IndexSet
-    family: str = "chebyshev"
+    family: Literal["chebyshev", "power"] = "chebyshev"
 
     @classmethod
     def spanning(cls, box: Box, indices: IndexSet) -> Basis:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ class Box:
     # A difference beyond the largest float is infinite, and comparisons with it are correct.
     @classmethod
     @np.errstate(over="ignore")
-    def of(cls, X: NDArray, weights: Floats | None) -> Box:
+    def of(cls, X: NDArray[Any], weights: Floats | None) -> Box:
         """Return the box of the rows of positive weight."""
         low, high = column_ranges(X, weights)
         precision = float(np.finfo(X.dtype).eps)
@@ -71,7 +72,7 @@ class Box:
         return len(self.low)
 
 
-def rows_that_span(X: NDArray, weights: Floats | None) -> NDArray[np.bool_]:
+def rows_that_span(X: NDArray[Any], weights: Floats | None) -> NDArray[np.bool_]:
     """Return whether the box of the other rows may differ from that of all rows, for each row.
 
     It differs if a row alone has the least or the greatest value of a column, or alone has a value of a
@@ -102,7 +103,7 @@ def _twins(low: Floats, high: Floats, precision: float) -> Floats:
     return np.where(rounding < _MIN_SEPARATION * (high - low), rounding, 0.0)
 
 
-def _merged(values: NDArray, apart: float) -> NDArray:
+def _merged(values: NDArray[Any], apart: float) -> NDArray[Any]:
     """Return sorted values without those that exceed the previous value by at most `apart`."""
     return values[np.r_[True, np.diff(values) > apart]]
 
@@ -115,7 +116,7 @@ def _if_separate(values: Floats | None) -> Floats | None:
     return None if is_close else values
 
 
-def _few_values(X: NDArray, weights: Floats | None, apart: Floats) -> list[Floats | None]:
+def _few_values(X: NDArray[Any], weights: Floats | None, apart: Floats) -> list[Floats | None]:
     """Return the distinct values of each column, None if there are more than `MAX_VALUES`."""
     first = np.sort(X[next(row_chunks(len(X), _FIRST_ROWS, weights))], axis=0)
     n_values = 1 + np.count_nonzero(np.diff(first, axis=0) > apart, axis=0)

@@ -89,7 +89,7 @@ class Domain:
         pairs = [(self.center, other.center), (self.half_width, other.half_width), (self.columns, other.columns)]
         return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
 
-    def scale(self, X: NDArray) -> Floats:
+    def scale(self, X: NDArray[Any]) -> Floats:
         """Return the basis variables of the rows of X, of shape (n_variables, n_rows)."""
         scaled = np.empty((X.shape[1], X.shape[0]))
         np.subtract(X.T, self.center[:, None], out=scaled)
@@ -112,18 +112,18 @@ class Domain:
 
         return scale
 
-    def scale_steps(self, steps: NDArray) -> Floats:
+    def scale_steps(self, steps: NDArray[Any]) -> Floats:
         """Return ``axes.T @ (steps / half_width)``: differences of rows of X in the variables of the basis."""
         scaled = steps.T / self.half_width[:, None]
         return scaled if self.axes is None else self.axes.T @ scaled
 
-    def projected(self, X: NDArray) -> Floats:
+    def projected(self, X: NDArray[Any]) -> Floats:
         """Return a random linear combination of the variables, of shape (n_rows,): it differs for different rows."""
         factors = np.random.default_rng(0).uniform(0.5, 1.0, self.n_variables)
         # A matrix product may round equal rows differently.
         return (self.scale(X) * factors[:, None]).sum(axis=0)
 
-    def ranges(self, X: NDArray, weights: Floats | None = None) -> tuple[Floats, Floats]:
+    def ranges(self, X: NDArray[Any], weights: Floats | None = None) -> tuple[Floats, Floats]:
         """Return the least and the greatest value of each variable over the rows of X of positive weight."""
         return row_ranges(self.scale(X[rows]) for rows in row_chunks(len(X), SCAN_ROWS, weights))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 import unicodedata
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from torchpoly._backend.rows import Floats
 
 
 def write_equations(
-    targets: list[str], names: NDArray | None, powers: NDArray[np.int64], coefficients: Floats, precision: int
+    targets: list[str], names: NDArray[Any] | None, powers: NDArray[np.int64], coefficients: Floats, precision: int
 ) -> str:
     """Return one equation for each target, each on a line, without terms of coefficient 0.
 
@@ -43,7 +44,7 @@ def write_equations(
     return "\n".join(lines)
 
 
-def _identifiers(names: NDArray | None, n_features: int, reserved: list[str]) -> list[str]:
+def _identifiers(names: NDArray[Any] | None, n_features: int, reserved: list[str]) -> list[str]:
     """Return a valid and unique identifier for each column, none of them reserved."""
     taken = set(reserved)
     identifiers = []

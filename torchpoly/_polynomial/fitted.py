@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from torchpoly._polynomial.blocks import evaluate_blocks
 from torchpoly._polynomial.monomials import to_monomials
 from torchpoly._polynomial.target_scaling import TargetScaling
 
+# The predictions outside the box of the training data.
+Extrapolation: TypeAlias = Literal["continue", "constant", "linear", "error"]
 # Predictions warn of rows that are further outside the box of a narrow axis, in half-widths of the box.
 _MAX_UNWARNED_DISTANCE = 3.0
 
@@ -44,8 +46,12 @@ class FittedPolynomial:
     high: Floats
 
     def predict(
-        self, X: NDArray, device: Device, extrapolation: str = "continue", names: NDArray | None = None
-    ) -> NDArray:
+        self,
+        X: NDArray[Any],
+        device: Device,
+        extrapolation: Extrapolation = "continue",
+        names: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
         """Return the values at the rows of X, of shape (n_samples, n_targets), in the dtype of X.
 
         Errors and warnings contain the names of the columns, if there are names.
@@ -53,7 +59,7 @@ class FittedPolynomial:
         self.check(X, extrapolation, names, stacklevel=3)
         return self.evaluate(X, device, extrapolation)
 
-    def check(self, X: NDArray, extrapolation: str, names: NDArray | None, stacklevel: int) -> None:
+    def check(self, X: NDArray[Any], extrapolation: Extrapolation, names: NDArray[Any] | None, stacklevel: int) -> None:
         """Raise for rows where `extrapolation` forbids predictions, or warn of rows where they may be far off.
 
         Parameters
@@ -70,7 +76,7 @@ class FittedPolynomial:
         if extrapolation in ("error", "continue") and self.basis.domain.limits is not None:
             self._check_narrow_axes(X, names, refuse=extrapolation == "error", stacklevel=1 + stacklevel)
 
-    def evaluate(self, X: NDArray, device: Device, extrapolation: str) -> NDArray:
+    def evaluate(self, X: NDArray[Any], device: Device, extrapolation: Extrapolation) -> NDArray[Any]:
         """Return what :meth:`predict` returns, without its errors and warnings."""
         n_terms = self.basis.n_terms
         size = vector_chunk_size(n_terms) if device is None else accelerator_chunk_size(n_terms)
@@ -78,12 +84,12 @@ class FittedPolynomial:
             device, min(size, len(X)), lambda size: self._evaluate(X, device, extrapolation, size)
         )
 
-    def _evaluate(self, X: NDArray, device: Device, extrapolation: str, size: int) -> NDArray:
+    def _evaluate(self, X: NDArray[Any], device: Device, extrapolation: Extrapolation, size: int) -> NDArray[Any]:
         predictions = np.empty((len(X), self.coefficients.shape[1]), dtype=X.dtype)
         coefficients = to_device(self.coefficients, device)
         limits = None if extrapolation == "continue" else self.basis.domain.limits
 
-        def inside(rows: Any) -> NDArray:
+        def inside(rows: Any) -> NDArray[Any]:
             return X[rows] if extrapolation == "continue" else np.clip(X[rows], self.low, self.high)
 
         blocks = ((rows, inside(rows)) for rows in row_chunks(len(X), size))
@@ -100,7 +106,7 @@ class FittedPolynomial:
                 predictions[rows] = values.T * self.targets.scale + self.targets.center
         return predictions
 
-    def _add_slopes(self, values: Floats, features: Array, moves: NDArray, device: Device) -> None:
+    def _add_slopes(self, values: Floats, features: Array, moves: NDArray[Any], device: Device) -> None:
         """Add ``gradient . move`` to the values: linear extrapolation from the nearest points of the box.
 
         Parameters
@@ -121,7 +127,7 @@ class FittedPolynomial:
         slopes = to_device(self.slopes, device) @ features[:, outside]
         values[:, outside] += (to_numpy(slopes) * steps[:, None]).sum(axis=0)
 
-    def _beyond_floats(self, X: NDArray, limits: Floats | None, values: Floats) -> Floats:
+    def _beyond_floats(self, X: NDArray[Any], limits: Floats | None, values: Floats) -> Floats:
         """Return infinities of the correct sign for values in which infinite terms cancel to NaN.
 
         Here the sum of the terms of the highest degree decides, or of a lower degree if that sum is 0.
@@ -140,7 +146,7 @@ class FittedPolynomial:
             signs = np.where(signs == 0, np.sign(weights[:, of_degree] @ terms.T), signs)
         return np.where(np.isnan(values), np.where(signs == 0, 0.0, signs * np.inf), values)
 
-    def _check_inside(self, X: NDArray, names: NDArray | None) -> None:
+    def _check_inside(self, X: NDArray[Any], names: NDArray[Any] | None) -> None:
         outside = (self.low > X) | (self.high < X)
         if outside.any():
             columns = np.flatnonzero(outside.any(axis=0))
@@ -153,7 +159,7 @@ class FittedPolynomial:
                 "and the 'extrapolation' parameter got 'error'. Allow them by 'constant', 'linear' or 'continue'."
             )
 
-    def _check_narrow_axes(self, X: NDArray, names: NDArray | None, *, refuse: bool, stacklevel: int) -> None:
+    def _check_narrow_axes(self, X: NDArray[Any], names: NDArray[Any] | None, *, refuse: bool, stacklevel: int) -> None:
         """Raise for rows outside the box of a narrow axis, or warn if they are far outside.
 
         Only rows inside the range of each column are counted.
@@ -239,7 +245,7 @@ class PolynomialFamily:
     targets: TargetScaling
     device: Device
 
-    def predict(self, X: NDArray, chosen: NDArray[np.intp]) -> NDArray:
+    def predict(self, X: NDArray[Any], chosen: NDArray[np.intp]) -> NDArray[Any]:
         """Return the values of some of the polynomials in one product, of shape (n_chosen, n_samples, n_targets)."""
         n_targets = self.coefficients.shape[2]
         coefficients = self.coefficients[:, chosen].reshape(len(self.coefficients), -1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchpoly._backend.rows import Floats
-from torchpoly._polynomial.fitted import FittedPolynomial
+from torchpoly._polynomial.fitted import Extrapolation, FittedPolynomial
 
 
 class PolynomialModule(nn.Module):
@@ -42,7 +42,7 @@ class PolynomialModule(nn.Module):
     limits: Tensor
     slopes: Tensor
 
-    def __init__(self, polynomial: FittedPolynomial, squeeze: bool, extrapolation: str = "continue") -> None:
+    def __init__(self, polynomial: FittedPolynomial, squeeze: bool, extrapolation: Extrapolation = "continue") -> None:
         super().__init__()
         self._basis = polynomial.basis
         self._squeeze = squeeze

@@ -36,7 +36,7 @@ class TargetScaling:
         """Return the map for several copies of the targets, side by side."""
         return TargetScaling(np.tile(self.center, times), np.tile(self.scale, times))
 
-    def transform(self, Y: NDArray) -> Floats:
+    def transform(self, Y: NDArray[Any]) -> Floats:
         """Return ``(Y - center) / scale``, of shape (n_targets, n_rows)."""
         scaled = np.empty((Y.shape[1], Y.shape[0]))
         np.subtract(Y.T, self.center[:, None], out=scaled)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
@@ -172,7 +173,35 @@ class PolynomialGridSearchCV(GridSearchCV):
     # Pickle stores the public name of the class, so that its file can move.
     __module__ = "torchpoly"
 
-    def fit(self, X: ArrayLike, y: ArrayLike | None = None, **params: Any) -> PolynomialGridSearchCV:
+    cv_results_: dict[str, Any]
+    best_estimator_: Any
+    best_score_: float
+    best_params_: dict[str, Any]
+    best_index_: int
+    scorer_: Any
+    n_splits_: int
+    refit_time_: float
+    multimetric_: bool
+    feature_names_in_: NDArray[np.object_]
+
+    if TYPE_CHECKING:
+        # scikit-learn's has no types, and type checkers would take those of its defaults: a bool for `refit`.
+        def __init__(
+            self,
+            estimator: Any,
+            param_grid: Any,
+            *,
+            scoring: Any = None,
+            n_jobs: int | None = None,
+            refit: bool | str | Callable[[dict[str, Any]], int] = True,
+            cv: Any = None,
+            verbose: int = 0,
+            pre_dispatch: int | str = "2*n_jobs",
+            error_score: float | Literal["raise"] = np.nan,
+            return_train_score: bool = False,
+        ) -> None: ...
+
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None, **params: Any) -> Self:
         """Evaluate all candidates, and fit the best one to all rows.
 
         Parameters
@@ -238,7 +267,7 @@ class PolynomialGridSearchCV(GridSearchCV):
             return super().fit(X, y, **params)
 
     @fit_context(prefer_skip_nested_validation=False)
-    def _search(self, parser: CandidateParser, X: Any, y: Any, params: dict[str, Any]) -> PolynomialGridSearchCV:
+    def _search(self, parser: CandidateParser, X: Any, y: Any, params: dict[str, Any]) -> Self:
         """Search as GridSearchCV.fit does, but with a fast path for the evaluation and for the last fit.
 
         The body follows GridSearchCV.fit, which has no method to override for the evaluation of one fit.

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,7 @@ class LeftOutFits:
         return lowers
 
     @cached_property
-    def predictions(self) -> NDArray:
+    def predictions(self) -> NDArray[Any]:
         """The prediction for each row in the fit without it, of shape (n_rows, n_targets), in the dtype of X."""
         data, targets = self.data, self.data.targets
         predictions = np.empty(data.Y.shape, dtype=data.X.dtype)

@@ -62,14 +62,14 @@ class _Predicted(RegressorMixin, BaseEstimator):
     predictions : ndarray of shape (n_samples,) or (n_samples, n_targets)
     """
 
-    def __init__(self, predictions: NDArray) -> None:
+    def __init__(self, predictions: NDArray[Any]) -> None:
         self.predictions = predictions
 
     def fit(self, X: Any, y: Any) -> _Predicted:
         """Do nothing."""
         return self
 
-    def predict(self, X: Any) -> NDArray:
+    def predict(self, X: Any) -> NDArray[Any]:
         """Return the given predictions."""
         return self.predictions
 
@@ -111,7 +111,7 @@ class Scoring:
     def of_polynomials(
         self,
         polynomials: PolynomialFamily,
-        X: NDArray,
+        X: NDArray[Any],
         rows: NDArray[np.intp],
         statistics: GramStatistics | None = None,
     ) -> list[Any]:
@@ -140,7 +140,7 @@ class Scoring:
                 scores[index] = score(predicted, X, y, self.scorer, params, self.error_score)
         return scores
 
-    def of_single_rows(self, predictions: NDArray, rows: NDArray[np.intp]) -> list[Any]:
+    def of_single_rows(self, predictions: NDArray[Any], rows: NDArray[np.intp]) -> list[Any]:
         """Return the scores of predictions for test sets of one row each.
 
         Parameters
@@ -185,7 +185,7 @@ class Scoring:
         return check_method_params(self.X, params=self.params, indices=rows)
 
     def _score_squares(
-        self, scores: list[Any], polynomials: PolynomialFamily, X: NDArray, statistics: GramStatistics
+        self, scores: list[Any], polynomials: PolynomialFamily, X: NDArray[Any], statistics: GramStatistics
     ) -> None:
         """Write the scores that follow from mean squared errors without cancellation into a list."""
         formulas = self._formulas

@@ -54,7 +54,7 @@ class SplitRows:
     places: Split
     single_target: bool
     complete: Callable[[TorchPolynomialRegressor], Any]
-    X_scored: NDArray | None = None
+    X_scored: NDArray[Any] | None = None
 
     @property
     def training(self) -> TrainingRows:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-OptimizerLike: TypeAlias = "str | type[Optimizer] | partial"
+OptimizerLike: TypeAlias = "str | type[Optimizer] | partial[Any]"
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ class FittedModel:
         check_is_fitted(inner)
         return cls(inner, steps)
 
-    def rows(self, X: ArrayLike) -> NDArray:
+    def rows(self, X: ArrayLike) -> NDArray[Any]:
         """Return rows as the regressor gets them: float32 or float64, of shape (n_samples, n_features)."""
         with overflow_as_value_error():
             return check_points(self.regressor, self._transformed(X))
@@ -107,7 +107,7 @@ class FittedModel:
             X = pipeline.transform(X)
         return X
 
-    def _check_ranges(self, X: NDArray, weights: Floats | None) -> None:
+    def _check_ranges(self, X: NDArray[Any], weights: Floats | None) -> None:
         fitted = np.stack([self.regressor._polynomial.low, self.regressor._polynomial.high])
         given = np.stack(column_ranges(X, weights))
         with np.errstate(over="ignore"):

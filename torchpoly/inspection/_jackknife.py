@@ -18,7 +18,7 @@ from torchpoly._gram.conditioning import read_until_conditioned
 from torchpoly._gram.demmler_reinsch import DemmlerReinsch
 from torchpoly._gram.held_out import HeldOutFits
 from torchpoly._gram.reading import TrainingRows
-from torchpoly._polynomial.fitted import FittedPolynomial
+from torchpoly._polynomial.fitted import Extrapolation, FittedPolynomial
 from torchpoly._polynomial.target_scaling import TargetScaling
 from torchpoly.inspection._fitted_model import FittedModel, check_in_memory
 
@@ -36,7 +36,7 @@ def jackknife_interval(
     *,
     confidence_level: float = 0.95,
     sample_weight: ArrayLike | None = None,
-) -> NDArray:
+) -> NDArray[Any]:
     """Return intervals for new readings of y, by the jackknife+.
 
     For each row x of X, the interval is expected to contain a new reading of y at x with about the
@@ -181,7 +181,9 @@ def _held_out_fits(polynomial: FittedPolynomial, alpha: float, data: TrainingRow
     return HeldOutFits.of(basis, alpha, data)
 
 
-def _values(polynomial: FittedPolynomial, basis: DemmlerReinsch, X: NDArray, extrapolation: str) -> Floats:
+def _values(
+    polynomial: FittedPolynomial, basis: DemmlerReinsch, X: NDArray[Any], extrapolation: Extrapolation
+) -> Floats:
     """Return the values of the Demmler-Reinsch basis at the rows of X, of shape (n_samples, rank).
 
     Outside the box they are extrapolated as predictions are, which is linear in the coefficients.
