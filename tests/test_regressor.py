@@ -114,7 +114,7 @@ def test_equations_of_high_degree_and_far_from_0_keep_their_terms():
         np.testing.assert_allclose(eval(right, {}, {"x0": x}), np.sin(x), atol=1e-4)
 
 
-@pytest.mark.parametrize("precision", [0, -1, 2.5, "3", True, None])
+@pytest.mark.parametrize("precision", [0, -1, 2.5, "3", True])
 def test_equation_refuses_a_precision_that_is_none(precision):
     model = TorchPolynomialRegressor(1).fit([[0.0], [1.0]], [0.0, 1.0])
     with pytest.raises(ValueError, match=r"'precision' parameter got .* from 1 to 767"):
@@ -291,6 +291,51 @@ def test_equation_warns_where_rounding_moves_y_by_more_than_its_spread(rng):
     assert np.abs(eval(fine[4:], {}, {"x0": year}) - model.predict(year[:, None])).max() < 0.2
     with pytest.warns(UserWarning, match="Use predict or module_"):
         TorchPolynomialRegressor(9).fit(year[:, None], np.sin(year)).equation(6)
+
+
+def error_of_equation(model, X, precision=None):
+    """The greatest difference of the equation from predict at the rows of X."""
+    columns = {f"x{column}": values for column, values in enumerate(X.T.astype(np.longdouble))}
+    return np.abs(eval(model.equation(precision)[4:], {}, columns) - model.predict(X)).max()
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 0.1])
+@pytest.mark.parametrize("degree", [1, 3, 7])
+@pytest.mark.parametrize("column", [(-1, 1), (0, 1), (5, 6), (1970, 1990), (1e-4, 2e-4), (300, 900)], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"loss": "absolute_error"}, {"alpha": 1e-3}], ids=str)
+def test_equation_has_as_many_digits_as_the_fit_needs(settings, column, degree, noise, rng):
+    x = rng.uniform(*column, (80, 1))
+    u = (x[:, 0] - x.mean()) / np.ptp(x)
+    y = 1e3 * (2 + np.sin(4 * u) + noise * rng.normal(size=80))
+    model = TorchPolynomialRegressor(degree, **settings).fit(x, y)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        error = error_of_equation(model, x)
+    residual = max(np.sqrt(np.mean((y - model.predict(x)) ** 2)), 1e-7 * y.std())
+    # The estimate adds the squares of the errors of the terms, so it may be exceeded a little.
+    if not caught:
+        assert error < 2 * min(1e-3 * y.std(), 0.1 * residual)
+    else:
+        assert column[0] / np.ptp(column) > 4  # monomials cancel
+
+
+def test_equation_of_a_thermistor_is_as_close_as_the_fit():
+    celsius = np.linspace(0, 100, 60)
+    ohm = 1e4 * np.exp(3950 * (1 / (celsius + 273.15) - 1 / 298.15))[:, None]
+    model = TorchPolynomialRegressor(11).fit(ohm, celsius)
+    assert error_of_equation(model, ohm) < 0.1 * np.abs(model.predict(ohm) - celsius).max()
+    with pytest.warns(UserWarning, match=r"Rounded to 6 significant digits.*Take precision=\d+ or None"):
+        assert error_of_equation(model, ohm, 6) > 10  # kelvin
+
+
+def test_equation_counts_the_terms_that_it_leaves_out(rng):
+    X, y = rng.normal(size=(30, 10)), rng.normal(size=30)
+    model = TorchPolynomialRegressor(3).fit(X, y)
+    with pytest.warns(UserWarning, match="Rounded to 1 significant"):
+        assert error_of_equation(model, X, 1) > 0.1 * y.std()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert error_of_equation(model, X) < 1e-6
 
 
 @pytest.mark.parametrize(

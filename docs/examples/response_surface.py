@@ -31,7 +31,7 @@ y = true_yield(X) + rng.normal(size=30)
 # The fit. ``extrapolation="constant"`` keeps the search honest: outside the box nothing is gained.
 model = TorchPolynomialRegressor(degree=3, extrapolation="constant").fit(X, y)
 surface = model.module_
-print(model.equation(3))
+print(model.equation())
 
 # %%
 # Gradient ascent from a corner, in units of the ranges, by torch's Adam.

@@ -84,6 +84,8 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
     dual_gap_: Any
     _polynomial: FittedPolynomial
     _single_target: bool
+    # A typical residual of each target, in units of its scale; NaN if unknown. Earlier versions did not save it.
+    _residual_size: list[float] | None = None
     # The loss after each iteration.
     _losses: list[float]
     # The Gram matrix of the last fit and that of all calls of partial_fit, to which later rows are added.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from numbers import Integral
 from typing import Any
@@ -13,10 +12,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from torchpoly._backend.rows import Floats
 from torchpoly._estimator.base import PolynomialBase
-from torchpoly._polynomial.equation import write_equations
+from torchpoly._polynomial.equation import Rounding, write_equations
 
 # No float has more digits than this.
 _MAX_PRECISION = 767
+# The tolerance of an equation, as a part of the spread of y and of the residuals. Residuals are never taken for smaller
+# than `_MIN_RESIDUAL`: where data are exact, more digits of coefficients would be rounding errors.
+_MAX_OF_SPREAD, _MAX_OF_RESIDUALS, _MIN_RESIDUAL = 1e-3, 0.1, 1e-7
+# The same for a constant y, as a part of its value: that of six digits.
+_MAX_OF_CONSTANT = 5e-6
 
 
 class Monomials(PolynomialBase):
@@ -79,19 +83,22 @@ class Monomials(PolynomialBase):
         ]
         return np.array([" ".join(of_term) for of_term in factors], dtype=object)
 
-    def equation(self, precision: int = 6) -> str:
+    def equation(self, precision: int | None = None) -> str:
         """Return the polynomial as an equation in the columns of X that Python and SymPy can read.
 
         A term is left out if it changes y by at most ``10**-precision`` of its standard deviation
         everywhere in the range of the training data. For ``basis="monomial"``, all terms are written.
 
         Far from 0 or at a high degree, monomials are large and cancel each other. The equation then needs
-        a greater `precision` to agree with :meth:`predict`. Sometimes no precision is enough.
+        more digits to agree with :meth:`predict`. Sometimes no number of digits is enough.
 
         Parameters
         ----------
-        precision : int, default=6
-            Number of significant digits, from 1 to 767. Floats have 17.
+        precision : int, default=None
+            Number of significant digits, from 1 to 767. Floats have 17. ``None`` means the fewest digits, from 3
+            to 17, with which the equation is close to :meth:`predict`. Their difference is then estimated to be
+            below a thousandth of the spread of y and below a tenth of the size of the residuals. Residuals
+            below 1e-7 of the spread count as 1e-7. For ``basis="monomial"``, ``None`` means 6 digits.
 
         Returns
         -------
@@ -109,16 +116,20 @@ class Monomials(PolynomialBase):
         Warns
         -----
         UserWarning
-            If rounding to `precision` digits may change y by more than its standard deviation. For
-            ``basis="monomial"``, this is not checked.
+            If rounding to these digits, and the terms that are left out, may change y by more than that. The
+            warning has the estimate and the number of digits that is enough. For ``basis="monomial"``, this is
+            not checked.
 
         Examples
         --------
         >>> import numpy as np
         >>> from torchpoly import TorchPolynomialRegressor
         >>> x = np.linspace(-np.pi, np.pi, 2000)
-        >>> TorchPolynomialRegressor(degree=3).fit(x[:, None], np.sin(x)).equation(3)
-        'y = 0.857*x0 - 0.0933*x0**3'
+        >>> model = TorchPolynomialRegressor(degree=3).fit(x[:, None], np.sin(x))
+        >>> model.equation()
+        'y = 0.8567*x0 - 0.09333*x0**3'
+        >>> model.equation(6)
+        'y = 0.856741*x0 - 0.0933304*x0**3'
         """
         coefficients = self._monomials()
         if not np.isfinite(coefficients).all():
@@ -127,59 +138,58 @@ class Monomials(PolynomialBase):
                 "another unit, or use predict, which needs no monomials."
             )
         is_integer = isinstance(precision, Integral) and not isinstance(precision, bool)
-        if not (is_integer and 1 <= precision <= _MAX_PRECISION):
+        if precision is not None and not (is_integer and 1 <= precision <= _MAX_PRECISION):
             raise ValueError(
-                f"The 'precision' parameter got {precision!r}; it must be an int from 1 to {_MAX_PRECISION}. "
-                "Floats have 17 digits."
+                f"The 'precision' parameter got {precision!r}; it must be an int from 1 to {_MAX_PRECISION}, or None "
+                "for as many digits as the fit needs. Floats have 17."
             )
         powers = self.powers_
-        greatest = self._polynomial.greatest_values(powers)
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            negligible = greatest * np.abs(coefficients) < 10.0**-precision
-            moved = greatest * _rounding(coefficients, int(precision))
-        # A constant y has no standard deviation to compare with.
-        varies = ~negligible[:, 1:].all(axis=1)
-        _warn_of_rounding(np.where(np.isfinite(moved), moved, 0.0)[varies], int(precision))
-        # A small constant is written if there are no other terms.
-        negligible[:, 0] &= ~negligible[:, 1:].all(axis=1)
-        coefficients = np.where(negligible, 0.0, coefficients)
+        rounding = self._rounding(powers)
+        if precision is None:
+            precision = 6 if self._polynomial.basis.family == "power" else rounding.fewest_digits()
+        _warn_of_rounding(rounding, int(precision))
+        coefficients = rounding.kept(int(precision))
         targets = ["y"] if self._single_target else [f"y{target}" for target in range(len(coefficients))]
         names = getattr(self, "feature_names_in_", None)
         return write_equations(targets, names, powers, coefficients, int(precision))
+
+    def _rounding(self, powers: NDArray[np.int64]) -> Rounding:
+        """Return the errors of an equation; the tolerance is a thousandth of the spread or a tenth of the residuals."""
+        coefficients, targets = self._monomials(), self._polynomial.targets
+        greatest = self._polynomial.greatest_values(powers)
+        residual = np.array([np.nan] * len(coefficients) if self._residual_size is None else self._residual_size)
+        tolerances = np.minimum(_MAX_OF_SPREAD, _MAX_OF_RESIDUALS * np.maximum(residual, _MIN_RESIDUAL))
+        tolerances = np.where(np.isnan(residual), _MAX_OF_SPREAD, tolerances)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            varies = (greatest * np.abs(coefficients))[:, 1:].max(axis=1, initial=0.0) > _MIN_RESIDUAL
+            # A constant target has no spread. Its value takes the place of the spread.
+            constant = ~varies & (residual < _MIN_RESIDUAL) & (targets.center != 0)
+            spread = np.where(constant, np.abs(targets.center), targets.scale)
+            tolerances[constant] = _MAX_OF_CONSTANT
+            return Rounding(coefficients, greatest * (targets.scale / spread)[:, None], tolerances)
 
     def _monomials(self) -> Floats:
         check_is_fitted(self)
         return self._polynomial.monomials
 
 
-def _rounding(coefficients: Floats, precision: int) -> Floats:
-    """Return the rounding errors of coefficients that are written with `precision` digits and read as floats."""
-    written = [float(f"{value:.{precision}g}") for value in coefficients.flat]
-    return np.maximum(np.abs(np.reshape(written, coefficients.shape) - coefficients), np.spacing(np.abs(coefficients)))
-
-
-def _warn_of_rounding(moved: Floats, precision: int) -> None:
-    """Warn if rounding errors of the coefficients change a target by more than its standard deviation.
-
-    Rounding errors of terms are treated as independent, so their squares are summed.
-
-    Parameters
-    ----------
-    moved : ndarray of shape (n_targets, n_monomials)
-        The change of the target by the rounding of each term, in standard deviations.
-    precision : int
-    """
-    with np.errstate(under="ignore"):
-        # Squares of values above 1e154 would overflow. At 1e99, the equation is useless anyway.
-        together = np.sqrt(np.square(np.minimum(moved, 1e99)).sum(axis=1)).max(initial=0.0)
-    if together > 1.0:
-        enough = precision + 2 + math.ceil(math.log10(together))
-        # Floats have about 15 digits, so a greater precision would not help.
-        advice = f"Take precision={enough}" if enough <= 15 else "Use predict or module_ instead"
-        warnings.warn(
-            f"Rounded to {precision} significant digits, the equation may be off by about {together:.2g} times the "
-            f"spread of y, as its terms are far larger than that. {advice}, or subtract from y, and from columns far "
-            "from 0, a value in their middle.",
-            UserWarning,
-            stacklevel=3,
-        )
+def _warn_of_rounding(rounding: Rounding, precision: int) -> None:
+    """Warn if the equation with this number of digits differs from the polynomial by more than its tolerance."""
+    errors = rounding.errors(precision)
+    beyond = errors > rounding.tolerances
+    if not beyond.any():
+        return
+    worst = int(np.argmax(np.where(beyond, errors, 0.0)))
+    enough = rounding.fewest_digits()
+    if enough > precision and (rounding.errors(enough) <= rounding.tolerances).all():
+        advice = f"Take precision={enough} or None"
+    else:
+        # Floats have no more digits, so a greater precision would not help.
+        advice = "More digits do not help. Use predict or module_ instead"
+    warnings.warn(
+        f"Rounded to {precision} significant digits, the equation may be off by about {errors[worst]:.2g} times the "
+        f"spread of y. That is more than a thousandth of the spread, or more than a tenth of the residuals. {advice}, "
+        "or subtract from y, and from columns far from 0, a value in their middle.",
+        UserWarning,
+        stacklevel=3,
+    )

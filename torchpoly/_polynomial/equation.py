@@ -2,15 +2,64 @@
 
 from __future__ import annotations
 
+import bisect
 import keyword
 import re
 import unicodedata
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._backend.rows import Floats
+
+# The fewest digits of an equation that are chosen, and the digits of floats.
+_FEWEST, _ALL = 3, 17
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """The errors of monomials whose coefficients are written with few digits.
+
+    Parameters
+    ----------
+    coefficients : ndarray of shape (n_targets, n_monomials)
+        The constant first.
+    greatest : ndarray of shape (n_targets, n_monomials)
+        The greatest absolute value of each monomial in the box of the data, in units of the spread of each target.
+        Infinite if unknown: the errors are then 0.
+    tolerances : ndarray of shape (n_targets,)
+        The errors that are accepted, in the same units.
+    """
+
+    coefficients: Floats
+    greatest: Floats
+    tolerances: Floats
+
+    def kept(self, precision: int) -> Floats:
+        """Return the coefficients, with 0 for terms that change the target by less than ``10**-precision``."""
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            negligible = self.greatest * np.abs(self.coefficients) < 10.0**-precision
+        # A small constant is written if there are no other terms.
+        negligible[:, 0] &= ~negligible[:, 1:].all(axis=1)
+        return np.where(negligible, 0.0, self.coefficients)
+
+    def errors(self, precision: int) -> Floats:
+        """Return an estimate of the greatest error of each target. The errors of terms are taken for independent."""
+        kept = self.kept(precision)
+        written = np.reshape([float(f"{value:.{precision}g}") for value in kept.flat], kept.shape)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            moved = self.greatest * np.maximum(np.abs(written - self.coefficients), np.spacing(np.abs(kept)))
+            # Squares of values above 1e154 would overflow. At 1e99, the equation is useless anyway.
+            moved = np.where(np.isfinite(self.greatest), np.minimum(moved, 1e99), 0.0)
+            return np.sqrt(np.square(moved).sum(axis=1))
+
+    def fewest_digits(self) -> int:
+        """Return the fewest digits, from 3 to 17, whose errors are accepted; 17 if none are."""
+        return _FEWEST + bisect.bisect_left(
+            range(_FEWEST, _ALL), True, key=lambda digits: bool((self.errors(digits) <= self.tolerances).all())
+        )
 
 
 def write_equations(

@@ -106,6 +106,16 @@ class GramObjective(Objective):
         # At a perfect fit, rounding may make the loss negative. The unit may be infinite, so it is the last factor.
         return value, loss * self._loss_unit if loss > 0.0 else 0.0
 
+    def residual_size(self, parameters: Floats) -> Floats:
+        """Return the root of the mean squared residual of each scaled target."""
+        half_gradient = self._half_gradient(parameters)
+        distance, slope = parameters - self.reference, half_gradient + self._reference_half_gradient
+        squares = self.min_value + (distance * slope).sum(axis=0)
+        if self.alpha:
+            slopes = penalty_gradient(self.coordinates, parameters, self.norm_weights)
+            squares -= self.alpha * (parameters * slopes).sum(axis=0)
+        return np.sqrt(np.maximum(squares, 0.0))
+
     def coefficients(self, parameters: Floats) -> Floats:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
         if self.coordinates is not None:

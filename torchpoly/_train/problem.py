@@ -88,6 +88,9 @@ class Problem:
         attributes = {
             "_polynomial": FittedPolynomial(self.basis, coefficients, self.targets, self.box.low, self.box.high),
             "_single_target": single_target,
+            "_residual_size": [
+                size for part in self.parts for size in part.objective.residual_size(part.parameters).tolist()
+            ],
             "rank_": len(self.parts[0].parameters),
         } | self.values
         if self.path is not None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from torchpoly._backend.device import to_numpy
 from torchpoly._backend.rows import Array, Floats
 from torchpoly._gram.coordinates import penalty_gradient
 from torchpoly._gram.whitening import Whitening
@@ -109,6 +111,13 @@ class RowObjective(Objective):
             slope = (slope.T[:, None] @ self._coordinates)[:, 0].T
         gradient[:] = slope
         return float(value), float(losses.mean())
+
+    def residual_size(self, parameters: Floats) -> Floats:
+        """Return the mean absolute residual of each scaled target; NaN if predictions may have a link."""
+        if not self._loss.scales_targets:
+            return np.full(self.shape[1], np.nan)
+        residuals = self._rows.targets - self._rows.design.matvec(self._combined(parameters))
+        return to_numpy((cast(Array, abs(residuals)) * self._rows.normalized_weights).sum(1))
 
     def coefficients(self, parameters: Floats) -> Floats:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
