@@ -9,7 +9,6 @@ the calibration of the good ones, and its scale says which are bad.
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 
 from torchpoly import PolynomialFitDisplay, TorchPolynomialRegressor
 
@@ -28,8 +27,7 @@ error = drift(temperature, pressure) + 0.15 * rng.normal(size=400)
 loose = rng.random(400) < 0.125
 error[loose] -= rng.uniform(2, 9, loose.sum()) * (temperature[loose] > 0)
 
-X = pd.DataFrame({"temperature in °C": temperature, "pressure in bar": pressure})
-y = pd.Series(error, name="error in mbar")
+X, y = np.column_stack([temperature, pressure]), error
 
 # %%
 # The two fits, one parameter apart.
@@ -54,8 +52,10 @@ PolynomialFitDisplay.from_estimator(
     squared, X, ax=axes[0], label="squared error", color="tab:blue", linestyle="--", linewidth=2
 )
 axes[0].set_title("Least squares follows the bad readings")
-axes[1].scatter(X.iloc[:, 0][bad], (y - huber.predict(X))[bad], s=14, color="tab:red", label="found bad")
+axes[1].scatter(temperature[bad], (y - huber.predict(X))[bad], s=14, color="tab:red", label="found bad")
 axes[1].set_title("Residuals of the Huber fit")
+for axis, name in zip(axes, ["error in mbar", "residual in mbar"], strict=True):
+    axis.set(xlabel="temperature in °C", ylabel=name)
 axes[1].legend(loc="lower left")
 
 display.figure_.savefig("sensor_calibration.png", dpi=110)
