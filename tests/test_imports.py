@@ -57,9 +57,8 @@ for model in models.values():
     results = joblib.Parallel(n_jobs=2)(joblib.delayed(predict)(model, X) for _ in range(2))
     assert not any(is_imported for _, is_imported in results)
     assert (results[0][0] == model.predict(X)).all()
-print("torch" in sys.modules)
-# This reads every attribute, module_ among them.
 assert all("TorchPolynomialRegressor" in model._repr_html_() for model in models.values())
+print("torch" in sys.modules)
 # skops imports all of scikit-learn, and torch with it if that is there.
 import skops.io
 with open(sys.argv[1] + ".skops", "rb") as file:
