@@ -1,6 +1,6 @@
 """Tools of other projects that take an estimator: beside linear models, and beside the pipeline that people come from.
 
-Each test imports its tool itself: together they take ten seconds to import, and some change how threads are used.
+Each test imports its tool itself: together they take ten seconds to import, which the fast tests would spend, too.
 """
 
 from itertools import product
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def no_windows():
-    """Draw without windows, and forget the style that yellowbrick sets when it is imported."""
+    """Draw without windows, and undo what skore and yellowbrick change in Matplotlib when they are imported."""
     backend = mpl.get_backend()
     with mpl.rc_context():
         mpl.use("Agg")
@@ -121,7 +121,7 @@ def test_yellowbrick(rows):
         FeatureImportances(TorchPolynomialRegressor(2)).fit(X, y)
     models = TorchPolynomialRegressor(2), reference(2)
     for plot in (ResidualsPlot, PredictionError):
-        # It knows no regressor of scikit-learn 1.7 and newer by itself.
+        # Without `force_model` it refuses all regressors of new versions of scikit-learn, LinearRegression too.
         assert_allclose(*(plot(model, force_model=True).fit(X, y).score(X, y) for model in models), rtol=1e-9)
     curves = (LearningCurve(model, scoring="r2", train_sizes=[0.5, 1.0]).fit(X, y) for model in models)
     assert_allclose(*(curve.test_scores_mean_ for curve in curves), rtol=1e-9)
