@@ -336,3 +336,23 @@ def test_dask_ml(rows):
     assert_allclose(ParallelPostFit(TorchPolynomialRegressor(2)).fit(X, y).predict(chunks).compute(), expected)
     incremental = Incremental(TorchPolynomialRegressor(2), shuffle_blocks=False)
     assert_allclose(incremental.fit(chunks, da.from_array(y, chunks=40)).predict(chunks).compute(), expected)
+
+
+@pytest.mark.parametrize("is_search", [False, True])
+def test_mlflow_and_skops_need_public_names_only(is_search, rows, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+    import skops.io
+
+    X, y = rows
+    model = TorchPolynomialRegressor(2)
+    model = (PolynomialGridSearchCV(model, {"degree": [1, 2]}) if is_search else model).fit(X, y)
+    types = skops.io.get_untrusted_types(data=skops.io.dumps(model))
+    assert [name for name in types if not name.startswith("sklearn.")] == [
+        *["torchpoly.PolynomialGridSearchCV"] * is_search,
+        "torchpoly.TorchPolynomialRegressor",
+    ]
+    # The names of packages, so that MLflow need not import the model in another process to find them.
+    packages = ["scikit-learn", "torchpoly"]
+    mlflow.sklearn.save_model(model, tmp_path / "model", skops_trusted_types=types, pip_requirements=packages)
+    assert_array_equal(mlflow.sklearn.load_model(tmp_path / "model").predict(X), model.predict(X))
