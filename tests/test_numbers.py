@@ -2,6 +2,7 @@
 
 import datetime
 
+import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -112,3 +113,13 @@ def test_text_as_targets(make):
     np.testing.assert_allclose(model.predict(X_OF_NUMBERS), linear.predict(X_OF_NUMBERS), atol=1e-12)
     with pytest.raises(ValueError, match=r"could not convert string to float: .*'low'.*, in y"):
         TorchPolynomialRegressor(1).fit(X_OF_NUMBERS, make(["low"] * N_ROWS))
+
+
+def test_text_as_targets_in_dask():
+    X, texts = pd.DataFrame(X_OF_NUMBERS), pd.Series([str(value) for value in Y])
+    model = TorchPolynomialRegressor(1).fit(*(dd.from_pandas(part, npartitions=2) for part in (X, texts)))
+    expected = TorchPolynomialRegressor(1).fit(X_OF_NUMBERS, Y).predict(X_OF_NUMBERS)
+    np.testing.assert_allclose(model.predict(X), expected, atol=1e-12)
+    texts[N_ROWS - 1] = "low"
+    with pytest.raises(ValueError, match=r"In partition 1: could not convert string to float: .*'low'.*, in y"):
+        TorchPolynomialRegressor(1).fit(*(dd.from_pandas(part, npartitions=2) for part in (X, texts)))

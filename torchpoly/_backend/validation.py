@@ -107,7 +107,7 @@ def check_targets(y: NDArray[Any]) -> NDArray[Any]:
     return y
 
 
-def _text_as_numbers(y: Any) -> Any:
+def text_as_numbers(y: Any) -> Any:
     """Return targets that are given as text as numbers, as scikit-learn's linear models read them.
 
     Raises
@@ -134,7 +134,7 @@ def check_rows(estimator: Any, X: Any, y: Any, *, reset: bool = True) -> tuple[N
     X, y = to_host_array(X), to_host_array(y)
     check_numbers(X, "X")
     check_numbers(y, "y")
-    y = _text_as_numbers(y)
+    y = text_as_numbers(y)
     X, y = validate_data(estimator, X, y, dtype=DTYPES, multi_output=True, y_numeric=True, reset=reset)
     return X, check_targets(y)
 

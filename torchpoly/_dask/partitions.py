@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_array, check_X_y
 
 from torchpoly._backend.device import resolve_device
 from torchpoly._backend.rows import Array, Floats, distinct, union_of_ranges
-from torchpoly._backend.validation import DTYPES, check_numbers, check_targets, check_weights
+from torchpoly._backend.validation import DTYPES, check_numbers, check_targets, check_weights, text_as_numbers
 from torchpoly._dask.collections import Columns, aligned, blocks, check_partitions, is_collection, is_frame
 from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.reading import TrainingRows, read_gram
@@ -143,7 +143,7 @@ def _of_partition(
             return None
         for part, name in [(X, "X"), (y, "y")]:
             check_numbers(part, name)
-        rows, values = check_X_y(X, y, dtype=DTYPES, multi_output=True, y_numeric=True)
+        rows, values = check_X_y(X, text_as_numbers(y), dtype=DTYPES, multi_output=True, y_numeric=True)
         values = check_targets(values)
         if weights is not None and np.shape(weights) == (len(rows),) and not np.any(weights):
             return None

@@ -137,8 +137,11 @@ def accumulate(spec: ModelSpec, partitions: Partitions) -> RunningGram:
 
 def _values_at(estimator: PolynomialBase) -> Callable[[NDArray[Any]], Floats]:
     """Return the function from rows to predictions, which workers run."""
-    return partial(_predict, estimator._polynomial, estimator.device, estimator._valid_extrapolation())
+    names = getattr(estimator, "feature_names_in_", None)
+    return partial(_predict, estimator._polynomial, estimator.device, estimator._valid_extrapolation(), names)
 
 
-def _predict(polynomial: FittedPolynomial, device: Any, extrapolation: Extrapolation, X: NDArray[Any]) -> Floats:
-    return polynomial.predict(X, device_or_cpu(device), extrapolation)
+def _predict(
+    polynomial: FittedPolynomial, device: Any, extrapolation: Extrapolation, names: NDArray[Any] | None, X: NDArray[Any]
+) -> Floats:
+    return polynomial.predict(X, device_or_cpu(device), extrapolation, names)
