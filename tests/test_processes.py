@@ -32,6 +32,7 @@ FITS = {
     "asgd": {"optimizer": "asgd", "n_iter": 50, "tol": None},
     "adafactor": {"optimizer": "adafactor", "n_iter": 50, "tol": None},
     "muon": {"optimizer": "muon", "n_iter": 5, "tol": None},
+    "muon on batches": {"optimizer": "muon", "batch_size": 50, "n_iter": 30, "tol": None},
     "huber": {"loss": "huber"},
     "absolute error": {"loss": "absolute_error"},
     "callable": {"loss": squares, "n_iter": 20, "tol": None},
@@ -146,6 +147,7 @@ HOSTILE = {
     "device block": partial(torch.device, "meta"),
     "deterministic": deterministic,
     "autocast": partial(torch.autocast, "cpu", dtype=torch.bfloat16),
+    "autocast to float16": partial(torch.autocast, "cpu", dtype=torch.float16),
     "anomalies": torch.autograd.detect_anomaly,
 }
 

@@ -17,7 +17,8 @@ _IMPORTED_IN = os.getpid()
 def default_torch_state() -> Iterator[None]:
     """Use torch's default device and thread settings, and restore the settings of the process afterwards.
 
-    Optimizers create tensors on the default device, so this must be the CPU. A process that was forked
+    Optimizers create tensors on the default device, so this must be the CPU. Muon multiplies matrices in bfloat16, and
+    autocast would take its own type for them. A process that was forked
     after torch had started threads would wait for these threads forever, so it uses one thread.
     """
     import torch
@@ -26,6 +27,9 @@ def default_torch_state() -> Iterator[None]:
         stack.enter_context(np.errstate(under="ignore"))
         # A KeyboardInterrupt inside an optimizer of torch can leave gradients disabled.
         stack.callback(torch.set_grad_enabled, torch.is_grad_enabled())
+        for device in ("cpu", "cuda", "xpu"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
         if torch.get_default_device().type != "cpu":
             stack.enter_context(torch.device("cpu"))
         if _is_forked():
