@@ -57,7 +57,8 @@ def product_rounding(targets: TargetScaling) -> Floats:
 
     Scaled targets have a spread of 1. If y has a large mean, its rounding errors are relative to the mean.
     """
-    return (_PRODUCT_ROUNDING + 2 * np.abs(targets.center) / targets.scale) * np.finfo(np.float64).eps
+    with np.errstate(over="ignore"):
+        return (_PRODUCT_ROUNDING + 2 * np.abs(targets.center) / targets.scale) * np.finfo(np.float64).eps
 
 
 def _ranges(Y: NDArray[Any], weights: Floats | None) -> TargetScaling:
