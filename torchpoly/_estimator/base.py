@@ -26,6 +26,7 @@ from torchpoly._estimator.leave_one_out import LOO
 from torchpoly._estimator.saved_state import from_plain, to_plain
 from torchpoly._estimator.spec import BasisName, ModelSpec, loss_class
 from torchpoly._gram.merging import RunningGram
+from torchpoly._gram.uncertainty import Uncertainty
 from torchpoly._loss.custom import LossFunction
 from torchpoly._loss.named import LOSSES, LossName
 from torchpoly._polynomial.domain import VERY_NARROW
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
 # The version of the saved state. It is incremented if earlier versions of torchpoly cannot read a new state.
 _FORMAT = 2
 # Fitted attributes that are dataclasses, and are saved as dicts of arrays, numbers and strings.
-_RECORDS = {"_polynomial": FittedPolynomial, "_running_gram": RunningGram}
+_RECORDS = {"_polynomial": FittedPolynomial, "_running_gram": RunningGram, "_uncertainty": Uncertainty}
 # Attributes that some fits do not set.
 _OPTIONAL = {"dual_gap_", "loo_path_", "_running_gram"}.union(*(kind.attributes for kind in LOSSES.values()))
+# The covariance of the coefficients is saved up to this number of terms, 4 MB or, with dependent terms, 8 MB.
+_MAX_SAVED_TERMS = 1000
 # Number of stack frames from a warning in `_warn_of_columns` to the line that calls fit.
 _STACKLEVEL = 6
 
@@ -86,6 +89,8 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
     _single_target: bool
     # A typical residual of each target, in units of its scale; NaN if unknown. Earlier versions did not save it.
     _residual_size: list[float] | None = None
+    # The covariance of the coefficients. Earlier versions did not save it.
+    _uncertainty: Uncertainty | None = None
     # The loss after each iteration.
     _losses: list[float]
     # The Gram matrix of the last fit and that of all calls of partial_fit, to which later rows are added.
@@ -144,6 +149,8 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
 
         # A copy, as another thread may fit meanwhile.
         state = {name: value for name, value in dict(super().__getstate__()).items() if name != "_read"}
+        if self._uncertainty is not None and self._polynomial.basis.n_terms > _MAX_SAVED_TERMS:
+            del state["_uncertainty"]
         records = {name: to_plain(state[name]) for name in _RECORDS if state.get(name) is not None}
         return state | records | {"_format": _FORMAT, "_version": __version__}
 
@@ -238,6 +245,7 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
             read = RunningGram.of_equations(problem.read, problem.targets, problem.box, n_rows)
             self._read = None if read is None else read.weighing(weight_unit)
         self._namespace = None
+        self._uncertainty = problem.uncertainty(n_rows)
         self.__dict__.update(fitted(average_curves(curves)))
         if tasks is not None:
             tasks.finish()

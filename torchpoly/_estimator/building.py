@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from torchpoly._backend.device import Device
-from torchpoly._backend.rows import Floats
+from torchpoly._backend.device import Device, asarray_like, to_numpy
+from torchpoly._backend.rows import Array, Floats
 from torchpoly._estimator.leave_one_out import LeaveOneOutGrid
 from torchpoly._estimator.spec import ModelSpec, loss_class
 from torchpoly._gram.conditioning import well_conditioned
@@ -33,6 +33,8 @@ from torchpoly._train.row_objective import RowObjective
 # A warm start is ignored if it predicts more than this in standard deviations of y. Squares of such
 # predictions, 1e140, and their products with features are still far below the largest float, 1e308.
 _MAX_WARM_START = 1e70
+# If the mean squared residuals are a smaller part of those of y, the rows are read once more for them.
+_MIN_RELATIVE_RESIDUAL = 1e-6
 
 
 def build_from_rows(
@@ -85,7 +87,7 @@ def build_from_rows(
     reading, more = chosen.split(data.Y.shape[1])
     start = None if extended is data else more
     if spec.is_least_squares and batch_size is None:
-        problem = build_from_gram(spec, reading, data.targets, box, start)
+        problem = build_from_gram(spec, reading, data.targets, box, start, data)
     else:
         problem = _build_on_rows(
             spec,
@@ -128,15 +130,20 @@ def build_from_running_gram(
     if again is not None and grid is not None:
         spec, reading, path = grid.choose(reading, again, targets)
     if again is None or not spec.needs_well_conditioned:
-        return replace(build_from_gram(spec, reading, targets, rows.box), path=path)
+        return replace(build_from_gram(spec, reading, targets, rows.box, source=again), path=path)
     if reading.first is None:
         reading = well_conditioned(reading, again)
-    problem = build_from_gram(spec, reading, targets, rows.box)
+    problem = build_from_gram(spec, reading, targets, rows.box, source=again)
     return replace(problem, extremes=columns_with_extremes(reading, again), path=path)
 
 
 def build_from_gram(
-    spec: ModelSpec, reading: NormalEquations, targets: TargetScaling, box: Box, warm: Floats | None = None
+    spec: ModelSpec,
+    reading: NormalEquations,
+    targets: TargetScaling,
+    box: Box,
+    warm: Floats | None = None,
+    source: Source | None = None,
 ) -> Problem:
     """Return the problem ``min c'Gc - 2 c'b + alpha c'Pc`` of a Gram matrix G.
 
@@ -148,10 +155,14 @@ def build_from_gram(
     box : Box
     warm : ndarray of shape (n_terms, n_targets) or None
         Mean products of the features with the values from which training starts.
+    source : Source, optional
+        The rows, if they can be read again.
     """
     orthonormal = spec.basis == "orthonormal"
     objective_over = GramObjective.orthonormal if orthonormal else GramObjective.in_basis
     objective = objective_over(reading, spec.alpha, targets.scale)
+    if source is not None and reading.rows is None:
+        objective = _with_residuals(objective, reading, source)
     if not spec.is_monomial:
         # Optimizers that divide the gradient by its size, such as Adam, would follow rounding errors.
         is_rounding = np.abs(objective.rhs) < product_rounding(targets)
@@ -164,8 +175,36 @@ def build_from_gram(
         if not orthonormal:
             parameters = coordinates @ parameters
     return Problem(
-        [Part(objective, parameters)], reading.basis, reading.transform, targets, box, reading.plain, values=spec.values
+        [Part(objective, parameters)],
+        reading.basis,
+        reading.transform,
+        targets,
+        box,
+        reading.plain,
+        values=spec.values,
+        equations=reading,
+        alpha=spec.alpha,
     )
+
+
+def _with_residuals(objective: GramObjective, reading: NormalEquations, source: Source) -> GramObjective:
+    """Return the objective with the mean squared residuals of the rows, if those of the Gram matrix are rounding.
+
+    The Gram matrix gives them as differences of larger numbers.
+    """
+    size = objective.residual_size(objective.reference)
+    if (np.square(size) > _MIN_RELATIVE_RESIDUAL * reading.statistics.target).all():
+        return objective
+    coefficients = objective.coefficients(objective.reference)
+    if reading.transform is not None:
+        coefficients = reading.transform @ coefficients
+
+    def squares(block: Array) -> Floats:
+        residuals = block[len(coefficients) :] - asarray_like(coefficients.T, block) @ block[: len(coefficients)]
+        return to_numpy((residuals * residuals).sum(1))
+
+    exact = source.total(reading.basis, squares) / reading.statistics.total_weight
+    return replace(objective, min_value=objective.min_value + exact - np.square(size))
 
 
 def _build_on_rows(
@@ -221,7 +260,8 @@ def _build_on_rows(
                 rounding = 2 * product_rounding(data.targets)[own]
             objective = RowObjective(rows_of_part, loss, starts, spec.alpha, stages, batch_size, projection, rounding)
             parts.append(Part(objective, np.zeros(objective.shape), loss))
-    return Problem(parts, reading.basis, None, scale, box, values=spec.values)
+    equations = reading if spec.is_least_squares else None
+    return Problem(parts, reading.basis, None, scale, box, values=spec.values, equations=equations, alpha=spec.alpha)
 
 
 def _warm_start(spec: ModelSpec, reading: NormalEquations, coordinates: Coordinates, products: Floats) -> Floats:

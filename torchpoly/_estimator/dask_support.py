@@ -83,10 +83,14 @@ def _columns(estimator: PolynomialBase, X: Any, *, reset: bool) -> Columns:
     return columns
 
 
-def predict_collection(estimator: PolynomialBase, X: Any) -> Any:
-    """Return the predictions for a Dask collection as a lazy collection."""
+def predict_collection(estimator: Any, X: Any, return_std: bool) -> Any:
+    """Return the predictions for a Dask collection as a lazy collection, or a tuple with their standard errors."""
     n_targets = None if estimator._single_target else estimator._polynomial.coefficients.shape[1]
-    return predict(X, _columns(estimator, X, reset=False), _values_at(estimator), n_targets)
+    columns = _columns(estimator, X, reset=False)
+    mean = predict(X, columns, _values_at(estimator), n_targets)
+    if not return_std:
+        return mean
+    return mean, predict(X, columns, estimator._errors_at(), n_targets)
 
 
 def score_collections(estimator: PolynomialBase, X: Any, y: Any, sample_weight: Any) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +25,7 @@ from torchpoly._estimator.memory import check_memory
 from torchpoly._estimator.monomials import Monomials
 from torchpoly._estimator.overfitting import warn_if_overfitting
 from torchpoly._estimator.partial_fit import PartialFit
+from torchpoly._estimator.standard_errors import StandardErrors
 from torchpoly._gram.reading import TrainingRows, count_chunks
 from torchpoly._polynomial.box import Box
 from torchpoly._polynomial.fitted import FittedPolynomial
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from torchpoly._polynomial.module import PolynomialModule
 
 
-class TorchPolynomialRegressor(Monomials, PartialFit):
+class TorchPolynomialRegressor(StandardErrors, Monomials, PartialFit):
     """Polynomial regression, trained by any torch optimizer.
 
     The terms are all products of powers of the columns of X up to a total degree. Any loss can be
@@ -434,24 +435,34 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
             )
 
     @overload
-    def predict(self, X: NDArray[np.float32]) -> NDArray[np.float32]: ...
+    def predict(self, X: NDArray[np.float32], return_std: Literal[False] = False) -> NDArray[np.float32]: ...
     @overload
-    def predict(self, X: ArrayLike) -> NDArray[np.float64]: ...
-    def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Evaluate the polynomial.
+    def predict(self, X: ArrayLike, return_std: Literal[False] = False) -> NDArray[np.float64]: ...
+    @overload
+    def predict(self, X: ArrayLike, return_std: bool) -> Any: ...
+    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
+        """Evaluate the polynomial, and the standard error of the mean if asked.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             Finite numbers. `extrapolation` defines the predictions outside the range of the training data.
 
+        return_std : bool, default=False
+            Whether to return the standard error of each prediction too. It is the uncertainty of the **mean** of y
+            at x, not of a new reading: :class:`sklearn.linear_model.BayesianRidge` adds the noise, and this does not.
+            :func:`torchpoly.inspection.predict_interval` gives intervals of both kinds.
+
         Returns
         -------
-        ndarray of shape (n_samples,) or (n_samples, n_targets)
+        y : ndarray of shape (n_samples,) or (n_samples, n_targets)
             Predictions: float32 if X is float32, else float64. Under scikit-learn's
             ``config_context(array_api_dispatch=True)``, predictions have the type of X. For a tensor, they
             are a tensor on X's device. For a Dask collection, they are a lazy collection with the chunks of
             X: an array for an array, a series or dataframe with X's index for a dataframe.
+
+        std : ndarray of the same shape
+            Standard errors, if `return_std` is True, of the type of the predictions.
 
         Raises
         ------
@@ -459,14 +470,21 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
             If the estimator is not fitted.
         ValueError
             If X has other columns than in fit or values that are not finite numbers; with
-            ``extrapolation="error"``, if rows are outside the range of the training data.
+            ``extrapolation="error"``, if rows are outside the range of the training data; with
+            ``return_std=True``, if `loss` is not the squared error or rows are not more than terms.
 
         Warns
         -----
         UserWarning
             With ``extrapolation="continue"``, if the difference of columns that nearly coincide is far
             outside its range in the training data, although each column is inside its own range. The
-            warning names the columns.
+            warning names the columns. With ``return_std=True``, if training stopped before the optimum.
+
+        Notes
+        -----
+        With n rows, the standard error is ``s * sqrt(h)``, with ``residual_std_`` s and the leverage h of x. With a
+        penalty, it is the standard deviation of the posterior distribution whose mean is the fit, and it does not
+        contain the bias of the penalty.
 
         Examples
         --------
@@ -479,7 +497,7 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         """
         check_is_fitted(self)
         if is_collection(X):
-            return predict_collection(self, X)
+            return predict_collection(self, X, return_std)
         check_namespace(X, self._namespace, "TorchPolynomialRegressor.predict")
         with overflow_as_value_error():
             rows = check_points(self, X)
@@ -487,8 +505,11 @@ class TorchPolynomialRegressor(Monomials, PartialFit):
         device = device_or_cpu(self._device_for(X))
         # One state of the estimator, as another thread may fit meanwhile.
         state = self.__dict__.copy()
-        predictions = state["_polynomial"].predict(rows, device, self._valid_extrapolation(), names)
-        return like_input(predictions[:, 0] if state["_single_target"] else predictions, X)
+        extrapolation = self._valid_extrapolation()
+        mean = state["_polynomial"].predict(rows, device, extrapolation, names)
+        found = [mean, self._mean_errors(rows, device, extrapolation)] if return_std else [mean]
+        results = [like_input(values[:, 0] if state["_single_target"] else values, X) for values in found]
+        return tuple(results) if return_std else results[0]
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the coefficient of determination of the predictions, averaged over targets.

@@ -7,11 +7,13 @@ the end.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
 
 import numpy as np
+from numpy.typing import NDArray
 
 from torchpoly._backend.rows import Floats
 from torchpoly._polynomial.basis import Basis
@@ -23,6 +25,10 @@ Monomial = tuple[int, ...]
 Polynomial = dict[Monomial, Fraction]
 # a and b of the recurrence T_k = a u T_(k-1) + b T_(k-2), with T_0 = 1 and T_1 = u.
 _RECURRENCES = {"chebyshev": (2, -1), "power": (1, 0)}
+# Bits of the entries of J. A condition number of 2**200 leaves 100 bits.
+_BITS = 300
+# Directions below this part of the widest one are rounding.
+_MIN_DIRECTION = 1e-10
 _ONE: Polynomial = {(): Fraction(1)}
 
 
@@ -50,6 +56,74 @@ def to_monomials(basis: Basis, coefficients: Floats, scale: float, offset: float
     scaled[()] = scaled.get((), Fraction(0)) + Fraction(offset)
     monomials = _factors(basis.indices.of_columns(len(basis.domain.center)))
     return np.array([_rounded(scaled.get(monomial, Fraction(0))) for monomial in monomials])
+
+
+def errors_of_monomials(basis: Basis, matrix: Floats) -> Floats:
+    """Return the square roots of the diagonal of ``J T T' J'``: J converts coefficients of the basis to monomials.
+
+    The sums of ``J T`` cancel, so they are integer sums: the rows of J with a common denominator that is a power of 2,
+    and 300 bits for each of its entries, times the entries of T, which are multiples of a power of 2.
+
+    Parameters
+    ----------
+    basis : Basis
+    matrix : ndarray of shape (n_terms, rank)
+        T.
+
+    Returns
+    -------
+    ndarray of shape (n_monomials,)
+        NaN for monomials that the basis does not contain, and for those that the rows do not determine.
+    """
+    forms, recurrence = _linear_forms(basis.domain), _RECURRENCES[basis.family]
+    rows: dict[Monomial, list[tuple[int, Fraction]]] = defaultdict(list)
+    for number, term in enumerate(_factors(basis.indices)):
+        for monomial, value in _expand({term: Fraction(1)}, forms, recurrence).items():
+            if value:
+                rows[monomial].append((number, value))
+    integers, exponents = zip(*map(_as_integers, matrix), strict=True)
+    free = _free_columns(basis.domain)
+    errors = []
+    for monomial in _factors(basis.indices.of_columns(len(basis.domain.center))):
+        row = rows.get(monomial)
+        if row is None or free[list(monomial)].any():
+            errors.append(np.nan)
+            continue
+        scaled = [(number, value * Fraction(2) ** int(exponents[number])) for number, value in row]
+        highest = max(_exponent(value) for _, value in scaled)
+        total = sum(integers[number] * round(value * Fraction(2) ** (_BITS - highest)) for number, value in scaled)
+        squares = sum(int(entry) ** 2 for entry in total)
+        errors.append(_rounded_root(squares, 2 * (highest - _BITS)))
+    return np.array(errors)
+
+
+def _as_integers(values: Floats) -> tuple[NDArray[np.object_], int]:
+    """Return integers and an exponent e, with ``values = integers * 2**e``."""
+    mantissas, exponents = np.frexp(values)
+    least = int(exponents[mantissas != 0].min(initial=0)) - 53
+    shifts = np.maximum(exponents - 53 - least, 0)
+    whole = (mantissas * 2.0**53).astype(np.int64).astype(object)
+    return whole * np.array([1 << int(shift) for shift in shifts], dtype=object), least
+
+
+def _exponent(value: Fraction) -> int:
+    """Return about the binary logarithm of a positive or negative number."""
+    return abs(value.numerator).bit_length() - value.denominator.bit_length()
+
+
+def _rounded_root(squares: int, exponent: int) -> float:
+    """Return ``sqrt(squares * 2**exponent)``."""
+    extra = max(0, 128 - squares.bit_length())
+    extra += (extra + exponent) % 2
+    root = Fraction(math.isqrt(squares << extra)) * Fraction(2) ** ((exponent - extra) // 2)
+    return _rounded(root)
+
+
+def _free_columns(domain: Domain) -> NDArray[np.bool_]:
+    """Return whether each column of X takes part in a linear dependency of the columns, or has no variable."""
+    left, values, _ = np.linalg.svd(domain.directions, full_matrices=False)
+    span = left[:, values > _MIN_DIRECTION * values.max(initial=0.0)]
+    return np.asarray(1.0 - np.square(span).sum(axis=1) > _MIN_DIRECTION)
 
 
 def _factors(indices: IndexSet) -> Iterator[Monomial]:

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 
 from torchpoly._backend.rows import Floats
 from torchpoly._gram.normal_equations import NormalEquations
+from torchpoly._gram.uncertainty import Uncertainty
 from torchpoly._loss.base import Loss
 from torchpoly._polynomial.basis import Basis
 from torchpoly._polynomial.box import Box
@@ -66,6 +67,10 @@ class Problem:
         Columns in which extreme values make terms numerically dependent.
     values : dict of str to object
         Fitted attributes with the values of parameters.
+    equations : NormalEquations or None
+        Those whose solution is the optimum, for least squares.
+    alpha : float
+        The penalty of the optimum.
     path : dict or None
         The fitted attribute ``loo_path_``.
     """
@@ -79,6 +84,8 @@ class Problem:
     extremes: NDArray[np.intp] | None = None
     values: dict[str, Any] = field(default_factory=dict)
     path: dict[str, Any] | None = None
+    equations: NormalEquations | None = None
+    alpha: float = 0.0
 
     def fitted_attributes(self, single_target: bool) -> dict[str, Any]:
         """Return the fitted attributes of the estimator for the present parameters."""
@@ -105,6 +112,16 @@ class Problem:
             gap = np.concatenate(cast(list[Floats], gaps))
             attributes["dual_gap_"] = float(gap[0]) if single_target else gap
         return attributes
+
+    def uncertainty(self, n_rows: int) -> Uncertainty | None:
+        """Return the covariance of the optimum of least squares for a number of rows; None if there is none."""
+        if self.equations is None:
+            return None
+        objective = self.parts[0].objective
+        if not isinstance(objective, GramObjective):
+            objective = GramObjective.orthonormal(self.equations, self.alpha, self.targets.scale)
+        mean_squares = np.square(objective.residual_size(objective.reference))
+        return Uncertainty.of(self.equations, self.alpha, n_rows, mean_squares)
 
     def batches(
         self, n_rows: int, random_state: int | np.random.RandomState | None

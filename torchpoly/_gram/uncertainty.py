@@ -1,0 +1,108 @@
+"""Standard errors of the coefficients of least squares."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, cast
+
+import numpy as np
+
+from torchpoly._backend.rows import Floats
+from torchpoly._gram.coordinates import PrimalCoordinates
+from torchpoly._gram.normal_equations import NormalEquations
+from torchpoly._gram.whitening import rounding_ratio
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """The covariance ``s**2 T T' / n`` of the coefficients of a least-squares fit to n rows.
+
+    Parameters
+    ----------
+    factor : ndarray of shape (n_terms, rank) or (n_terms * (n_terms + 1) / 2,)
+        T, with ``T' (G + alpha P) T = I`` for the Gram matrix G, the penalty alpha and its diagonal matrix P. Of an
+        upper triangular T, only the upper triangle, row by row.
+    n_rows : int
+        n: the number of rows of positive weight.
+    effective_rank : float
+        ``trace(T' G T)``: the rank without a penalty, and less with one.
+    mean_squares : ndarray of shape (n_targets,)
+        The weighted means of the squared residuals of the optimum, for scaled targets.
+    variances : ndarray of shape (n_targets,)
+        The weighted variances of the scaled targets.
+    """
+
+    factor: Floats
+    n_rows: int
+    effective_rank: float
+    mean_squares: Floats
+    variances: Floats
+
+    # Larger matrices T are not kept: 2896 terms, 64 MiB.
+    MAX_ELEMENTS: ClassVar[int] = 2**23
+
+    @classmethod
+    def of(cls, equations: NormalEquations, alpha: float, n_rows: int, mean_squares: Floats) -> Uncertainty | None:
+        """Return the covariance for some normal equations; None if there are more terms than rows or too many."""
+        if not isinstance(equations.statistics.features, np.ndarray) or equations.basis.n_terms**2 > cls.MAX_ELEMENTS:
+            return None
+        coordinates = cast(PrimalCoordinates, equations.orthonormal_coordinates(alpha))
+        matrix, statistics = coordinates.matrix, equations.statistics
+        if equations.transform is not None:
+            matrix = equations.transform @ matrix
+        penalty = equations.basis.norm_weights @ np.square(matrix).sum(axis=1) if alpha else 0.0
+        variances = statistics.target - np.square(statistics.cross[0])
+        factor = matrix
+        if matrix.shape[0] == matrix.shape[1] and not np.tril(matrix, -1).any():
+            factor = matrix[np.triu_indices(len(matrix))]
+        return cls(factor, n_rows, float(matrix.shape[1] - alpha * penalty), mean_squares, variances)
+
+    @cached_property
+    def matrix(self) -> Floats:
+        """T, of shape (n_terms, rank)."""
+        if self.factor.ndim == 2:
+            return self.factor
+        n_terms = (math.isqrt(8 * len(self.factor) + 1) - 1) // 2
+        matrix = np.zeros((n_terms, n_terms))
+        matrix[np.triu_indices(n_terms)] = self.factor
+        return matrix
+
+    @property
+    def dof(self) -> float:
+        """``n - trace(T' G T)``: the residual degrees of freedom."""
+        return self.n_rows - self.effective_rank
+
+    @cached_property
+    def scales(self) -> Floats:
+        """``s`` of each scaled target: the square root of the sum of squares divided by the degrees of freedom."""
+        return np.sqrt(self.mean_squares * (self.n_rows / self.dof))
+
+    def explained_share(self, coefficients: Floats, changes: Floats) -> tuple[Floats, Floats]:
+        """Return what a polynomial loses of its variance over the rows if some functionals of it must be 0.
+
+        The functionals are ``D c`` of the coefficients c, and the parameters t of ``c = T t`` are orthonormal over the
+        rows, so the loss is ``t' Q Q' t`` with an orthonormal basis Q of the rows of ``D T``. Without a penalty it is
+        what the residual sum of squares of a refit gains.
+
+        Parameters
+        ----------
+        coefficients : ndarray of shape (n_terms, n_targets)
+            c.
+        changes : ndarray of shape (n_functionals, rank)
+            ``D T``.
+
+        Returns
+        -------
+        losses, variances : ndarray of shape (n_targets,)
+            The losses, and the variances of the polynomials.
+        """
+        constant = np.zeros((len(self.matrix), 1))
+        constant[0] = 1.0
+        both = np.linalg.lstsq(self.matrix, np.hstack([coefficients, constant]), rcond=None)[0]
+        parameters, of_constant = both[:, :-1], both[:, -1]
+        left, values, _ = np.linalg.svd(changes.T, full_matrices=False)
+        basis = left[:, values > rounding_ratio(len(self.matrix)) * values.max(initial=0.0)]
+        varying = parameters - np.outer(of_constant, of_constant @ parameters)
+        return np.square(basis.T @ parameters).sum(axis=0), np.square(varying).sum(axis=0)
