@@ -93,7 +93,9 @@ class StandardErrors(PolynomialBase):
     def _monomial_errors(self, name: str) -> Floats:
         """Return the standard errors of the monomials, of shape (n_targets, n_monomials); the constant is the first."""
         uncertainty = self._uncertainty_or(AttributeError, f"{name!r} does not exist")
-        errors = errors_of_monomials(self._polynomial.basis, uncertainty.matrix) / np.sqrt(uncertainty.n_rows)
+        errors = errors_of_monomials(self._polynomial.basis, uncertainty.matrix, uncertainty.null) / np.sqrt(
+            uncertainty.n_rows
+        )
         scales = self._polynomial.targets.scale * uncertainty.scales
         return scales[:, None] * errors
 

@@ -32,6 +32,8 @@ class Uncertainty:
         The weighted means of the squared residuals of the optimum, for scaled targets.
     variances : ndarray of shape (n_targets,)
         The weighted variances of the scaled targets.
+    null : ndarray of shape (n_terms, n_terms - rank)
+        Coefficients of polynomials that are 0 at all rows. NaN if unknown, as that of the constant may be.
     """
 
     factor: Floats
@@ -39,6 +41,7 @@ class Uncertainty:
     effective_rank: float
     mean_squares: Floats
     variances: Floats
+    null: Floats
 
     # Larger matrices T are not kept: 2896 terms, 64 MiB.
     MAX_ELEMENTS: ClassVar[int] = 2**23
@@ -57,7 +60,8 @@ class Uncertainty:
         factor = matrix
         if matrix.shape[0] == matrix.shape[1] and not np.tril(matrix, -1).any():
             factor = matrix[np.triu_indices(len(matrix))]
-        return cls(factor, n_rows, float(matrix.shape[1] - alpha * penalty), mean_squares, variances)
+        rank = float(matrix.shape[1] - alpha * penalty)
+        return cls(factor, n_rows, rank, mean_squares, variances, _null_directions(equations, matrix))
 
     @cached_property
     def matrix(self) -> Floats:
@@ -106,3 +110,16 @@ class Uncertainty:
         basis = left[:, values > rounding_ratio(len(self.matrix)) * values.max(initial=0.0)]
         varying = parameters - np.outer(of_constant, of_constant @ parameters)
         return np.square(basis.T @ parameters).sum(axis=0), np.square(varying).sum(axis=0)
+
+
+def _null_directions(equations: NormalEquations, matrix: Floats) -> Floats:
+    """Return the coefficients of polynomials that are 0 at all rows, as columns, for T of least norm."""
+    n_terms, rank = matrix.shape
+    if rank == n_terms:
+        return np.zeros((n_terms, 0))
+    if equations.transform is None:
+        return equations.statistics.whitening().null
+    # They are orthogonal to P T. The constant has no weight in P, so its coefficients are not known.
+    weighted = equations.basis.norm_weights[1:, None] * matrix[1:]
+    left = np.linalg.svd(weighted)[0]
+    return np.concatenate([np.full((1, n_terms - rank), np.nan), left[:, rank - 1 :]])

@@ -27,6 +27,8 @@ Polynomial = dict[Monomial, Fraction]
 _RECURRENCES = {"chebyshev": (2, -1), "power": (1, 0)}
 # Bits of the entries of J. A condition number of 2**200 leaves 100 bits.
 _BITS = 300
+# A functional of norm 1 is determined by the rows if its products with null directions are below this.
+_MAX_NULL_PRODUCT = 1e-7
 # Directions below this part of the widest one are rounding.
 _MIN_DIRECTION = 1e-10
 _ONE: Polynomial = {(): Fraction(1)}
@@ -58,7 +60,7 @@ def to_monomials(basis: Basis, coefficients: Floats, scale: float, offset: float
     return np.array([_rounded(scaled.get(monomial, Fraction(0))) for monomial in monomials])
 
 
-def errors_of_monomials(basis: Basis, matrix: Floats) -> Floats:
+def errors_of_monomials(basis: Basis, matrix: Floats, null: Floats) -> Floats:
     """Return the square roots of the diagonal of ``J T T' J'``: J converts coefficients of the basis to monomials.
 
     The sums of ``J T`` cancel, so they are integer sums: the rows of J with a common denominator that is a power of 2,
@@ -69,6 +71,8 @@ def errors_of_monomials(basis: Basis, matrix: Floats) -> Floats:
     basis : Basis
     matrix : ndarray of shape (n_terms, rank)
         T.
+    null : ndarray of shape (n_terms, n_null)
+        Coefficients of polynomials that are 0 at all rows; NaN if unknown.
 
     Returns
     -------
@@ -86,7 +90,7 @@ def errors_of_monomials(basis: Basis, matrix: Floats) -> Floats:
     errors = []
     for monomial in _factors(basis.indices.of_columns(len(basis.domain.center))):
         row = rows.get(monomial)
-        if row is None or free[list(monomial)].any():
+        if row is None or free[list(monomial)].any() or not _is_determined(row, null):
             errors.append(np.nan)
             continue
         scaled = [(number, value * Fraction(2) ** int(exponents[number])) for number, value in row]
@@ -95,6 +99,15 @@ def errors_of_monomials(basis: Basis, matrix: Floats) -> Floats:
         squares = sum(int(entry) ** 2 for entry in total)
         errors.append(_rounded_root(squares, 2 * (highest - _BITS)))
     return np.array(errors)
+
+
+def _is_determined(row: list[tuple[int, Fraction]], null: Floats) -> bool:
+    """Whether a functional of the coefficients is 0 for all polynomials that are 0 at the rows."""
+    numbers, values = zip(*row, strict=True)
+    greatest = max(map(abs, values))
+    functional = np.array([float(value / greatest) for value in values])
+    found = np.abs(functional @ null[list(numbers)])
+    return bool((found <= _MAX_NULL_PRODUCT * np.linalg.norm(functional)).all())
 
 
 def _as_integers(values: Floats) -> tuple[NDArray[np.object_], int]:

@@ -113,11 +113,16 @@ class RowObjective(Objective):
         return float(value), float(losses.mean())
 
     def residual_size(self, parameters: Floats) -> Floats:
-        """Return the mean absolute residual of each scaled target; NaN if predictions may have a link."""
+        """Return the root of the mean squared residual of each scaled target, or the mean absolute one if it is robust.
+
+        It is NaN for callables, as predictions may have a link.
+        """
         if not self._loss.scales_targets:
             return np.full(self.shape[1], np.nan)
         residuals = self._rows.targets - self._rows.design.matvec(self._combined(parameters))
-        return to_numpy((cast(Array, abs(residuals)) * self._rows.normalized_weights).sum(1))
+        sizes = cast(Array, abs(residuals)) if self._loss.is_robust else residuals * residuals
+        means = to_numpy((sizes * self._rows.normalized_weights).sum(1))
+        return means if self._loss.is_robust else np.sqrt(means)
 
     def coefficients(self, parameters: Floats) -> Floats:
         """Return the coefficients of the basis, of shape (n_terms, n_targets)."""
