@@ -331,7 +331,10 @@ def test_models_saved_before_have_none(rng):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"optimizer": "adam", "n_iter": 5}, {"optimizer": "sgd", "lr": 0.01, "batch_size": 10, "n_iter": 1, "tol": None}],
+    [
+        {"optimizer": "adam", "n_iter": 5},
+        {"basis": "monomial", "optimizer": "sgd", "lr": 1e-3, "batch_size": 10, "n_iter": 1, "tol": None},
+    ],
     ids=str,
 )
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -93,10 +93,8 @@ class StandardErrors(PolynomialBase):
     def _monomial_errors(self, name: str) -> Floats:
         """Return the standard errors of the monomials, of shape (n_targets, n_monomials); the constant is the first."""
         uncertainty = self._uncertainty_or(AttributeError, f"{name!r} does not exist")
-        errors = errors_of_monomials(self._polynomial.basis, uncertainty.matrix, uncertainty.null) / np.sqrt(
-            uncertainty.n_rows
-        )
-        scales = self._polynomial.targets.scale * uncertainty.scales
+        errors = errors_of_monomials(self._polynomial.basis, uncertainty.matrix, uncertainty.null)
+        scales = self._polynomial.targets.scale * uncertainty.scales / np.sqrt(uncertainty.n_rows)
         return scales[:, None] * errors
 
     def _mean_errors(self, X: NDArray[Any], device: Device, extrapolation: Extrapolation) -> NDArray[Any]:
