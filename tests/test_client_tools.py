@@ -11,7 +11,6 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn import config_context
 from sklearn.base import BaseEstimator
-from sklearn.feature_selection import RFE, SelectFromModel
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import PolynomialFeatures
@@ -41,14 +40,6 @@ def test_names_of_terms_are_those_of_scikit_learn(interaction_only, rng):
         model = TorchPolynomialRegressor(3, interaction_only=interaction_only).fit(X, np.arange(60.0))
         features = PolynomialFeatures(3, interaction_only=interaction_only, include_bias=False).fit(X)
         assert_array_equal(model.term_names_, features.get_feature_names_out())
-
-
-def test_selectors_say_what_is_missing(rng):
-    X, y = rng.normal(size=(60, 3)), rng.normal(size=60)
-    for selector in (RFE, SelectFromModel):
-        selector(TorchPolynomialRegressor(1)).fit(X, y).transform(X)
-        with pytest.raises((ValueError, AttributeError), match="coef_"):
-            selector(TorchPolynomialRegressor(2)).fit(X, y).transform(X)
 
 
 def test_html_pictures_compute_nothing(rng):
