@@ -4,6 +4,7 @@ import pickle
 import threading
 import time
 
+import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import PolynomialFeatures
 
-from torchpoly import TorchPolynomialRegressor
+from torchpoly import PolynomialFitDisplay, PolynomialGridSearchCV, TorchPolynomialRegressor
 
 
 @pytest.mark.parametrize("n_targets", [None, 1, 2])
@@ -182,3 +183,34 @@ def test_nested_tensors(rng):
     nested = torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
     with pytest.raises(TypeError, match="nested tensor"):
         TorchPolynomialRegressor(1).fit(nested, [0.0, 1.0])
+
+
+@pytest.mark.parametrize("x", [torch.zeros(4, 2, dtype=torch.complex64), torch.zeros(4, 2).to_sparse()], ids=str)
+def test_modules_refuse_complex_and_sparse_tensors(x, rng):
+    X = rng.uniform(-1, 1, (60, 2))
+    with pytest.raises(ValueError, match=r"x has the dtype .* It must be dense and real"):
+        TorchPolynomialRegressor(2).fit(X, X[:, 0]).module_(x)
+
+
+def test_searches_refuse_what_cannot_be_split(rng):
+    X, y = rng.normal(size=(20, 2)), rng.normal(size=20)
+    search = PolynomialGridSearchCV(TorchPolynomialRegressor(), {"degree": [1]}, cv=2)
+    with pytest.raises(TypeError, match="X is a sparse or nested tensor"):
+        search.fit(torch.tensor(X).to_sparse(), y)
+    with pytest.raises(TypeError, match="sample_weight is a Dask dataframe"):
+        search.fit(X, y, sample_weight=dd.from_pandas(pd.Series(np.ones(20)), npartitions=2))
+
+
+def test_columns_of_the_smallest_numbers(rng):
+    """Half of their range would be 0 in floats."""
+    X, y = rng.uniform(-1, 1, (20, 2)), rng.normal(size=20)
+    model = TorchPolynomialRegressor(1, warm_start=True).fit(X, y).fit(5e-324 * X, y)
+    assert_allclose(model.predict(5e-324 * X), y.mean(), atol=1e-12)
+
+
+def test_displays_take_tensors(rng):
+    X, y = torch.tensor(rng.normal(size=(20, 2)), requires_grad=True), torch.ones(20, requires_grad=True)
+    model = TorchPolynomialRegressor(1).fit(X, y)
+    assert PolynomialFitDisplay.from_estimator(model, X, y, residuals=True).y.shape == (20,)
+    with pytest.raises(ValueError, match="beyond what floats hold"):
+        PolynomialFitDisplay.from_estimator(model, [[10**400, 1]] * 20, y)

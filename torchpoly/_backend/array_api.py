@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     import torch
 
 
+def check_dense(values: Any, name: str) -> None:
+    """Raise a TypeError for sparse and nested tensors."""
+    if isinstance(values, TENSOR) and (values.is_nested or values.is_sparse or values.is_sparse_csr):
+        raise TypeError(f"{name} is a sparse or nested tensor. Give an ordinary tensor, such as {name}.to_dense().")
+
+
 def to_host_array(values: Any) -> Any:
     """Return a tensor as a NumPy array, a view where it is on the CPU; other values unchanged.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from torchpoly._backend.array_api import to_host_array
 from torchpoly._backend.sklearn_compat import (
     check_matplotlib_support,
     get_feature_names,
@@ -17,6 +18,7 @@ from torchpoly._backend.sklearn_compat import (
     is_scalar_nan,
     safe_indexing,
 )
+from torchpoly._backend.torch_state import overflow_as_value_error
 from torchpoly._backend.validation import check_numbers
 from torchpoly._display.loss_curve import one_axes
 
@@ -169,12 +171,14 @@ class PolynomialFitDisplay:
         check_is_fitted(estimator)
         if residuals and y is None:
             raise ValueError("The 'residuals' parameter got True, which takes the 'y' parameter. It got None.")
+        X, y = to_host_array(X), to_host_array(y)
         check_consistent_length(X, y)
         names = get_feature_names(X)
         check_numbers(y, "y")
         if names is None:  # the steps of a Pipeline may take the dates of a dataframe
             check_numbers(X, "X")
-        columns = list(np.asarray(X, dtype=np.float64).T) if names is None else [X[name] for name in names]
+        with overflow_as_value_error():
+            columns = list(np.asarray(X, dtype=np.float64).T) if names is None else [X[name] for name in names]
         index = _column(feature, names, len(columns))
         drawn = _numbers(columns[index])
         if drawn is None or not np.isfinite(drawn).any():

@@ -94,7 +94,9 @@ def rows_that_span(X: NDArray[Any], weights: Floats | None) -> NDArray[np.bool_]
 
 def _rounding(low: Floats, high: Floats, precision: float) -> Floats:
     """Return the greatest difference, for each column, of numbers that are equal up to rounding."""
-    return _EQUAL_UNITS * precision * np.maximum(np.abs(low), np.abs(high))
+    with np.errstate(under="ignore"):
+        relative = _EQUAL_UNITS * precision * np.maximum(np.abs(low), np.abs(high))
+    return np.maximum(relative, _EQUAL_UNITS * np.finfo(np.float64).smallest_subnormal)
 
 
 def _twins(low: Floats, high: Floats, precision: float) -> Floats:

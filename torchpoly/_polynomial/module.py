@@ -89,10 +89,12 @@ class PolynomialModule(nn.Module):
         Raises
         ------
         ValueError
-            If the last dimension of x is not the number of columns, or if `extrapolation` is ``"error"`` and a
-            value is outside the box.
+            If x is complex or sparse, if its last dimension is not the number of columns, or if `extrapolation` is
+            ``"error"`` and a value is outside the box.
         """
         n_features = len(self._basis.domain.center)
+        if x.is_complex() or x.layout != torch.strided:
+            raise ValueError(f"x has the dtype {x.dtype} and the layout {x.layout}. It must be dense and real.")
         if x.ndim == 0 or x.shape[-1] != n_features:
             raise ValueError(
                 f"x has the shape {tuple(x.shape)}, and its last dimension must be {n_features}, the number of columns "

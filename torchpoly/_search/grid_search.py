@@ -18,6 +18,7 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import indexable
 from sklearn.utils.parallel import Parallel, delayed
 
+from torchpoly._backend.array_api import check_dense
 from torchpoly._backend.device import resolve_device_with_warning
 from torchpoly._backend.sklearn_compat import (
     MultimetricScorer,
@@ -223,7 +224,7 @@ class PolynomialGridSearchCV(GridSearchCV):
         Raises
         ------
         TypeError
-            If X is a Dask dataframe.
+            If X, y or metadata are a Dask dataframe or a sparse tensor.
         ValueError
             For the reasons of GridSearchCV: the grid has an unknown parameter, it is empty, the splits are
             not possible, all fits fail, or one fit fails with ``error_score="raise"``.
@@ -250,11 +251,13 @@ class PolynomialGridSearchCV(GridSearchCV):
         >>> search.fit(X, X[:, 0] ** 2).best_params_
         {'degree': 2}
         """
-        if is_collection(X) and is_frame(X):
-            raise TypeError(
-                "X is a Dask dataframe, which scikit-learn cannot split into folds. Give X and y as arrays: "
-                "X.to_dask_array(lengths=True)."
-            )
+        for name, values in {"X": X, "y": y, **params}.items():
+            if is_collection(values) and is_frame(values):
+                raise TypeError(
+                    f"{name} is a Dask dataframe, which scikit-learn cannot split into folds. Give X and y as arrays: "
+                    "X.to_dask_array(lengths=True)."
+                )
+            check_dense(values, name)
         parser = CandidateParser(self.estimator)
         reason = parser.reason
         if type(self)._run_search is not GridSearchCV._run_search:
