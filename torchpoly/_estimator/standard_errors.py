@@ -17,7 +17,7 @@ from torchpoly._backend.rows import Floats, row_chunks
 from torchpoly._estimator.base import PolynomialBase
 from torchpoly._gram.uncertainty import Uncertainty
 from torchpoly._polynomial.fitted import Extrapolation, FittedPolynomial
-from torchpoly._polynomial.monomials import errors_of_monomials
+from torchpoly._polynomial.monomials import monomial_matrix
 from torchpoly._polynomial.target_scaling import TargetScaling
 
 # Number of values of the columns of T that exist at a time, 32 MiB.
@@ -93,7 +93,7 @@ class StandardErrors(PolynomialBase):
     def _monomial_errors(self, name: str) -> Floats:
         """Return the standard errors of the monomials, of shape (n_targets, n_monomials); the constant is the first."""
         uncertainty = self._uncertainty_or(AttributeError, f"{name!r} does not exist")
-        errors = errors_of_monomials(self._polynomial.basis, uncertainty.matrix, uncertainty.null)
+        errors = np.linalg.norm(monomial_matrix(self._polynomial.basis, uncertainty.matrix, uncertainty.null), axis=1)
         scales = self._polynomial.targets.scale * uncertainty.scales / np.sqrt(uncertainty.n_rows)
         return scales[:, None] * errors
 

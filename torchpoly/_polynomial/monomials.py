@@ -7,7 +7,6 @@ the end.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
@@ -27,6 +26,8 @@ Polynomial = dict[Monomial, Fraction]
 _RECURRENCES = {"chebyshev": (2, -1), "power": (1, 0)}
 # Bits of the entries of J. A condition number of 2**200 leaves 100 bits.
 _BITS = 300
+# Bits of the greatest entry of a row of J T, before it is rounded to floats.
+_ROUNDED_BITS = 200
 # A functional of norm 1 is determined by the rows if its products with null directions are below this.
 _MAX_NULL_PRODUCT = 1e-7
 # Directions below this part of the widest one are rounding.
@@ -60,11 +61,11 @@ def to_monomials(basis: Basis, coefficients: Floats, scale: float, offset: float
     return np.array([_rounded(scaled.get(monomial, Fraction(0))) for monomial in monomials])
 
 
-def errors_of_monomials(basis: Basis, matrix: Floats, null: Floats) -> Floats:
-    """Return the square roots of the diagonal of ``J T T' J'``: J converts coefficients of the basis to monomials.
+def monomial_matrix(basis: Basis, matrix: Floats, null: Floats) -> Floats:
+    """Return ``J T`` of shape (n_monomials, rank): J converts coefficients of the basis to monomials.
 
-    The sums of ``J T`` cancel, so they are integer sums: the rows of J with a common denominator that is a power of 2,
-    and 300 bits for each of its entries, times the entries of T, which are multiples of a power of 2.
+    The sums cancel, so they are sums of integers: the rows of J with a common denominator that is a power of 2, and 300
+    bits for each of its entries, times the entries of T, which are multiples of a power of 2.
 
     Parameters
     ----------
@@ -76,8 +77,8 @@ def errors_of_monomials(basis: Basis, matrix: Floats, null: Floats) -> Floats:
 
     Returns
     -------
-    ndarray of shape (n_monomials,)
-        NaN for monomials that the basis does not contain, and for those that the rows do not determine.
+    ndarray
+        Rows of NaN for monomials that the basis does not contain, and for those that the rows do not determine.
     """
     forms, recurrence = _linear_forms(basis.domain), _RECURRENCES[basis.family]
     rows: dict[Monomial, list[tuple[int, Fraction]]] = defaultdict(list)
@@ -87,18 +88,18 @@ def errors_of_monomials(basis: Basis, matrix: Floats, null: Floats) -> Floats:
                 rows[monomial].append((number, value))
     integers, exponents = zip(*map(_as_integers, matrix), strict=True)
     free = _free_columns(basis.domain)
-    errors = []
-    for monomial in _factors(basis.indices.of_columns(len(basis.domain.center))):
+    monomials = list(_factors(basis.indices.of_columns(len(basis.domain.center))))
+    found = np.full((len(monomials), matrix.shape[1]), np.nan)
+    for position, monomial in enumerate(monomials):
         row = rows.get(monomial)
         if row is None or free[list(monomial)].any() or not _is_determined(row, null):
-            errors.append(np.nan)
             continue
         scaled = [(number, value * Fraction(2) ** int(exponents[number])) for number, value in row]
         highest = max(_exponent(value) for _, value in scaled)
         total = sum(integers[number] * round(value * Fraction(2) ** (_BITS - highest)) for number, value in scaled)
-        squares = sum(int(entry) ** 2 for entry in total)
-        errors.append(_rounded_root(squares, 2 * (highest - _BITS)))
-    return np.array(errors)
+        surplus = max(int(abs(total).max()).bit_length() - _ROUNDED_BITS, 0)
+        found[position] = np.ldexp((total >> surplus).astype(np.float64), surplus + highest - _BITS)
+    return found
 
 
 def _is_determined(row: list[tuple[int, Fraction]], null: Floats) -> bool:
@@ -122,14 +123,6 @@ def _as_integers(values: Floats) -> tuple[NDArray[np.object_], int]:
 def _exponent(value: Fraction) -> int:
     """Return about the binary logarithm of a positive or negative number."""
     return abs(value.numerator).bit_length() - value.denominator.bit_length()
-
-
-def _rounded_root(squares: int, exponent: int) -> float:
-    """Return ``sqrt(squares * 2**exponent)``."""
-    extra = max(0, 128 - squares.bit_length())
-    extra += (extra + exponent) % 2
-    root = Fraction(math.isqrt(squares << extra)) * Fraction(2) ** ((exponent - extra) // 2)
-    return _rounded(root)
 
 
 def _free_columns(domain: Domain) -> NDArray[np.bool_]:
