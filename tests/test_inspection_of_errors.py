@@ -264,7 +264,7 @@ def test_refusals(function, rng):
         call(StandardScaler().fit(X), X, y)
     with pytest.raises(ValueError, match=r"'huber'.*BaggingRegressor.*MAPIE"):
         call(TorchPolynomialRegressor(1, loss="huber").fit(X, y), X, y)
-    with pytest.raises(ValueError, match="fewer rows than the 6 terms.*Lower 'degree'"):
+    with pytest.raises(ValueError, match=r"fewer rows than the 6 terms.*Lower 'degree'"):
         call(TorchPolynomialRegressor(2).fit(X[:4], y[:4]), X[:4], y[:4])
     if function not in ("leverage", "is_extrapolating"):
         with pytest.raises(ValueError, match="6 rows of positive weight and 6 independent terms"):
