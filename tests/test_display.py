@@ -11,6 +11,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from scipy import stats
 from sklearn.compose import make_column_transformer
 from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
@@ -19,7 +20,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from torchpoly import LossCurveDisplay, PolynomialFitDisplay, TorchPolynomialRegressor
+from torchpoly import DiagnosticsDisplay, LossCurveDisplay, PolynomialFitDisplay, TorchPolynomialRegressor
+from torchpoly.inspection import influence, predict_interval
 
 
 @pytest.fixture(autouse=True)
@@ -197,3 +199,67 @@ def test_a_long_name_leaves_room_for_the_curve(surface):
     display = LossCurveDisplay.from_estimator(model.fit(X, Y))
     assert len(display.name) <= 70
     assert display.name.startswith("TorchPolynomialRegressor(")
+
+
+@pytest.mark.parametrize("interval", ["prediction", "confidence"])
+@pytest.mark.parametrize("in_pipeline", [False, True])
+def test_bands_are_intervals(interval, in_pipeline, surface):
+    X, Y = surface
+    steps = [StandardScaler()] if in_pipeline else []
+    model = make_pipeline(*steps, TorchPolynomialRegressor(2)).fit(X, Y)
+    display = PolynomialFitDisplay.from_estimator(
+        model, X, Y, target=1, feature=1, interval=interval, confidence_level=0.8, color="tab:green"
+    )
+    rows = np.tile(np.median(X, axis=0), (200, 1))
+    rows[:, 1] = display.grid
+    expected = predict_interval(model, rows, confidence_level=0.8, kind=interval)[:, 1]
+    np.testing.assert_allclose(np.column_stack([display.lower, display.upper]), expected)
+    ends = display.band_.get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose([ends.min(), ends.max()], [expected.min(), expected.max()])
+    np.testing.assert_allclose(display.band_.get_facecolor()[0, :3], mpl.colors.to_rgb("tab:green"))
+    without = PolynomialFitDisplay.from_estimator(model, X, Y)
+    assert without.lower is without.band_ is None
+
+
+def test_bands_need_standard_errors(surface):
+    X, Y = surface
+    with pytest.raises(ValueError, match="'kind' parameter"):
+        PolynomialFitDisplay.from_estimator(TorchPolynomialRegressor(1).fit(X, Y), X, Y, interval="both")
+    with pytest.raises(ValueError, match="BaggingRegressor"):
+        PolynomialFitDisplay.from_estimator(
+            TorchPolynomialRegressor(1, loss="huber").fit(X, Y), X, Y, interval="prediction"
+        )
+    with pytest.raises(TypeError, match="'estimator' parameter got an instance of LinearRegression"):
+        PolynomialFitDisplay.from_estimator(LinearRegression().fit(X, Y), X, Y, interval="prediction")
+
+
+def test_diagnostics(surface, rng):
+    X, Y = surface
+    weights = rng.integers(0, 3, len(X)).astype(float)
+    y = pd.Series(Y[:, 0], name="yield")
+    model = TorchPolynomialRegressor(2).fit(X, y, sample_weight=weights)
+    display = DiagnosticsDisplay.from_estimator(
+        model, X, y, sample_weight=weights, scatter_kwargs={"color": "k"}, line_kwargs={"linewidth": 3}
+    )
+    found, kept = influence(model, X, y, sample_weight=weights), weights > 0
+    fit, residuals, quantiles, leverages = display.axes_
+    dots = [ax.collections[0].get_offsets() for ax in display.axes_]
+    predictions = model.predict(X)[kept]
+    np.testing.assert_allclose(dots[0], np.column_stack([predictions, y[kept]]))
+    np.testing.assert_allclose(dots[1], np.column_stack([predictions, y[kept] - predictions]))
+    np.testing.assert_allclose(dots[2][:, 1], np.sort(found.studentized_residuals[kept]))
+    # scipy takes other plotting positions, which differ by little.
+    np.testing.assert_allclose(dots[2][:, 0], stats.probplot(dots[2][:, 1])[0][0], atol=0.06)
+    expected = np.column_stack([found.leverage, found.externally_studentized_residuals])[kept]
+    np.testing.assert_allclose(dots[3], expected)
+    h, residual = leverages.lines[1].get_data()
+    # A row on the contour has Cook's distance 0.5.
+    np.testing.assert_allclose(residual**2 * h / (1 - h) / model.rank_, 0.5)
+    assert (fit.get_xlabel(), fit.get_ylabel()) == ("predicted yield", "actual yield")
+    assert quantiles.lines[0].get_linewidth() == residuals.lines[0].get_linewidth() == 3
+    again = display.plot(ax=plt.subplots(1, 4)[1])
+    assert again.figure_ is again.axes_[0].figure
+    with pytest.raises(ValueError, match=r"'ax' parameter got 2 axes.*four"):
+        display.plot(ax=plt.subplots(1, 2)[1])
+    two = DiagnosticsDisplay.from_estimator(TorchPolynomialRegressor(1).fit(X, Y), X, Y, target=1)
+    np.testing.assert_array_equal(two.y, Y[:, 1])

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from torchpoly import (
+    DiagnosticsDisplay,
     LossCurveDisplay,
     OverfittingWarning,
     PolynomialFitDisplay,
@@ -17,7 +18,16 @@ from torchpoly import (
     __version__,
     one_standard_error,
 )
-from torchpoly.inspection import jackknife_interval
+from torchpoly.inspection import (
+    anova,
+    covariance,
+    influence,
+    is_extrapolating,
+    jackknife_interval,
+    leverage,
+    predict_interval,
+    summary,
+)
 
 
 def squared(y_pred: torch.Tensor, y_true: torch.Tensor) -> torch.Tensor:
@@ -65,6 +75,20 @@ def test_a_script_with_types() -> None:
     assert search.cv_results_["mean_test_score"].shape == (2,)
     intervals = jackknife_interval(model, X, y, X[:5], confidence_level=0.9)
     assert intervals.shape == (5, 2)
+    assert predict_interval(model, X, kind="confidence").shape == (60, 2)
+    mean, std = model.predict(X, return_std=True)
+    assert mean.shape == std.shape
+    assert_type(model.term_coef_std_, NDArray[np.float64])
+    assert_type(model.feature_importances_, NDArray[np.float64])
+    assert_type(model.dof_, float)
+    assert round(model.residual_std_ + model.intercept_std_, 3) == 0
+    assert_type(leverage(model, X), NDArray[np.float64])
+    assert_type(is_extrapolating(model, X), NDArray[np.bool_])
+    assert_type(covariance(model), NDArray[np.float64])
+    assert influence(model, X, y).leverage.sum() > 0
+    assert summary(model).to_frame().shape == (6, 5)
+    assert anova(model, X, y).source[0] == "degree 1"
+    assert DiagnosticsDisplay.from_estimator(model, X, y).figure_ is not None
     assert PolynomialFitDisplay.from_estimator(model, X, y).line_ is not None
     assert LossCurveDisplay.from_estimator(model).figure_ is not None
     assert issubclass(OverfittingWarning, UserWarning)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ from torchpoly._backend.sklearn_compat import (
 from torchpoly._backend.torch_state import overflow_as_value_error
 from torchpoly._backend.validation import check_numbers
 from torchpoly._display.loss_curve import one_axes
+from torchpoly.inspection._intervals import predict_interval
 
 
 class PolynomialFitDisplay:
@@ -46,10 +47,16 @@ class PolynomialFitDisplay:
     feature_name, target_name : str
         Labels of the axes.
 
+    lower, upper : ndarray of shape (n_points,), default=None
+        Ends of an interval at the values of `grid`. The band between them is drawn.
+
     Attributes
     ----------
     line_ : matplotlib Line2D
         The curve.
+
+    band_ : matplotlib PolyCollection or None
+        The band of the interval.
 
     ax_ : matplotlib Axes
         Axes with data and curve.
@@ -77,6 +84,7 @@ class PolynomialFitDisplay:
     __module__ = "torchpoly"
 
     line_: Any
+    band_: Any
     ax_: Any
     residuals_ax_: Any
     figure_: Any
@@ -91,6 +99,8 @@ class PolynomialFitDisplay:
         predictions: NDArray[Any] | None,
         feature_name: str,
         target_name: str,
+        lower: NDArray[Any] | None = None,
+        upper: NDArray[Any] | None = None,
     ) -> None:
         self.grid = grid
         self.curve = curve
@@ -99,6 +109,8 @@ class PolynomialFitDisplay:
         self.predictions = predictions
         self.feature_name = feature_name
         self.target_name = target_name
+        self.lower = lower
+        self.upper = upper
 
     @classmethod
     def from_estimator(
@@ -110,6 +122,8 @@ class PolynomialFitDisplay:
         feature: int | str = 0,
         target: int = 0,
         residuals: bool = False,
+        interval: Literal["prediction", "confidence"] | None = None,
+        confidence_level: float = 0.95,
         grid_resolution: int = 200,
         ax: Any = None,
         **kwargs: Any,
@@ -136,6 +150,14 @@ class PolynomialFitDisplay:
         residuals : bool, default=False
             Whether ``y - predictions`` is drawn over the feature in second axes.
 
+        interval : {"prediction", "confidence"}, default=None
+            Whether a band shows the interval for a new reading, or that for the mean of y, of
+            :func:`torchpoly.inspection.predict_interval`. The estimator is then a TorchPolynomialRegressor with the
+            squared error, a search over one, or a Pipeline that ends in one of them.
+
+        confidence_level : float, default=0.95
+            That of the interval.
+
         grid_resolution : int, default=200
             Number of points of the curve.
 
@@ -155,7 +177,8 @@ class PolynomialFitDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            If the feature does not exist or has no numbers, or if `residuals` is set without `y`.
+            If the feature does not exist or has no numbers, if `residuals` is set without `y`, or if there are no
+            standard errors for the `interval`.
 
         Examples
         --------
@@ -185,20 +208,26 @@ class PolynomialFitDisplay:
             raise ValueError(
                 f"The 'feature' parameter got {feature!r}, a column without numbers: draw over another one."
             )
-        ends = np.nanmin(drawn), np.nanmax(drawn)
-        is_logarithmic = ax is not None and np.ravel(ax)[0].get_xscale() == "log" and ends[0] > 0
-        grid = (np.geomspace if is_logarithmic else np.linspace)(*ends, grid_resolution)
+        span = np.nanmin(drawn), np.nanmax(drawn)
+        is_logarithmic = ax is not None and np.ravel(ax)[0].get_xscale() == "log" and span[0] > 0
+        grid = (np.geomspace if is_logarithmic else np.linspace)(*span, grid_resolution)
         points = [grid if place == index else _typical(column, grid_resolution) for place, column in enumerate(columns)]
         # Estimators that were fitted to a dataframe predict for dataframes of the same type.
         frame: Any = np.column_stack(points) if names is None else type(X)(dict(zip(names, points, strict=True)))
+        ends = None
+        if interval is not None:
+            ends = predict_interval(estimator, frame, confidence_level=confidence_level, kind=interval)
+            ends = ends.reshape(len(grid), -1, 2)[:, target]
         display = cls(
             grid=grid,
-            curve=_column_of(estimator.predict(frame), target),
+            curve=column_of(estimator.predict(frame), target),
             feature=drawn,
-            y=None if y is None else _column_of(y, target),
-            predictions=_column_of(estimator.predict(X), target) if residuals else None,
+            y=None if y is None else column_of(y, target),
+            predictions=column_of(estimator.predict(X), target) if residuals else None,
             feature_name=f"x{index}" if names is None else str(names[index]),
             target_name=str(getattr(y, "name", None) or "y"),
+            lower=None if ends is None else ends[:, 0],
+            upper=None if ends is None else ends[:, 1],
         )
         return display.plot(ax=ax, **kwargs)
 
@@ -234,6 +263,10 @@ class PolynomialFitDisplay:
         if self.y is not None:
             self.ax_.scatter(self.feature, self.y, **dots)
         (self.line_,) = self.ax_.plot(self.grid, self.curve, **({"color": "tab:red"} | kwargs))
+        self.band_ = None
+        if self.lower is not None and self.upper is not None:
+            color = self.line_.get_color()
+            self.band_ = self.ax_.fill_between(self.grid, self.lower, self.upper, color=color, alpha=0.2, linewidth=0)
         # Without y, the name of the target is unknown, so labels of earlier curves stay.
         if self.y is not None or not self.ax_.get_ylabel():
             self.ax_.set(xlabel=self.feature_name, ylabel=self.target_name)
@@ -295,7 +328,7 @@ def _typical(column: Any, size: int) -> Any:
     return getattr(copies, "array", copies)
 
 
-def _column_of(values: Any, target: int) -> NDArray[Any]:
+def column_of(values: Any, target: int) -> NDArray[Any]:
     """Return one target of predictions or of y."""
     columns = np.asarray(values, dtype=np.float64).reshape(len(values), -1)
     if not isinstance(target, Integral) or not 0 <= target < columns.shape[1]:
