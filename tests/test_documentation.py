@@ -37,7 +37,9 @@ def test_pages(page, tmp_path):
         exec(compile(code, page.name, "exec"), {"__name__": "__main__"})
     plt.close("all")
     promised = re.findall(r"print\(.*\)  # (.*)", code)
-    assert len(promised) == code.count("print(")
+    tables = re.findall(r"^```text\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    assert len(promised) + len(tables) == code.count("print(")
+    promised += [line for table in tables for line in table.splitlines()]
     assert set(promised) == set(printed.getvalue().splitlines())
 
 

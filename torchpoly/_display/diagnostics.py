@@ -248,10 +248,10 @@ class DiagnosticsDisplay:
         ax.plot(h[[0, -1]], [0, 0], **line)
         for distance in _COOKS_DISTANCES:
             contour = np.sqrt(distance * self.n_parameters * (1 - h) / h)
-            for sign in (1, -1):
-                ax.plot(h, sign * contour, **(line | {"linestyle": "--"}))
-            if low < contour[-1] < high:
-                ax.annotate(f" {distance:g}", (h[-1], contour[-1]), ha="left", va="center", fontsize="small")
+            for curve in (contour, -contour):
+                ax.plot(h, curve, **(line | {"linestyle": "--"}))
+                if low < curve[-1] < high:
+                    ax.annotate(f" {distance:g}", (h[-1], curve[-1]), ha="left", va="center", fontsize="small")
         ax.set(
             xlabel="leverage",
             ylabel="externally studentized residual",

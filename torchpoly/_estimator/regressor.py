@@ -165,6 +165,22 @@ class TorchPolynomialRegressor(StandardErrors, Monomials, PartialFit):
     intercept_ : float or ndarray of shape (n_targets,)
         Constant term of the polynomial in X.
 
+    term_coef_std_ : ndarray of the shape of ``term_coef_``
+        Standard errors of the coefficients; NaN for terms that the rows do not determine. Like the four attributes
+        below, it exists for ``loss="squared_error"``, if there are more rows than independent terms.
+
+    intercept_std_ : float or ndarray of shape (n_targets,)
+        Standard error of ``intercept_``.
+
+    residual_std_ : float or ndarray of shape (n_targets,)
+        Residual standard deviation.
+
+    dof_ : float
+        Residual degrees of freedom.
+
+    feature_importances_ : ndarray of shape (n_features,)
+        Share of the variance of the predictions that no polynomial without the column can give back.
+
     powers_ : ndarray of shape (n_terms, n_features)
         Exponent of each column of X in each term.
 
@@ -216,6 +232,8 @@ class TorchPolynomialRegressor(StandardErrors, Monomials, PartialFit):
     --------
     PolynomialGridSearchCV : Search over degrees, penalties and all other parameters.
     PolynomialFitDisplay : A plot of the fit.
+    DiagnosticsDisplay : Plots of residuals and leverages.
+    torchpoly.inspection.summary : Coefficients with their standard errors.
     LossCurveDisplay : A plot of the training.
 
     Notes

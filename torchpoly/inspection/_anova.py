@@ -38,6 +38,14 @@ class Anova:
     f, p : ndarray of shape (n_sources,)
         F of a degree is its mean square over that of the residual. F of the lack of fit is its mean square over that of
         the pure error. p is the probability of a greater F if the source explains nothing. NaN for other sources.
+
+    Examples
+    --------
+    >>> from torchpoly import TorchPolynomialRegressor
+    >>> from torchpoly.inspection import anova
+    >>> X, y = [[0.0], [1.0], [2.0], [3.0], [4.0]], [0.1, 0.9, 2.1, 2.9, 4.0]
+    >>> anova(TorchPolynomialRegressor(degree=1).fit(X, y), X, y).dof
+    array([1., 3., 4.])
     """
 
     source: list[str]

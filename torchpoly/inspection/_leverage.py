@@ -160,6 +160,14 @@ class Influence:
     Notes
     -----
     The last three are NaN for rows of weight 0, and for rows of leverage 1, through which each fit goes.
+
+    Examples
+    --------
+    >>> from torchpoly import TorchPolynomialRegressor
+    >>> from torchpoly.inspection import influence
+    >>> X, y = [[0.0], [1.0], [2.0], [3.0], [4.0]], [0.1, 0.9, 2.1, 2.9, 4.0]
+    >>> influence(TorchPolynomialRegressor(degree=1).fit(X, y), X, y).leverage.round(2)
+    array([0.6, 0.3, 0.2, 0.3, 0.6])
     """
 
     leverage: NDArray[np.float64]

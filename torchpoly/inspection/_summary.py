@@ -43,6 +43,15 @@ class TargetSummary:
         Of normal errors, with one parameter for each term, as statsmodels counts them.
     residuals : ndarray of shape (5,) or None
         Least residual, quartiles and greatest residual, if the rows were given.
+
+    Examples
+    --------
+    >>> from torchpoly import TorchPolynomialRegressor
+    >>> from torchpoly.inspection import summary
+    >>> X, y = [[0.0], [1.0], [2.0], [3.0], [4.0]], [0.1, 0.9, 2.1, 2.9, 4.0]
+    >>> target = summary(TorchPolynomialRegressor(degree=1).fit(X, y)).targets[0]
+    >>> target.estimates.round(2), target.standard_errors.round(2)
+    (array([0.04, 0.98]), array([0.08, 0.03]))
     """
 
     estimates: NDArray[np.float64]
@@ -81,6 +90,14 @@ class Summary:
         Residual degrees of freedom.
     confidence_level : float
         That of the intervals of the coefficients.
+
+    Examples
+    --------
+    >>> from torchpoly import TorchPolynomialRegressor
+    >>> from torchpoly.inspection import summary
+    >>> X, y = [[0.0], [1.0], [2.0], [3.0], [4.0]], [0.1, 0.9, 2.1, 2.9, 4.0]
+    >>> summary(TorchPolynomialRegressor(degree=1).fit(X, y)).terms
+    ['1', 'x0']
     """
 
     terms: list[str]
