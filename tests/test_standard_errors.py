@@ -316,6 +316,13 @@ def test_reasons_for_no_errors(rng):
         model._repr_html_()
 
 
+def test_raw_powers_that_are_ill_conditioned(rng):
+    years = np.arange(1950, 2020.0)[:, None]
+    model = TorchPolynomialRegressor(3, basis="monomial").fit(years, np.sin(years[:, 0]))
+    with pytest.raises(ValueError, match=r"'monomial' are ill-conditioned.*'orthonormal'"):
+        model.predict(years, return_std=True)
+
+
 def test_models_saved_before_have_none(rng):
     X, y = rng.normal(size=(20, 1)), rng.normal(size=20)
     state = TorchPolynomialRegressor(1).fit(X, y).__getstate__()

@@ -10,6 +10,7 @@ from typing import ClassVar, cast
 import numpy as np
 
 from torchpoly._backend.rows import Floats
+from torchpoly._gram.conditioning import MAX_CONDITION
 from torchpoly._gram.coordinates import PrimalCoordinates
 from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.whitening import rounding_ratio
@@ -48,9 +49,11 @@ class Uncertainty:
 
     @classmethod
     def of(cls, equations: NormalEquations, alpha: float, n_rows: int, mean_squares: Floats) -> Uncertainty | None:
-        """Return the covariance for some normal equations; None if there are more terms than rows or too many."""
+        """Return the covariance for some normal equations; None if it cannot be known."""
         if not isinstance(equations.statistics.features, np.ndarray) or equations.basis.n_terms**2 > cls.MAX_ELEMENTS:
             return None
+        if equations.basis.family == "power" and not equations.statistics.whitening().condition < MAX_CONDITION:
+            return None  # raw powers of offset columns: the rank would be wrong
         coordinates = cast(PrimalCoordinates, equations.orthonormal_coordinates(alpha))
         matrix, statistics = coordinates.matrix, equations.statistics
         if equations.transform is not None:
