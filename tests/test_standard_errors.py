@@ -316,6 +316,18 @@ def test_reasons_for_no_errors(rng):
         model._repr_html_()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::torchpoly.OverfittingWarning")
+def test_files_of_more_than_1000_terms_hold_no_errors(rng):
+    X, y = rng.normal(size=(1200, 44)), rng.normal(size=1200)
+    model = TorchPolynomialRegressor(2).fit(X, y)  # 1035 terms
+    assert np.isfinite(model.predict(X[:3], return_std=True)[1]).all()
+    restored = pickle.loads(pickle.dumps(model))
+    assert_array_equal(restored.predict(X[:3]), model.predict(X[:3]))
+    with pytest.raises(ValueError, match="loaded from a file without their errors"):
+        restored.predict(X, return_std=True)
+
+
 def test_raw_powers_that_are_ill_conditioned(rng):
     years = np.arange(1950, 2020.0)[:, None]
     model = TorchPolynomialRegressor(3, basis="monomial").fit(years, np.sin(years[:, 0]))

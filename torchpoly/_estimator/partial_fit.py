@@ -70,6 +70,9 @@ class PartialFit(PolynomialBase):
         rows are outside the range of the earlier ones, the matrix is changed to the new range exactly.
         Several threads can call this method on one estimator. The calls run one after another.
 
+        ``residual_std_`` and all standard errors come from the Gram matrix, as the rows are not there any more. If the
+        residuals are below about 1e-6 of the spread of y, they have few digits. :meth:`fit` reads the rows again then.
+
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)

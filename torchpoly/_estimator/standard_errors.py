@@ -133,8 +133,8 @@ class StandardErrors(PolynomialBase):
         n_terms = self._polynomial.basis.n_terms
         if self._polynomial.basis.family == "power":
             return (
-                "there are fewer rows than terms, or the raw powers of basis='monomial' are ill-conditioned, as they are "
-                "for columns far from 0. Fit with basis='orthonormal', which gives the same polynomial if alpha is 0"
+                "there are fewer rows than terms, or the raw powers of basis='monomial' are ill-conditioned, as they "
+                "are for columns far from 0. Fit with basis='orthonormal', which is the same polynomial if alpha is 0"
             )
         if n_terms**2 > Uncertainty.MAX_ELEMENTS:
             return f"the polynomial has {n_terms} terms, and errors are known for up to 2896. Lower 'degree'"
