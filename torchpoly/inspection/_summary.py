@@ -167,8 +167,8 @@ class Summary:
             columns = zip(self.terms, target.estimates, target.standard_errors, target.low, target.high, strict=True)
             rows = [[term, *map(number, values)] for term, *values in columns]
             foot = [
-                f"Residual standard deviation {number(target.residual_std)} with {number(self.dof)} degrees of "
-                f"freedom, from {self.n_rows} rows and {number(self.rank)} independent terms",
+                f"Rows {self.n_rows}, independent terms {number(self.rank)}, degrees of freedom {number(self.dof)}",
+                f"Residual standard deviation {number(target.residual_std)}",
                 f"R2 {number(target.r_squared)}, adjusted {number(target.adjusted_r_squared)}",
             ]
             if not np.isnan(target.f_statistic):
@@ -258,7 +258,8 @@ def summary(
     --------------------------------------------------
     1         0.04       0.0848528   -0.23004  0.31004
     x0        0.98        0.034641   0.869757  1.09024
-    Residual standard deviation 0.109545 with 3 degrees of freedom, from 5 rows and 2 independent terms
+    Rows 5, independent terms 2, degrees of freedom 3
+    Residual standard deviation 0.109545
     R2 0.996266, adjusted 0.995021
     F 800.333 with 1 and 3 degrees of freedom, p 9.7e-05
     Log-likelihood 5.23949, AIC -6.47899, BIC -7.26011
