@@ -525,7 +525,7 @@ class TorchPolynomialRegressor(StandardErrors, Monomials, PartialFit):
         state = self.__dict__.copy()
         extrapolation = self._valid_extrapolation()
         mean = state["_polynomial"].predict(rows, device, extrapolation, names)
-        found = [mean, self._mean_errors(rows, device, extrapolation)] if return_std else [mean]
+        found = [mean, self._mean_errors(state, rows, device, extrapolation)] if return_std else [mean]
         results = [like_input(values[:, 0] if state["_single_target"] else values, X) for values in found]
         return tuple(results) if return_std else results[0]
 

@@ -97,11 +97,16 @@ class StandardErrors(PolynomialBase):
         scales = self._polynomial.targets.scale * uncertainty.scales / np.sqrt(uncertainty.n_rows)
         return scales[:, None] * errors
 
-    def _mean_errors(self, X: NDArray[Any], device: Device, extrapolation: Extrapolation) -> NDArray[Any]:
-        """Return the standard errors of the means at the rows of X, of shape (n_samples, n_targets), in X's dtype."""
+    def _mean_errors(
+        self, state: dict[str, Any], X: NDArray[Any], device: Device, extrapolation: Extrapolation
+    ) -> NDArray[Any]:
+        """Return the standard errors of the means at the rows of X, of shape (n_samples, n_targets), in X's dtype.
+
+        The state is that of the predictions, as another thread may fit meanwhile.
+        """
         uncertainty = self._uncertainty_or(ValueError, "There is no standard error")
         self._warn_if_not_optimal(uncertainty, stacklevel=4)
-        return _mean_errors(self._polynomial, uncertainty, device, extrapolation, X)
+        return _mean_errors(state["_polynomial"], state["_uncertainty"], device, extrapolation, X)
 
     def _errors_at(self) -> Callable[[NDArray[Any]], NDArray[Any]]:
         """Return the function from rows to standard errors of the means, which workers of Dask run."""
