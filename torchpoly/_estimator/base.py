@@ -149,8 +149,9 @@ class PolynomialBase(CallbackSupportMixin, MultiOutputMixin, RegressorMixin, Bas
 
         # A copy, as another thread may fit meanwhile.
         state = {name: value for name, value in dict(super().__getstate__()).items() if name != "_read"}
-        if self._uncertainty is not None and self._polynomial.basis.n_terms > _MAX_SAVED_TERMS:
-            del state["_uncertainty"]
+        if (uncertainty := state.get("_uncertainty")) is not None:
+            is_small = len(uncertainty.matrix) <= _MAX_SAVED_TERMS
+            state["_uncertainty"] = uncertainty.packed() if is_small else None
         records = {name: to_plain(state[name]) for name in _RECORDS if state.get(name) is not None}
         return state | records | {"_format": _FORMAT, "_version": __version__}
 

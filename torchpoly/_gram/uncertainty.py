@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, cast
 
@@ -23,8 +23,8 @@ class Uncertainty:
     Parameters
     ----------
     factor : ndarray of shape (n_terms, rank) or (n_terms * (n_terms + 1) / 2,)
-        T, with ``T' (G + alpha P) T = I`` for the Gram matrix G, the penalty alpha and its diagonal matrix P. Of an
-        upper triangular T, only the upper triangle, row by row.
+        T, with ``T' (G + alpha P) T = I`` for the Gram matrix G, the penalty alpha and its diagonal matrix P; or the
+        upper triangle of T, row by row.
     n_rows : int
         n: the number of rows of positive weight.
     effective_rank : float
@@ -60,11 +60,15 @@ class Uncertainty:
             matrix = equations.transform @ matrix
         penalty = equations.basis.norm_weights @ np.square(matrix).sum(axis=1) if alpha else 0.0
         variances = statistics.target - np.square(statistics.cross[0])
-        factor = matrix
-        if matrix.shape[0] == matrix.shape[1] and not np.tril(matrix, -1).any():
-            factor = matrix[np.triu_indices(len(matrix))]
         rank = float(matrix.shape[1] - alpha * penalty)
-        return cls(factor, n_rows, rank, mean_squares, variances, _null_directions(equations, matrix))
+        return cls(matrix, n_rows, rank, mean_squares, variances, _null_directions(equations, matrix))
+
+    def packed(self) -> Uncertainty:
+        """Return the same with only the upper triangle of T, if T is an upper triangular matrix."""
+        matrix = self.matrix
+        if matrix.shape[0] != matrix.shape[1] or np.tril(matrix, -1).any():
+            return self
+        return replace(self, factor=matrix[np.triu_indices(len(matrix))])
 
     @cached_property
     def matrix(self) -> Floats:
