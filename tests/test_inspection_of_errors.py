@@ -306,3 +306,53 @@ def test_coverage():
         low, high = predict_interval(model, new, confidence_level=0.9).T
         inside.append((low <= y_new) & (y_new <= high))
     assert abs(np.mean(inside) - 0.9) < 0.01
+
+
+def hard_table(rng):
+    """Return columns of few values, offsets, heavy tails, copies and constants, with repeated rows and weights of 0."""
+    n_rows, columns = int(rng.integers(15, 120)), []
+    for _ in range(int(rng.integers(1, 4))):
+        u = rng.normal(size=n_rows)
+        kinds = [
+            *(u, rng.integers(0, 2, n_rows).astype(float), rng.integers(0, 4, n_rows).astype(float), u * 1e-6 + 5),
+            *(u * 1e5 + 1e7, np.full(n_rows, 3.0), rng.standard_t(1.2, n_rows), 2 * columns[0] + 1 if columns else u),
+        ]
+        columns.append(kinds[rng.integers(8)])
+    X = np.column_stack(columns)
+    if rng.random() < 0.3:
+        X = X[rng.integers(0, max(3, n_rows // 3), n_rows)]
+    weights = rng.integers(0, 3, n_rows) * 10.0 ** rng.uniform(-3, 3) if rng.random() < 0.5 else None
+    y = np.sin(X[:, 0] - X[:, 0].mean()) + 0.2 * rng.normal(size=n_rows)
+    return X, y, None if weights is None or not weights.any() else weights
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_hard_tables():
+    """The hat matrix of a singular value decomposition of the features judges; degrees of freedom add up everywhere."""
+    n_estimable = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        X, y, weights = hard_table(rng)
+        model = TorchPolynomialRegressor(int(rng.integers(1, 5))).fit(X, y, sample_weight=weights)
+        n_rows = len(X) if weights is None else np.count_nonzero(weights)
+        if n_rows <= model.rank_ or model._uncertainty is None:
+            continue
+        n_estimable += 1
+        found = influence(model, X, y, sample_weight=weights)
+        basis = model._polynomial.basis
+        features = (np.sqrt(1.0 if weights is None else weights) * basis.evaluate(basis.domain.scale(X))).T
+        sizes = np.linalg.norm(features, axis=0)
+        left, values, _ = np.linalg.svd(features / np.where(sizes > 0, sizes, 1.0), full_matrices=False)
+        if values[model.rank_ - 1] > 1e-7 * values[0]:
+            assert_allclose(found.leverage, np.square(left[:, : model.rank_]).sum(axis=1), atol=1e-7)
+        assert_allclose(found.leverage.sum(), model.rank_, atol=1e-6)
+        table = anova(model, X, y, sample_weight=weights).to_frame()
+        assert table.loc["residual", "df"] == model.dof_ == n_rows - model.rank_
+        squares = model.residual_std_**2 * model.dof_
+        assert_allclose(table.loc["residual", "sum_of_squares"], squares, rtol=1e-6, atol=1e-12 * y.var())
+        assert np.isfinite(predict_interval(model, X)).all()
+        assert not np.isinf(model.term_coef_std_).any()
+        assert (model.feature_importances_ <= 1 + 1e-6).all()
+        assert str(summary(model, X, y, sample_weight=weights))
+    assert n_estimable > 150
