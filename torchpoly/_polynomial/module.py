@@ -120,6 +120,8 @@ class PolynomialModule(nn.Module):
         if self._is_limited:
             variables = torch.clamp(unlimited, -self.limits, self.limits)
         if self._extrapolation == "continue":
+            # Far outside, infinite terms of both signs would cancel to NaN. So rows are moved to where all terms are
+            # finite, and the sign there is that of the infinity.
             distance, bound = _largest(variables), self._bound_of_variables(variables)
             variables = variables * torch.where(distance > bound, bound / distance, 1.0)
         features = cast(Tensor, self._basis.evaluate(variables.T))
