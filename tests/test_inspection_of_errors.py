@@ -174,6 +174,13 @@ def test_hidden_extrapolation(rng):
     assert is_extrapolating(model, between, X_train=X) == (leverage(model, between) > leverage(model, X).max())
 
 
+def test_copies_of_a_column_that_differ_too_much(rng):
+    """Each column is in its range, and their difference is far outside its own."""
+    u, v = rng.uniform(-1, 1, (2, 200))
+    model = TorchPolynomialRegressor(2).fit(np.column_stack([u, u + 1e-5 * v]), u + v)
+    assert_array_equal(is_extrapolating(model, [[0.1, 0.1], [0.1, 0.1 + 1e-4], [0.1, 0.1 + 0.9e-5]]), [0, 1, 0])
+
+
 def test_rows_of_weight_0(rng):
     X, Y = rng.normal(size=(30, 1)), rng.normal(size=(30, 2))
     weights = rng.integers(0, 2, 30).astype(float)
