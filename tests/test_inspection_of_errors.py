@@ -191,6 +191,13 @@ def test_rows_of_weight_0(rng):
     assert_array_equal(found.leverage == 0, weights == 0)
 
 
+def test_one_weight_for_all_rows(rng):
+    X, y = rng.normal(size=(30, 1)), rng.normal(size=30)
+    model = TorchPolynomialRegressor(1).fit(X, y, sample_weight=2.0)
+    for weights in (None, 2.0, np.full(30, 2.0)):
+        assert_allclose(influence(model, X, y, sample_weight=weights).leverage, leverage(model, X))
+
+
 def test_rows_through_which_each_fit_goes(rng):
     X = np.r_[np.zeros(20), 1.0][:, None]
     y = np.r_[rng.normal(size=20), 3.0]

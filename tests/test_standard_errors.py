@@ -324,7 +324,7 @@ def test_files_of_more_than_1000_terms_hold_no_errors(rng):
     assert np.isfinite(model.predict(X[:3], return_std=True)[1]).all()
     restored = pickle.loads(pickle.dumps(model))
     assert_array_equal(restored.predict(X[:3]), model.predict(X[:3]))
-    with pytest.raises(ValueError, match="loaded from a file without their errors"):
+    with pytest.raises(ValueError, match="loaded from a file without errors"):
         restored.predict(X, return_std=True)
 
 
@@ -341,7 +341,7 @@ def test_models_saved_before_have_none(rng):
     del state["_uncertainty"], state["_residual_size"]
     model = TorchPolynomialRegressor()
     model.__setstate__(state)
-    with pytest.raises(ValueError, match=r"loaded from a file without their errors.*fit again"):
+    with pytest.raises(ValueError, match=r"loaded from a file without errors.*fit again"):
         model.predict(X, return_std=True)
     assert model.equation().startswith("y = ")
     file = io.BytesIO()

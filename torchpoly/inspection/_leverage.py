@@ -240,11 +240,11 @@ def influence(estimator: Any, X: ArrayLike, y: ArrayLike, *, sample_weight: Arra
     regressor, polynomial = model.regressor, model.regressor._polynomial
     uncertainty = regressor._uncertainty_or(ValueError, "There is no influence")
     data = model.training_rows(X, y, sample_weight)
-    n_samples = len(data.X)
-    kept = np.arange(n_samples)
-    if sample_weight is not None:
-        kept = np.flatnonzero(np.asarray(sample_weight))
-        n_samples = len(np.asarray(sample_weight))
+    # One weight for all rows may be a number.
+    weights = (
+        np.ones(len(data.X)) if sample_weight is None or np.ndim(sample_weight) == 0 else np.asarray(sample_weight)
+    )
+    kept = np.flatnonzero(weights)
     shares = np.full(len(data.X), 1 / len(data.X))
     if data.weights is not None:
         shares = data.weights / sum_weights(data.X, data.weights)
@@ -259,11 +259,11 @@ def influence(estimator: Any, X: ArrayLike, y: ArrayLike, *, sample_weight: Arra
         cooks = np.square(internal) * hats[:, None] / (complements * uncertainty.effective_rank)
 
     def of_samples(values: Floats) -> Floats:
-        found = np.full((n_samples, values.shape[1]), np.nan)
+        found = np.full((len(weights), values.shape[1]), np.nan)
         found[kept] = values
         return found[:, 0] if regressor._single_target else found
 
-    leverages = np.zeros(n_samples)
+    leverages = np.zeros(len(weights))
     leverages[kept] = hats
     return Influence(leverages, *map(of_samples, (internal, external, cooks)))
 
