@@ -145,8 +145,8 @@ class StandardErrors(PolynomialBase):
             return f"the polynomial has {n_terms} terms, and errors are known for up to 2896. Lower 'degree'"
         return (
             f"there are fewer rows than the {n_terms} terms, or the fit had another loss, or the model was loaded from "
-            "a file without errors, which files of up to 1000 terms have from this version on. Lower 'degree', give more "
-            "rows, or fit again"
+            "a file without errors, which files of up to 1000 terms have from this version on. Lower 'degree', give "
+            "more rows, or fit again"
         )
 
     def _warn_if_not_optimal(self, uncertainty: Uncertainty, stacklevel: int) -> None:
