@@ -17,7 +17,6 @@ from torchpoly._backend.rows import Floats, row_chunks
 from torchpoly._estimator.base import PolynomialBase
 from torchpoly._gram.uncertainty import Uncertainty
 from torchpoly._polynomial.fitted import Extrapolation, FittedPolynomial
-from torchpoly._polynomial.monomials import monomial_matrix
 from torchpoly._polynomial.target_scaling import TargetScaling
 
 # Number of values of the columns of T that exist at a time, 32 MiB.
@@ -39,7 +38,7 @@ class StandardErrors(PolynomialBase):
         If all weights are 1, it is the square root of the sum of squared residuals over ``dof_``.
         """
         uncertainty = self._uncertainty_or(AttributeError, "'residual_std_' does not exist")
-        return self._for_targets(self._polynomial.targets.scale * uncertainty.scales)
+        return self._for_targets(uncertainty.residual_stds(self._polynomial.targets))
 
     @property
     def dof_(self) -> float:
@@ -93,9 +92,8 @@ class StandardErrors(PolynomialBase):
     def _monomial_errors(self, name: str) -> Floats:
         """Return the standard errors of the monomials, of shape (n_targets, n_monomials); the constant is the first."""
         uncertainty = self._uncertainty_or(AttributeError, f"{name!r} does not exist")
-        errors = np.linalg.norm(monomial_matrix(self._polynomial.basis, uncertainty.matrix, uncertainty.null), axis=1)
-        scales = self._polynomial.targets.scale * uncertainty.scales / np.sqrt(uncertainty.n_rows)
-        return scales[:, None] * errors
+        errors = np.linalg.norm(uncertainty.of_monomials(self._polynomial.basis), axis=1)
+        return uncertainty.residual_stds(self._polynomial.targets)[:, None] * errors
 
     def _mean_errors(
         self, state: dict[str, Any], X: NDArray[Any], device: Device, extrapolation: Extrapolation
@@ -174,7 +172,7 @@ def _mean_errors(
 ) -> NDArray[Any]:
     """Return ``s sqrt(h)`` at the rows of X, of shape (n_samples, n_targets), in X's dtype."""
     leverages = leverages_at(polynomial, uncertainty, X, device, extrapolation)
-    return (np.sqrt(leverages)[:, None] * (polynomial.targets.scale * uncertainty.scales)).astype(X.dtype)
+    return (np.sqrt(leverages)[:, None] * uncertainty.residual_stds(polynomial.targets)).astype(X.dtype)
 
 
 def leverages_at(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from torchpoly._gram.conditioning import MAX_CONDITION
 from torchpoly._gram.coordinates import PrimalCoordinates
 from torchpoly._gram.normal_equations import NormalEquations
 from torchpoly._gram.whitening import rounding_ratio
+from torchpoly._polynomial.basis import Basis
+from torchpoly._polynomial.monomials import monomial_matrix
+from torchpoly._polynomial.target_scaling import TargetScaling
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Uncertainty:
     mean_squares: Floats
     variances: Floats
     null: Floats
+    _of_monomials: list[Floats] = field(default_factory=list, init=False, repr=False, compare=False)
 
     # Larger matrices T are not kept: 2896 terms, 64 MiB.
     MAX_ELEMENTS: ClassVar[int] = 2**23
@@ -80,6 +84,19 @@ class Uncertainty:
         matrix[np.triu_indices(n_terms)] = self.factor
         return matrix
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields without the cached arrays."""
+        return {own.name: getattr(self, own.name) for own in fields(self)} | {"_of_monomials": []}
+
+    def of_monomials(self, basis: Basis) -> Floats:
+        """Return A of shape (n_monomials, rank): the covariance of the coefficients of monomials is ``s**2 A A'``.
+
+        It is ``J T / sqrt(n)``, with the conversion J from the basis to monomials. The first row is the constant's.
+        """
+        if not self._of_monomials:
+            self._of_monomials.append(monomial_matrix(basis, self.matrix, self.null) / np.sqrt(self.n_rows))
+        return self._of_monomials[0]
+
     @property
     def dof(self) -> float:
         """``n - trace(T' G T)``: the residual degrees of freedom."""
@@ -89,6 +106,10 @@ class Uncertainty:
     def scales(self) -> Floats:
         """``s`` of each scaled target: the square root of the sum of squares divided by the degrees of freedom."""
         return np.sqrt(self.mean_squares * (self.n_rows / self.dof))
+
+    def residual_stds(self, targets: TargetScaling) -> Floats:
+        """Return ``s`` of each target, in its own units."""
+        return targets.scale * self.scales
 
     def explained_share(self, coefficients: Floats, changes: Floats) -> tuple[Floats, Floats]:
         """Return what a polynomial loses of its variance over the rows if some functionals of it must be 0.

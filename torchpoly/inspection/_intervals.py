@@ -103,6 +103,6 @@ def predict_interval(
     variances = leverages_at(polynomial, uncertainty, X64, None, extrapolation) + (kind == "prediction")
     quantile = stats.t.ppf((1 + confidence_level) / 2, uncertainty.dof)
     with np.errstate(over="ignore", invalid="ignore"):
-        half_widths = quantile * np.sqrt(variances)[:, None] * (polynomial.targets.scale * uncertainty.scales)
+        half_widths = quantile * np.sqrt(variances)[:, None] * uncertainty.residual_stds(polynomial.targets)
         ends = np.stack([mean - half_widths, mean + half_widths], axis=2).astype(rows.dtype)
     return ends[:, 0] if regressor._single_target else ends

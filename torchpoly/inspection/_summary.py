@@ -15,7 +15,6 @@ from torchpoly._backend.rows import Floats
 from torchpoly._backend.sklearn_compat import Interval, validate_parameter_constraints
 from torchpoly._estimator.regressor import TorchPolynomialRegressor
 from torchpoly._gram.uncertainty import Uncertainty
-from torchpoly._polynomial.monomials import monomial_matrix
 from torchpoly.inspection._fitted_model import FittedModel, check_in_memory
 from torchpoly.inspection._tables import as_html, as_text, number
 
@@ -275,8 +274,7 @@ def summary(
     residuals: list[Floats | None] = [None] * len(uncertainty.scales)
     if X is not None and y is not None:
         residuals = list(_quartiles(model, X, y, sample_weight))
-    matrix = monomial_matrix(regressor._polynomial.basis, uncertainty.matrix, uncertainty.null)
-    errors = np.linalg.norm(matrix, axis=1) / np.sqrt(uncertainty.n_rows)
+    errors = np.linalg.norm(uncertainty.of_monomials(regressor._polynomial.basis), axis=1)
     quantile = stats.t.ppf((1 + confidence_level) / 2, uncertainty.dof)
     targets = [
         _of_target(regressor, uncertainty, target, errors, quantile, residuals[target])
@@ -330,9 +328,8 @@ def covariance(estimator: Any) -> NDArray[np.float64]:
     regressor = _without_steps(FittedModel.of(estimator), "covariance")
     uncertainty = regressor._uncertainty_or(ValueError, "There is no covariance")
     regressor._warn_if_not_optimal(uncertainty, stacklevel=3)
-    matrix = monomial_matrix(regressor._polynomial.basis, uncertainty.matrix, uncertainty.null)
-    scales = regressor._polynomial.targets.scale * uncertainty.scales / np.sqrt(uncertainty.n_rows)
-    scaled = scales[:, None, None] * matrix
+    stds = uncertainty.residual_stds(regressor._polynomial.targets)
+    scaled = stds[:, None, None] * uncertainty.of_monomials(regressor._polynomial.basis)
     found = np.asarray(scaled @ scaled.transpose(0, 2, 1))
     return found[0] if regressor._single_target else found
 
