@@ -78,15 +78,14 @@ class StandardErrors(PolynomialBase):
         by_variable = [
             basis.differentiate(uncertainty.matrix, variable) for variable in range(basis.domain.n_variables)
         ]
+        # The derivative by a column is 0 for polynomials without it. A column without a direction is in no term.
+        used = np.flatnonzero(basis.domain.directions.any(axis=1))
+        changes = (np.tensordot(basis.domain.directions[column], by_variable, 1) for column in used)
+        losses, variances = uncertainty.explained_shares(coefficients, changes)
         units = np.square(self._polynomial.targets.scale / self._polynomial.targets.scale.max())
         importances = np.zeros(self.n_features_in_)
-        for column, direction in enumerate(basis.domain.directions):
-            used = np.flatnonzero(direction)
-            if used.size:
-                changes = sum(direction[variable] * by_variable[variable] for variable in used)
-                losses, variances = uncertainty.explained_share(coefficients, changes)
-                if variances @ units > 0:
-                    importances[column] = (losses @ units) / (variances @ units)
+        if variances @ units > 0:
+            importances[used] = [loss @ units / (variances @ units) for loss in losses]
         return importances
 
     def _monomial_errors(self, name: str) -> Floats:

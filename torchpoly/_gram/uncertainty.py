@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, ClassVar, cast
@@ -111,7 +112,7 @@ class Uncertainty:
         """Return ``s`` of each target, in its own units."""
         return targets.scale * self.scales
 
-    def explained_share(self, coefficients: Floats, changes: Floats) -> tuple[Floats, Floats]:
+    def explained_shares(self, coefficients: Floats, changes: Iterable[Floats]) -> tuple[list[Floats], Floats]:
         """Return what a polynomial loses of its variance over the rows if some functionals of it must be 0.
 
         The functionals are ``D c`` of the coefficients c, and the parameters t of ``c = T t`` are orthonormal over the
@@ -122,22 +123,27 @@ class Uncertainty:
         ----------
         coefficients : ndarray of shape (n_terms, n_targets)
             c.
-        changes : ndarray of shape (n_functionals, rank)
-            ``D T``.
+        changes : iterable of ndarray of shape (n_functionals, rank)
+            ``D T`` of several questions.
 
         Returns
         -------
-        losses, variances : ndarray of shape (n_targets,)
-            The losses, and the variances of the polynomials.
+        losses : list of ndarray of shape (n_targets,)
+            For each question.
+        variances : ndarray of shape (n_targets,)
+            Of the polynomials.
         """
         constant = np.zeros((len(self.matrix), 1))
         constant[0] = 1.0
         both = np.linalg.lstsq(self.matrix, np.hstack([coefficients, constant]), rcond=None)[0]
         parameters, of_constant = both[:, :-1], both[:, -1]
-        left, values, _ = np.linalg.svd(changes.T, full_matrices=False)
-        basis = left[:, values > rounding_ratio(len(self.matrix)) * values.max(initial=0.0)]
         varying = parameters - np.outer(of_constant, of_constant @ parameters)
-        return np.square(basis.T @ parameters).sum(axis=0), np.square(varying).sum(axis=0)
+        losses = []
+        for change in changes:
+            left, values, _ = np.linalg.svd(change.T, full_matrices=False)
+            basis = left[:, values > rounding_ratio(len(self.matrix)) * values.max(initial=0.0)]
+            losses.append(np.square(basis.T @ parameters).sum(axis=0))
+        return losses, np.square(varying).sum(axis=0)
 
 
 def _null_directions(equations: NormalEquations, matrix: Floats) -> Floats:
