@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from torchpoly._backend.device import to_numpy
-from torchpoly._backend.rows import Floats, sum_weights, vector_chunk_size
+from torchpoly._backend.rows import Floats, vector_chunk_size
 from torchpoly._gram.coordinates import PrimalCoordinates
 from torchpoly._gram.demmler_reinsch import DemmlerReinsch
 from torchpoly._gram.design_matrix import DesignMatrix
@@ -57,8 +57,7 @@ class HeldOutFits:
         data : TrainingRows
         """
         data = data.of_positive_weight()
-        weights = np.ones(len(data.X)) if data.weights is None else data.weights
-        shares = weights / sum_weights(data.X, data.weights)
+        shares = data.shares
         residuals = held_out_at_all_rows(basis, np.array([alpha]), data)[0] / np.sqrt(shares)
         return cls(basis, alpha, _values_at_rows(basis, data, shares), shares, residuals)
 

@@ -86,6 +86,12 @@ class TrainingRows:
         return count_rows(self.X, self.weights)
 
     @property
+    def shares(self) -> Floats:
+        """The weight of each row, divided by the sum of all weights."""
+        weights = np.ones(len(self.X)) if self.weights is None else self.weights
+        return weights / sum_weights(self.X, self.weights)
+
+    @property
     def precision(self) -> float:
         """The machine epsilon of X."""
         return float(np.finfo(self.X.dtype).eps)

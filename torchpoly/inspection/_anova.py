@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from torchpoly._backend.rows import Floats, sum_weights
+from torchpoly._backend.rows import Floats
 from torchpoly._gram.reading import TrainingRows
 from torchpoly._gram.whitening import rounding_ratio
 from torchpoly.inspection._fitted_model import FittedModel, check_in_memory
@@ -169,8 +169,7 @@ def anova(estimator: Any, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLik
             "only without a penalty. Fit with alpha=0."
         )
     data = model.training_rows(X, y, sample_weight)
-    weights = np.ones(len(data.X)) if data.weights is None else data.weights
-    roots = np.sqrt(weights * (len(data.X) / sum_weights(data.X, data.weights)))
+    roots = np.sqrt(data.shares * data.n_rows)
     centered = data.targets.transform(data.Y).T
     names, ranks, squares, residuals = [], [], [], roots[:, None] * centered
     for degree, values in _orthonormal_values(data, regressor, roots):

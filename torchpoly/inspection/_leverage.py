@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from torchpoly._backend.rows import Floats, sum_weights
+from torchpoly._backend.rows import Floats
 from torchpoly._estimator.standard_errors import leverages_at
 from torchpoly.inspection._fitted_model import FittedModel, check_in_memory
 
@@ -245,11 +245,8 @@ def influence(estimator: Any, X: ArrayLike, y: ArrayLike, *, sample_weight: Arra
         np.ones(len(data.X)) if sample_weight is None or np.ndim(sample_weight) == 0 else np.asarray(sample_weight)
     )
     kept = np.flatnonzero(weights)
-    shares = np.full(len(data.X), 1 / len(data.X))
-    if data.weights is not None:
-        shares = data.weights / sum_weights(data.X, data.weights)
     X64 = data.X.astype(np.float64, copy=False)
-    relative = shares * data.n_rows
+    relative = data.shares * data.n_rows
     hats = relative * leverages_at(polynomial, uncertainty, X64, None, "continue")
     residuals = (data.Y - polynomial.evaluate(X64, None, "continue")) / polynomial.targets.scale
     with np.errstate(divide="ignore", invalid="ignore"):
