@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -82,7 +81,7 @@ class Anova:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        return as_html([escape(name) for name in _HEADER], self._rows())
+        return as_html(_HEADER, self._rows())
 
     def _rows(self) -> list[list[str]]:
         columns = zip(self.source, self.dof, self.sum_of_squares, self.mean_square, self.f, self.p, strict=True)
