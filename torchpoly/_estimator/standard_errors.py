@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,6 @@ from torchpoly._backend.rows import Floats, row_chunks
 from torchpoly._estimator.base import PolynomialBase
 from torchpoly._gram.uncertainty import Uncertainty
 from torchpoly._polynomial.fitted import Extrapolation, FittedPolynomial
-from torchpoly._polynomial.target_scaling import TargetScaling
 
 # Number of values of the columns of T that exist at a time, 32 MiB.
 _CHUNK_ELEMENTS = 2**22
@@ -186,7 +184,7 @@ def leverages_at(
     Outside the box, f are the functionals of the coefficients by which predictions are extrapolated.
     """
     rank = uncertainty.matrix.shape[1]
-    columns = replace(polynomial, coefficients=uncertainty.matrix, targets=TargetScaling.identity(rank))
+    columns = polynomial.with_coefficients(uncertainty.matrix)
     leverages = np.empty(len(X))
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         for rows in row_chunks(len(X), max(1, _CHUNK_ELEMENTS // rank)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, cast
 
@@ -44,6 +44,10 @@ class FittedPolynomial:
     targets: TargetScaling
     low: Floats
     high: Floats
+
+    def with_coefficients(self, coefficients: Floats) -> FittedPolynomial:
+        """Return the polynomials with these coefficients of shape (n_terms, n_polynomials), without a scaling."""
+        return replace(self, coefficients=coefficients, targets=TargetScaling.identity(coefficients.shape[1]))
 
     def predict(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from torchpoly._backend.array_api import to_host_array
 from torchpoly._backend.rows import Floats, column_ranges
-from torchpoly._backend.sklearn_compat import BaseSearchCV
+from torchpoly._backend.sklearn_compat import BaseSearchCV, Interval, validate_parameter_constraints
 from torchpoly._backend.torch_state import overflow_as_value_error
 from torchpoly._backend.validation import check_points, check_rows, check_weights
 from torchpoly._dask.collections import is_collection
@@ -122,6 +123,12 @@ class FittedModel:
                 f"range from {low:.6g} to {high:.6g}, and those of the fit from {fitted_low:.6g} to {fitted_high:.6g}. "
                 "Give the rows and weights that fit got."
             )
+
+
+def check_confidence_level(confidence_level: Any, caller: str) -> None:
+    """Raise a ValueError, in scikit-learn's words, if a level is not between 0 and 1."""
+    constraints = {"confidence_level": [Interval(Real, 0, 1, closed="neither")]}
+    validate_parameter_constraints(constraints, {"confidence_level": confidence_level}, caller)
 
 
 def check_in_memory(**arguments: Any) -> None:

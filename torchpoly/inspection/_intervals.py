@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from torchpoly._backend.sklearn_compat import Interval, StrOptions, validate_parameter_constraints
+from torchpoly._backend.sklearn_compat import StrOptions, validate_parameter_constraints
 from torchpoly._estimator.standard_errors import leverages_at
-from torchpoly.inspection._fitted_model import FittedModel, check_in_memory
+from torchpoly.inspection._fitted_model import FittedModel, check_confidence_level, check_in_memory
 
 
 def predict_interval(
@@ -84,12 +83,9 @@ def predict_interval(
     >>> predict_interval(model, [[2.5]], kind="confidence").round(2)
     array([[2.32, 2.66]])
     """
-    constraints = {
-        "confidence_level": [Interval(Real, 0, 1, closed="neither")],
-        "kind": [StrOptions({"prediction", "confidence"})],
-    }
-    given = {"confidence_level": confidence_level, "kind": kind}
-    validate_parameter_constraints(constraints, given, "predict_interval")
+    check_confidence_level(confidence_level, "predict_interval")
+    kinds = {"kind": [StrOptions({"prediction", "confidence"})]}
+    validate_parameter_constraints(kinds, {"kind": kind}, "predict_interval")
     model = FittedModel.of(estimator)
     regressor, polynomial = model.regressor, model.regressor._polynomial
     check_in_memory(X=X)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from fractions import Fraction
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from torchpoly._backend.rows import Floats
-from torchpoly._backend.sklearn_compat import Interval, validate_parameter_constraints
 from torchpoly._estimator.regressor import TorchPolynomialRegressor
 from torchpoly._gram.conditioning import read_until_conditioned
 from torchpoly._gram.demmler_reinsch import DemmlerReinsch
 from torchpoly._gram.held_out import HeldOutFits
 from torchpoly._gram.reading import TrainingRows
 from torchpoly._polynomial.fitted import Extrapolation, FittedPolynomial
-from torchpoly._polynomial.target_scaling import TargetScaling
-from torchpoly.inspection._fitted_model import FittedModel, check_in_memory
+from torchpoly.inspection._fitted_model import FittedModel, check_confidence_level, check_in_memory
 
 _MIN_ROWS = 3
 # Predictions of all held-out fits are computed for as many rows of X at a time as have this number of predictions,
@@ -130,8 +126,7 @@ def jackknife_interval(
     array([[-0.17,  0.15],
            [ 0.08,  0.4 ]])
     """
-    constraints = {"confidence_level": [Interval(Real, 0, 1, closed="neither")]}
-    validate_parameter_constraints(constraints, {"confidence_level": confidence_level}, "jackknife_interval")
+    check_confidence_level(confidence_level, "jackknife_interval")
     model = FittedModel.of(estimator)
     regressor, polynomial = model.regressor, model.regressor._polynomial
     check_in_memory(X_train=X_train, y_train=y_train, X=X, sample_weight=sample_weight)
@@ -194,9 +189,7 @@ def _values(
     size = max(1, _CHUNK_ELEMENTS // (n_terms * n_copies))
     unit_vectors, parts = np.eye(rank), []
     for start in range(0, rank, size):
-        coefficients = basis.coordinates @ unit_vectors[:, start : start + size]
-        scaling = TargetScaling.identity(coefficients.shape[1])
-        part = replace(polynomial, coefficients=coefficients, targets=scaling)
+        part = polynomial.with_coefficients(basis.coordinates @ unit_vectors[:, start : start + size])
         parts.append(part.evaluate(X.astype(np.float64, copy=False), None, extrapolation))
     return np.hstack(parts)
 

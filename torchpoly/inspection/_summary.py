@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,10 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from torchpoly._backend.rows import Floats
-from torchpoly._backend.sklearn_compat import Interval, validate_parameter_constraints
 from torchpoly._estimator.regressor import TorchPolynomialRegressor
 from torchpoly._gram.uncertainty import Uncertainty
-from torchpoly.inspection._fitted_model import FittedModel, check_in_memory
+from torchpoly.inspection._fitted_model import FittedModel, check_confidence_level, check_in_memory
 from torchpoly.inspection._tables import as_html, as_text, number
 
 _QUARTILES = "Min", "1Q", "Median", "3Q", "Max"
@@ -263,7 +261,7 @@ def summary(
     F 800.333 with 1 and 3 degrees of freedom, p 9.7e-05
     Log-likelihood 5.23949, AIC -6.47899, BIC -7.26011
     """
-    _check_level(confidence_level, "summary")
+    check_confidence_level(confidence_level, "summary")
     model = FittedModel.of(estimator)
     regressor = _without_steps(model, "summary")
     check_in_memory(X=X, y=y, sample_weight=sample_weight)
@@ -332,11 +330,6 @@ def covariance(estimator: Any) -> NDArray[np.float64]:
     scaled = stds[:, None, None] * uncertainty.of_monomials(regressor._polynomial.basis)
     found = np.asarray(scaled @ scaled.transpose(0, 2, 1))
     return found[0] if regressor._single_target else found
-
-
-def _check_level(confidence_level: float, name: str) -> None:
-    constraints = {"confidence_level": [Interval(Real, 0, 1, closed="neither")]}
-    validate_parameter_constraints(constraints, {"confidence_level": confidence_level}, name)
 
 
 def _without_steps(model: FittedModel, name: str) -> TorchPolynomialRegressor:
