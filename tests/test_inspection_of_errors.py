@@ -12,6 +12,7 @@ from scipy import stats
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from test_standard_errors import WOMEN_HEIGHT, WOMEN_WEIGHT, in_window
 
 from torchpoly import PolynomialGridSearchCV, TorchPolynomialRegressor
 from torchpoly.inspection import (
@@ -24,8 +25,6 @@ from torchpoly.inspection import (
     summary,
 )
 
-HEIGHT = np.arange(58.0, 73.0)[:, None]
-WEIGHT = np.array([115, 117, 120, 123, 126, 129, 132, 135, 139, 142, 146, 150, 154, 159, 164.0])
 SPEED = np.repeat(
     [4, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 22, 23, 24, 25],
     [2, 2, 1, 1, 3, 2, 4, 4, 4, 3, 2, 3, 4, 3, 5, 1, 1, 4, 1],
@@ -37,11 +36,6 @@ DISTANCE = np.array(
     ],
     dtype=float,
 )
-
-
-def in_window(X, Z=None):
-    low, high = X.min(axis=0), X.max(axis=0)
-    return ((X if Z is None else Z) - (low + high) / 2) / ((high - low) / 2)
 
 
 def random_problem(seed):
@@ -60,7 +54,7 @@ def random_problem(seed):
 
 def test_women():
     """The numbers of R: lm(weight ~ height + I(height^2), women)."""
-    model = TorchPolynomialRegressor(2).fit(HEIGHT, WEIGHT)
+    model = TorchPolynomialRegressor(2).fit(WOMEN_HEIGHT, WOMEN_WEIGHT)
     points = [[65.0], [75.0]]
     assert_allclose(
         predict_interval(model, points, kind="confidence"),
@@ -72,11 +66,11 @@ def test_women():
         [[134.2849899815, 136.0806208782], [176.5332246437, 179.4451851818]],
         rtol=1e-11,
     )
-    found = influence(model, HEIGHT, WEIGHT)
+    found = influence(model, WOMEN_HEIGHT, WOMEN_WEIGHT)
     assert_allclose(found.leverage.max(), 0.4647058824, rtol=1e-9)
     assert_allclose(found.cooks_distance.max(), 1.3064618980, rtol=1e-9)
     assert_allclose(found.externally_studentized_residuals.max(), 2.5757808895, rtol=1e-9)
-    target = summary(model, HEIGHT, WEIGHT).targets[0]
+    target = summary(model, WOMEN_HEIGHT, WOMEN_WEIGHT).targets[0]
     assert_allclose(target.estimates, [261.8781835811, -7.348319327731, 0.08306399482870], rtol=1e-11)
     assert_allclose(target.standard_errors, [25.19677081964, 0.7776922803866, 0.005979642367728], rtol=1e-11)
     assert_allclose(target.residual_std, 0.38406500159, rtol=1e-10)
@@ -84,7 +78,7 @@ def test_women():
     assert_allclose(
         [target.log_likelihood, target.aic, target.bic], [-5.2563493771, 16.5126987541, 18.6368493574], rtol=1e-9
     )
-    residuals = WEIGHT - model.predict(HEIGHT)
+    residuals = WOMEN_WEIGHT - model.predict(WOMEN_HEIGHT)
     assert_allclose(target.residuals, np.quantile(residuals, [0, 0.25, 0.5, 0.75, 1]))
 
 
